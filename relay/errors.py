@@ -1,0 +1,74 @@
+"""Errors by who is guilty, so that a handler knows how far the damage goes.
+
+`PeerError` closes at most that peer. `UsageError` is our own bug and surfaces. `Overloaded` is neither: the node is
+full and says when to come back. The rest are answers to a request; each has one problem class in the API.
+"""
+
+from __future__ import annotations
+
+
+class CostreamError(Exception):
+    """Root of all errors raised on purpose."""
+
+
+class PeerError(CostreamError):
+    """A remote end sent something wrong. Close that peer, keep the node."""
+
+
+class UsageError(CostreamError):
+    """The caller broke a contract inside this process: a bug of ours."""
+
+
+class SettingsError(CostreamError):
+    """A setting is unknown, malformed or out of range. The message names the file, the line and the nearest right key."""
+
+
+class Overloaded(CostreamError):
+    """The node is at a limit; those inside keep playing.
+
+    `retry_after` is in whole seconds.
+    """
+
+    def __init__(self, reason: str, retry_after: int = 5) -> None:
+        super().__init__(reason)
+        self.retry_after = retry_after
+
+
+class StoreUnavailable(Overloaded):
+    """The room store does not answer. Live sessions play on; changes have to wait."""
+
+
+class RequestError(CostreamError):
+    """A request that cannot be served as asked."""
+
+
+class BadOffer(RequestError):
+    """The SDP is malformed, too large or contradictory (400)."""
+
+
+class UnacceptableOffer(RequestError):
+    """The SDP is well formed, but nothing in it can be answered: no common codec, no DTLS, wrong directions (422)."""
+
+
+class BadRequest(RequestError):
+    """A field is missing, of the wrong type or out of range (400)."""
+
+
+class Forbidden(RequestError):
+    """The token is good, but its role may not do this (403)."""
+
+
+class NotFound(RequestError):
+    """No such room, participant, publication, session or slot (404)."""
+
+
+class Conflict(RequestError):
+    """The state does not allow this now: seat taken, room exists, no open invitation (409)."""
+
+
+class PreconditionFailed(RequestError):
+    """The entity tag given with If-Match is not the current one (412)."""
+
+
+class PreconditionRequired(RequestError):
+    """An ICE restart without If-Match (428)."""
