@@ -20,7 +20,7 @@ class UsageError(CostreamError):
 
 
 class SettingsError(CostreamError):
-    """A setting is unknown, malformed or out of range. The message names the file, the line and the nearest right key."""
+    """A setting is unknown, malformed or out of range. Names the file, the line and the nearest right key."""
 
 
 class Overloaded(CostreamError):
