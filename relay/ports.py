@@ -1,0 +1,162 @@
+"""The Protocols through which the parts of a node meet. Nobody imports a sibling; `relay.node` hands them over."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+# --- what signaling asks of a node ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """A WHIP or WHEP offer whose token was already checked."""
+
+    room: str
+    identity: str
+    role: str
+    sdp: str
+    client: str = ""
+    """The HTTP User-Agent; some encoders need an answer of their own kind."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The answer to an `Offer`: `session` names the WHIP or WHEP resource, `etag` its ICE generation."""
+
+    session: str
+    sdp: str
+    etag: str
+
+
+@dataclass(frozen=True, slots=True)
+class IceFragment:
+    """The SDP fragment (RFC 8840) that answers an ICE restart, with the new entity tag."""
+
+    sdp: str
+    etag: str
+
+
+@dataclass(frozen=True, slots=True)
+class SlotChange:
+    """A wish for one slot; a field left out stays as it is. `publication` None gives the slot back to the policy."""
+
+    changes: dict[str, Any] = field(default_factory=dict)
+    """Any of `publication: str | None`, `paused: bool`, `layer: str | None` (pin a rid), `max_layer: str | None`."""
+
+
+class NodeControl(Protocol):
+    """What a node does for signaling. Errors: those of `relay.errors`; `Overloaded` when full or draining."""
+
+    @property
+    def node_id(self) -> str: ...
+
+    async def publish(self, offer: Offer) -> Answer:
+        """Answer a WHIP offer. Raises BadOffer, UnacceptableOffer, NotFound (room), Forbidden, Overloaded."""
+        ...
+
+    async def watch(self, offer: Offer) -> Answer:
+        """Answer a WHEP offer. Raises as `publish` does."""
+        ...
+
+    async def trickle(self, session: str, fragment: str, etag: str | None) -> IceFragment | None:
+        """Take candidates (returns None) or restart ICE when the fragment has new credentials (returns the fragment).
+
+        Raises NotFound, BadOffer, PreconditionFailed, PreconditionRequired (restart without `etag`).
+        """
+        ...
+
+    async def close(self, session: str) -> None:
+        """End a session. Raises NotFound."""
+        ...
+
+    def session(self, session: str) -> dict[str, Any]:
+        """Read a session (the `Session` schema of the API). Raises NotFound."""
+        ...
+
+    def sessions(self, room: str | None = None) -> list[dict[str, Any]]:
+        """Read all sessions, or those of one room."""
+        ...
+
+    async def change_slot(self, session: str, index: int, change: SlotChange) -> dict[str, Any]:
+        """Re-bind, pause or cap a slot. Raises NotFound (session, slot, publication), BadRequest, Conflict (codec)."""
+        ...
+
+    def status(self) -> dict[str, Any]:
+        """Read the node (the `Node` schema of the API): id, load, limits, plane, draining."""
+        ...
+
+
+# --- room state -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class RoomEvent:
+    """Something that happened in a room. `sync_id` orders it; `type` is the stable name, `data` is JSON-ready."""
+
+    sync_id: int
+    type: str
+    data: dict[str, Any]
+
+
+class RoomStore(Protocol):
+    """Where rooms live. Every call raises StoreUnavailable within the configured time-out when the store is gone.
+
+    A room is one JSON-ready document, changed by pure functions under compare-and-set; the events that a change
+    returns are appended to the room's stream in the same step, so that state and stream never disagree.
+    """
+
+    async def create(self, room: str, document: dict[str, Any]) -> None:
+        """Store a new room. Raises Conflict when it exists."""
+        ...
+
+    async def read(self, room: str) -> dict[str, Any]:
+        """Read a room. Raises NotFound."""
+        ...
+
+    async def rooms(self) -> list[str]:
+        """List the ids of all rooms."""
+        ...
+
+    async def change(self, room: str, apply: ChangeRoom) -> tuple[dict[str, Any], list[RoomEvent]]:
+        """Apply a change and append its events. Returns the new document and its events with their sync ids.
+
+        `apply` may run several times. Raises NotFound; whatever `apply` raises passes through and changes nothing.
+        """
+        ...
+
+    async def append(self, room: str, events: Iterable[tuple[str, dict[str, Any]]]) -> list[RoomEvent]:
+        """Append events that change no state (a speaker, an application's own)."""
+        ...
+
+    async def delete(self, room: str, event: tuple[str, dict[str, Any]]) -> None:
+        """End a room: append a last event, then forget the state; followers see the event. Raises NotFound."""
+        ...
+
+    def events(self, room: str, after: int | None = None) -> AsyncIterator[RoomEvent]:
+        """Follow a room's stream from `after` (exclusive; None: from now on) until closed. Raises NotFound, Gone-like
+        Conflict when `after` is older than what is kept."""
+        ...
+
+    async def put_viewer(self, room: str, identity: str, data: dict[str, Any]) -> None:
+        """Note a viewer's presence; kept apart from the document because there may be thousands."""
+        ...
+
+    async def drop_viewer(self, room: str, identity: str) -> None:
+        """Forget a viewer's presence."""
+        ...
+
+    async def viewers(self, room: str, limit: int = 1000) -> dict[str, dict[str, Any]]:
+        """Read who watches."""
+        ...
+
+    async def ping(self) -> bool:
+        """Whether the store answers now; never raises."""
+        ...
+
+    async def close(self) -> None: ...
+
+
+ChangeRoom = Callable[[dict[str, Any]], tuple[dict[str, Any], list[tuple[str, dict[str, Any]]]]]
+"""Takes a room's document, returns the new one and the events (type, data). Pure: it may run more than once."""
