@@ -1,7 +1,8 @@
 """What Python may ask of the packet plane, and what the plane tells back.
 
-The plane is one machine without I/O: datagrams, commands and times in; datagrams and events out. `relay.plane.reference`
-is the specification in Python; the native twin takes the same commands and gives the same events and bytes.
+The plane is one machine without I/O: datagrams, commands and times in; datagrams and events out. The Python one in
+`relay.plane.reference` is the specification; the native twin takes the same commands and gives the same events and
+bytes.
 
 Units: `now` is monotonic time in integer microseconds. Bitrates are bits per second. Handles (`session`, `track`,
 `slot`, `tap`) are unsigned 32-bit integers chosen by the caller and never reused while the plane lives.
@@ -39,8 +40,8 @@ class PayloadType:
     """One negotiated RTP payload type of an m-line.
 
     `codec` is lower case: opus, vp8, vp9, h264, av1 or rtx. `apt` is the payload type that an rtx one repairs
-    (RFC 4588). `profile` tells formats of one codec apart, e.g. `42e01f/1` for H264 (profile-level-id / packetization-mode)
-    or `0` for a VP9 profile; empty when the codec has one format only.
+    (RFC 4588). `profile` tells formats of one codec apart, e.g. `42e01f/1` for H264 (profile-level-id and
+    packetization-mode) or `0` for a VP9 profile; empty when the codec has one format only.
     """
 
     number: int
@@ -192,9 +193,9 @@ class BindSlot:
     """Play a track in a slot, starting at the next decodable frame of `layer`; what played before goes on until then.
 
     `payload_type` is the number of the slot's negotiated payload type that carries the track's codec (chosen by the
-    caller, who knows the profiles); its rtx twin is found by `apt`. `track=None` silences the slot at once. A layer that
-    is silent when asked for is waited for while the present one plays on; when nothing of the track plays yet, the
-    nearest live layer below, else above, is played meanwhile.
+    caller, who knows the profiles); its rtx twin is found by `apt`. `track=None` silences the slot at once. A layer
+    that is silent when asked for is waited for while the present one plays on; when nothing of the track plays yet,
+    the nearest live layer below, else above, is played meanwhile.
     """
 
     slot: int
