@@ -1,0 +1,93 @@
+// The watch page: whoever is on air, in as many tiles as there are hosts.
+
+import { Api, fragmentParameters, tokenClaims } from './api.js';
+import { bitrate, byId, notice, requireAccess, showState } from './dom.js';
+import { Tiles } from './tiles.js';
+import { Viewer } from './viewer.js';
+
+const { room, token, slots = '4' } = fragmentParameters();
+
+function start() {
+  const api = new Api(token);
+  const me = tokenClaims(token).sub;
+  const tiles = new Tiles(byId('stage'), byId('sounds'));
+  const viewer = new Viewer(api, room, { videoSlots: Number(slots), audioSlots: Number(slots) });
+  window.costream = { viewer, tiles };
+  byId('room').textContent = room;
+
+  viewer.addEventListener('tracks', ({ detail }) => tiles.setTracks(detail));
+  viewer.addEventListener('slots', ({ detail }) => tiles.setSlots(detail));
+  viewer.addEventListener('state', ({ detail }) => {
+    showState(byId('state'), detail.state);
+    if (detail.state === 'refused') notice(detail.reason);
+  });
+  byId('stage').addEventListener('laidout', () => (byId('empty').hidden = tiles.shown > 0));
+
+  sound(byId('sounds'));
+  facts(viewer, tiles);
+  followRoom(api, me, tiles, viewer);
+  viewer.start().then(() => notice(null)).catch((error) => {
+    notice(error.message);
+    if (![401, 403].includes(error.status)) viewer.recover();
+  });
+  addEventListener('pagehide', () => viewer.stop());
+}
+
+function sound(sounds) {
+  const button = byId('sound');
+  const setMuted = (muted) => {
+    for (const audio of sounds.children) {
+      audio.muted = muted;
+      if (!muted) audio.play().catch(() => {});
+    }
+    button.textContent = muted ? 'Turn sound on' : 'Turn sound off';
+    button.classList.toggle('primary', muted);
+  };
+  new MutationObserver(() => setMuted(button.classList.contains('primary'))).observe(sounds, { childList: true });
+  button.addEventListener('click', () => setMuted(!button.classList.contains('primary')));
+}
+
+function facts(viewer, tiles) {
+  let shown = false;
+  byId('facts').addEventListener('click', () => {
+    shown = !shown;
+    if (!shown) tiles.tiles.forEach((_, index) => tiles.setFacts(index, null));
+  });
+  setInterval(async () => {
+    if (!shown) return;
+    const videos = [...(await viewer.health())].filter(([, health]) => health.kind === 'video').sort(([a], [b]) => a - b);
+    videos.forEach(([, health], index) =>
+      tiles.setFacts(index, `${health.width}×${health.height} · ${Math.round(health.fps)}/s · ${bitrate(health.bps)} · ${health.freezes} freezes`));
+  }, 1000);
+}
+
+function followRoom(api, me, tiles, viewer) {
+  const path = `/v1/rooms/${encodeURIComponent(room)}`;
+  api.events(`${path}/events`, (type, event) => {
+    if (type === 'speaker.changed') tiles.setSpeaker(event.data.identity);
+    if (type === 'stage.invited' && event.data.identity === me) invite(api, path, me, event.data.by);
+    if (type === 'room.ended') {
+      viewer.stop();
+      notice('The show has ended.');
+    }
+  });
+}
+
+function invite(api, path, me, by) {
+  const box = byId('invitation');
+  byId('inviter').textContent = by;
+  box.hidden = false;
+  const answer = (word) => api.json('POST', `${path}/stage/invitations/${encodeURIComponent(me)}/${word}`);
+  byId('decline').onclick = () => answer('decline').catch((error) => notice(error.message)).finally(() => (box.hidden = true));
+  byId('accept').onclick = async () => {
+    try {
+      const { token: guestToken } = await answer('accept');
+      location.href = `studio.html#${new URLSearchParams({ room, token: guestToken })}`;
+    } catch (error) {
+      notice(error.message);
+      box.hidden = true;
+    }
+  };
+}
+
+if (requireAccess({ room, token })) start();
