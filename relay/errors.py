@@ -38,8 +38,19 @@ class StoreUnavailable(Overloaded):
     """The room store does not answer. Live sessions play on; changes have to wait."""
 
 
+class CorruptDocument(CostreamError):
+    """The store holds a room that cannot be read: not JSON, or fields missing or of the wrong type. Names the field."""
+
+
 class RequestError(CostreamError):
-    """A request that cannot be served as asked."""
+    """A request that cannot be served as asked.
+
+    `code` names the case for programs (kebab-case, e.g. `seat-taken`); empty when the class alone says it all.
+    """
+
+    def __init__(self, detail: str = "", *, code: str = "") -> None:
+        super().__init__(detail)
+        self.code = code
 
 
 class BadOffer(RequestError):
