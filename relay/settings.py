@@ -149,16 +149,14 @@ class StoreSettings(Section):
 class PlaneSettings(Section):
     """`[plane]`: what the packet path remembers and how often it may ask."""
 
-    history_packets_video: Annotated[int, Field(ge=16, le=32_768)] = 512
-    history_packets_audio: Annotated[int, Field(ge=16, le=32_768)] = 64
-    nack_interval_ms: Milliseconds = 20
-    nack_max_retries: Annotated[int, Field(ge=0, le=100)] = 10
-    nack_max_missing: Annotated[int, Field(ge=1, le=16_384)] = 256
+    history_packets_video: Annotated[int, Field(ge=16, le=32_768)] = 1024
+    history_packets_audio: Annotated[int, Field(ge=16, le=32_768)] = 256
     keyframe_interval_ms: Milliseconds = 500
-    layer_silence_ms: Milliseconds = 1000
-    feedback_interval_ms: Milliseconds = 100
+    layer_silence_ms: Milliseconds = 1500
+    transport_cc_interval_ms: Milliseconds = 50
+    report_interval_ms: Milliseconds = 1000
     estimate_start_bps: BitsPerSecond = 1_000_000
-    estimate_min_bps: BitsPerSecond = 100_000
+    estimate_min_bps: BitsPerSecond = 50_000
     estimate_max_bps: BitsPerSecond = 20_000_000
 
     @model_validator(mode="after")
