@@ -1,0 +1,56 @@
+"""Who may still come in. At a limit newcomers are refused at once; those inside keep playing."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+from relay.errors import Overloaded
+from relay.settings import LimitSettings
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What is in use now. Rates in bits per second, memory in bytes."""
+
+    sessions: int
+    publishers: int
+    bitrate_out: int
+    memory: int
+
+
+class Admission:
+    """Compares the load with the limits. Holds no state but whether the node is draining."""
+
+    def __init__(self, limits: LimitSettings) -> None:
+        self._limits = limits
+        self.draining = False
+
+    def admit(self, load: Load, *, publisher: bool) -> None:
+        """Return when one more session fits. Raises Overloaded with the limit that it would break."""
+        limits = self._limits
+        if self.draining:
+            reason = "this node is draining"
+        elif load.sessions >= limits.max_sessions:
+            reason = f"all {limits.max_sessions} sessions of this node are taken"
+        elif publisher and load.publishers >= limits.max_publishers:
+            reason = f"all {limits.max_publishers} publishers of this node are taken"
+        elif load.bitrate_out >= limits.max_bitrate_bps:
+            reason = f"this node sends {load.bitrate_out} bit/s of {limits.max_bitrate_bps}"
+        elif load.memory >= limits.max_memory_bytes:
+            reason = f"this node uses {load.memory} bytes of {limits.max_memory_bytes}"
+        else:
+            return
+        raise Overloaded(reason, limits.retry_after_s)
+
+
+_PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+
+
+def resident_memory() -> int:
+    """Bytes of memory that this process holds now (Linux: /proc/self/statm), 0 where that cannot be read."""
+    try:
+        with open("/proc/self/statm") as statm:
+            return int(statm.read().split()[1]) * _PAGE_BYTES
+    except OSError:
+        return 0
