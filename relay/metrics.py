@@ -1,0 +1,232 @@
+"""Metrics in Prometheus form: names start with `costream_` and end in their unit.
+
+What is counted per change is pushed into `Metrics`. What the plane counts per packet is pulled at scrape time by
+`PlaneCollector`, so the packet path never meets a metric.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, Protocol
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    GCCollector,
+    Histogram,
+    PlatformCollector,
+    ProcessCollector,
+)
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
+
+PREFIX = "costream"
+_OPENMETRICS = "application/openmetrics-text; version=1.0.0"
+_API_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
+_JOIN_BUCKETS_S = (0.025, 0.05, 0.1, 0.2, 0.3, 0.5, 1, 2, 5, 10, 20)
+_LAG_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 1)
+_LAG_INTERVAL_S = 0.25  # four wake-ups a second cost nothing and see every stall that a viewer could
+
+
+class LayerCounts(Protocol):
+    """What is counted per layer of a track; `relay.plane.contract.LayerStats` is one."""
+
+    @property
+    def active(self) -> bool: ...
+    @property
+    def lost(self) -> int: ...
+    @property
+    def recovered(self) -> int: ...
+    @property
+    def nacks_sent(self) -> int: ...
+    @property
+    def keyframes(self) -> int: ...
+    @property
+    def keyframe_requests(self) -> int: ...
+
+
+class SlotCounts(Protocol):
+    """What is counted per slot; `relay.plane.contract.SlotStats` is one."""
+
+    @property
+    def track(self) -> int: ...
+    @property
+    def nacks(self) -> int: ...
+    @property
+    def resent(self) -> int: ...
+    @property
+    def not_resent(self) -> int: ...
+    @property
+    def keyframe_requests(self) -> int: ...
+    @property
+    def switches(self) -> int: ...
+
+
+class PlaneCounts(Protocol):
+    """A snapshot of the plane; `relay.plane.contract.PlaneStats` is one. Totals never go down, handles never return."""
+
+    @property
+    def sessions(self) -> Mapping[int, object]: ...
+    @property
+    def tracks(self) -> Mapping[int, Sequence[LayerCounts]]: ...
+    @property
+    def slots(self) -> Mapping[int, SlotCounts]: ...
+    @property
+    def drops(self) -> Mapping[str, int]: ...
+    @property
+    def datagrams_in(self) -> int: ...
+    @property
+    def datagrams_out(self) -> int: ...
+    @property
+    def bytes_in(self) -> int: ...
+    @property
+    def bytes_out(self) -> int: ...
+
+
+class Metrics:
+    """The registry of one process and everything that is pushed into it."""
+
+    def __init__(self, version: str = "", node: str = "") -> None:
+        self.registry = CollectorRegistry(auto_describe=True)
+        ProcessCollector(registry=self.registry)
+        PlatformCollector(registry=self.registry)
+        GCCollector(registry=self.registry)
+        build = Gauge(f"{PREFIX}_build_info", "Version and node id.", ["version", "node"], registry=self.registry)
+        build.labels(version, node).set(1)
+        self.rooms = self._gauge("rooms", "Rooms that this process has sessions in.")
+        self.sessions = self._gauge("sessions", "Open sessions by kind: publisher or viewer.", "kind")
+        self.event_streams = self._gauge("event_streams", "Clients that follow a room's events.")
+        self.joins = self._counter("joins", "Sessions that reached media, by kind.", "kind")
+        self.refusals = self._counter("refusals", "Joins refused by admission, by reason.", "reason")
+        self.endings = self._counter("session_endings", "Sessions that ended, by reason.", "reason")
+        self.events = self._counter("room_events", "Room events by type.", "type")
+        self.store_failures = self._counter("store_failures", "Calls that the store did not answer.")
+        self.api_latency = self._histogram(
+            "api_request_duration_seconds", "Time to answer a request.", _API_BUCKETS_S, "method", "route", "status"
+        )
+        self.join_latency = self._histogram(
+            "join_duration_seconds", "Time from the offer to the first media packet, by kind.", _JOIN_BUCKETS_S, "kind"
+        )
+        self.loop_lag = self._histogram(
+            "event_loop_lag_seconds", "How late the event loop ran a timer.", _LAG_BUCKETS_S
+        )
+
+    def watch_plane(self, stats: Callable[[], PlaneCounts]) -> None:
+        """Read the plane's snapshot at each scrape. Raises ValueError when called twice."""
+        self.registry.register(PlaneCollector(stats))
+
+    def render(self, accept: str = "") -> tuple[bytes, str]:
+        """Return the body and the content type of `/metrics` for an Accept header: OpenMetrics when named, else plain."""
+        # Parameters of the header are not handed on: the library raises TypeError for `version=x`.
+        encode, content_type = choose_encoder(_OPENMETRICS if "application/openmetrics-text" in accept else "")
+        return encode(self.registry), content_type
+
+    async def measure_loop_lag(self) -> None:
+        """Sample the lag of the running event loop until cancelled. The caller owns the task."""
+        loop = asyncio.get_running_loop()
+        while True:
+            due = loop.time() + _LAG_INTERVAL_S
+            await asyncio.sleep(_LAG_INTERVAL_S)
+            self.loop_lag.observe(max(0.0, loop.time() - due))
+
+    def _gauge(self, name: str, text: str, *labels: str) -> Gauge:
+        return Gauge(f"{PREFIX}_{name}", text, labels, registry=self.registry)
+
+    def _counter(self, name: str, text: str, *labels: str) -> Counter:
+        return Counter(f"{PREFIX}_{name}_total", text, labels, registry=self.registry)
+
+    def _histogram(self, name: str, text: str, buckets: Sequence[float], *labels: str) -> Histogram:
+        return Histogram(f"{PREFIX}_{name}", text, labels, registry=self.registry, buckets=buckets)
+
+
+class PlaneCollector(Collector):
+    """Turns the plane's snapshot into metrics.
+
+    The plane forgets what it counted for a track or slot together with it; a sum over the living would go down, which
+    Prometheus takes for a restart. So the last seen counts of the dead stay in the sums. What a track or slot counted
+    after its last scrape is lost.
+    """
+
+    def __init__(self, stats: Callable[[], PlaneCounts]) -> None:
+        self._stats = stats
+        self._layers = _Sums("lost", "recovered", "nacks_sent", "keyframes", "keyframe_requests")
+        self._slots = _Sums("nacks", "resent", "not_resent", "keyframe_requests", "switches")
+
+    def describe(self) -> Iterable[Metric]:
+        """Return no names: the collector is not asked for a snapshot when it is registered."""
+        return []
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield all metrics of one snapshot."""
+        stats = self._stats()
+        yield from self._counts(stats)
+        yield from self._traffic(stats)
+        layers = self._layers.add(
+            {(track, index): layer for track, all_of in stats.tracks.items() for index, layer in enumerate(all_of)}
+        )
+        yield _counter("packets_lost_in", "Packets of publishers that never came.", layers["lost"])
+        yield _counter("packets_recovered_in", "Packets of publishers that came after a NACK.", layers["recovered"])
+        yield _counter("nacks_out", "Packets asked for again from publishers.", layers["nacks_sent"])
+        yield _counter("keyframes_in", "Keyframes received.", layers["keyframes"])
+        yield _counter("keyframe_requests_out", "PLI and FIR sent to publishers.", layers["keyframe_requests"])
+        slots = self._slots.add(dict(stats.slots))
+        yield _counter("nacks_in", "Packets that viewers asked for again.", slots["nacks"])
+        yield _counter("packets_resent", "Packets sent again to viewers.", slots["resent"])
+        yield _counter("packets_not_resent", "Packets asked for that history no longer had.", slots["not_resent"])
+        yield _counter("keyframe_requests_in", "PLI and FIR received from viewers.", slots["keyframe_requests"])
+        yield _counter("slot_switches", "Splices from one layer or track to another.", slots["switches"])
+
+    def _counts(self, stats: PlaneCounts) -> Iterator[Metric]:
+        layers = [layer for all_of in stats.tracks.values() for layer in all_of]
+        yield _gauge("plane_sessions", "Sessions that the plane serves.", len(stats.sessions))
+        yield _gauge("publications", "Tracks that the plane receives.", len(stats.tracks))
+        yield _gauge("active_layers", "Layers that packets arrive for.", sum(layer.active for layer in layers))
+        playing = sum(slot.track >= 0 for slot in stats.slots.values())
+        slots = GaugeMetricFamily(f"{PREFIX}_slots", "Slots by what they do: playing or silent.", labels=["state"])
+        slots.add_metric(["playing"], playing)
+        slots.add_metric(["silent"], len(stats.slots) - playing)
+        yield slots
+
+    def _traffic(self, stats: PlaneCounts) -> Iterator[Metric]:
+        yield _counter("datagrams_in", "Datagrams received.", stats.datagrams_in)
+        yield _counter("datagrams_out", "Datagrams sent.", stats.datagrams_out)
+        yield _counter("received_bytes", "Bytes received in datagrams.", stats.bytes_in)
+        yield _counter("sent_bytes", "Bytes sent in datagrams.", stats.bytes_out)
+        drops = CounterMetricFamily(f"{PREFIX}_datagrams_dropped", "Datagrams dropped by reason.", labels=["reason"])
+        for reason, count in sorted(stats.drops.items()):
+            drops.add_metric([reason], count)
+        yield drops
+
+
+class _Sums:
+    """Sums of counters over things that come and go; the sums never go down."""
+
+    def __init__(self, *names: str) -> None:
+        self._names = names
+        self._gone = dict.fromkeys(names, 0)
+        self._last: dict[object, tuple[int, ...]] = {}
+
+    def add(self, living: Mapping[Any, object]) -> dict[str, int]:
+        """Take the counts of all that live now and return the sums."""
+        now: dict[object, tuple[int, ...]] = {
+            handle: tuple(getattr(counts, name) for name in self._names) for handle, counts in living.items()
+        }
+        for handle in self._last.keys() - now.keys():
+            for name, count in zip(self._names, self._last[handle], strict=True):
+                self._gone[name] += count
+        self._last = now
+        return {
+            name: self._gone[name] + sum(counts[i] for counts in now.values()) for i, name in enumerate(self._names)
+        }
+
+
+def _counter(name: str, text: str, value: int) -> Metric:
+    return CounterMetricFamily(f"{PREFIX}_{name}", text, value=value)
+
+
+def _gauge(name: str, text: str, value: int) -> Metric:
+    return GaugeMetricFamily(f"{PREFIX}_{name}", text, value=value)
