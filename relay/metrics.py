@@ -120,7 +120,7 @@ class Metrics:
         self.registry.register(PlaneCollector(stats))
 
     def render(self, accept: str = "") -> tuple[bytes, str]:
-        """Return the body and the content type of `/metrics` for an Accept header: OpenMetrics when named, else plain."""
+        """Return the body and the content type of `/metrics` for an Accept header: OpenMetrics if named."""
         # Parameters of the header are not handed on: the library raises TypeError for `version=x`.
         encode, content_type = choose_encoder(_OPENMETRICS if "application/openmetrics-text" in accept else "")
         return encode(self.registry), content_type
