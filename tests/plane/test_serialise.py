@@ -37,7 +37,7 @@ def test_forwarded_extensions_are_renumbered() -> None:
 
 
 def test_a_long_element_turns_that_packet_to_the_two_byte_form() -> None:
-    serialiser = Serialiser(99, fixed=[(1, b"0")], transport_cc_id=3, forwarding=Forwarding([(5, 7)]))
+    serialiser = Serialiser(99, fixed=[(1, b"0")], transport_cc_id=3, forwarding=Forwarding([(5, 7)], allow_mixed=True))
     for value in (b"x" * 17, b"y"):
         parsed = parse(serialiser.write(ingress([(5, value)]), 0xE4, 10, 11, 1, b"\xff", 5), 0)
         assert parsed is not None
@@ -45,6 +45,12 @@ def test_a_long_element_turns_that_packet_to_the_two_byte_form() -> None:
         assert {i: parsed.extension(i) for i in parsed.extensions} == {1: b"0", 3: b"\0\5", 7: value}
         assert parsed.payload == b"\x01\xff\x03\x04\x05\x06"
         assert parsed.data[12:14] == (b"\x10\x00" if len(value) > 16 else b"\xbe\xde")
+
+
+def test_a_long_element_is_left_out_when_the_viewer_has_not_agreed() -> None:
+    serialiser = Serialiser(99, forwarding=Forwarding([(5, 7), (6, 15), (4, 8)]))
+    out = serialiser.write(ingress([(5, b"x" * 17), (6, b"z"), (4, b"\x8a")]), 100, 1, 2)
+    assert out.hex() == "906400010000000200000063bede0001808a0000010203040506"
 
 
 def test_ingress_padding_and_csrcs_are_not_passed_on() -> None:
@@ -69,7 +75,7 @@ def test_a_patch_replaces_and_a_prefix_goes_before() -> None:
 def test_any_mixture_parses_back(
     carried: dict[int, bytes], ids: list[tuple[int, int]], transport_seq: int, send_time: int, payload: bytes
 ) -> None:
-    serialiser = Serialiser(99, [(1, b"mid")], 2, 3, Forwarding(ids))
+    serialiser = Serialiser(99, [(1, b"mid")], 2, 3, Forwarding(ids, allow_mixed=True))
     packet = ingress(list(carried.items()), payload)
     first = serialiser.write(packet, 100, 65535, 2**32 - 1, 0, b"", transport_seq, send_time)
     parsed = parse(first, 0)

@@ -24,7 +24,7 @@ _HALF32 = 0x80000000
 
 
 class Rewriter:
-    """Maps sequence numbers and timestamps of the current input to those of one output stream."""
+    """Maps sequence numbers and timestamps of the current input to those of one output stream. Splice first."""
 
     __slots__ = (
         "_drops",

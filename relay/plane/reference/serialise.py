@@ -24,27 +24,35 @@ _U16 = Struct("!H")
 _STAMP = Struct("!BH")  # low 24 bits of the send time: the top octet, then the rest
 
 
+def _fits_one_byte(element_id: int, value: bytes) -> bool:
+    return element_id <= ONE_BYTE_MAX_ID and 1 <= len(value) <= ONE_BYTE_MAX_LENGTH
+
+
 class Forwarding:
     """Which extension elements of an ingress packet are passed on, and under which id.
 
-    Share one instance among all slots with equal `ids`: it remembers the block of the latest packet.
+    Share one instance among all slots with equal arguments: it remembers the block of the latest packet.
     """
 
-    __slots__ = ("_block", "_fits", "_latest", "ids")
+    __slots__ = ("_block", "_fits", "_latest", "allow_mixed", "ids")
 
-    def __init__(self, ids: Sequence[tuple[int, int]] = ()) -> None:
-        """`ids` are (id in, id out) pairs, written in this order. Out ids are 1..255."""
+    def __init__(self, ids: Sequence[tuple[int, int]] = (), allow_mixed: bool = False) -> None:
+        """`ids` are (id in, id out) pairs, written in this order. Out ids are 1..255.
+
+        Elements that need the two-byte form are left out unless the viewer agreed to `a=extmap-allow-mixed`.
+        """
         self.ids = tuple(ids)
+        self.allow_mixed = allow_mixed
         self._latest: Packet | None = None
         self._block = b""
         self._fits = True
 
     def elements(self, packet: Packet) -> list[tuple[int, bytes]]:
-        """Return the (id out, value) pairs of the elements that `packet` carries."""
+        """Return the (id out, value) pairs of the elements of `packet` that are passed on."""
         found = []
         for id_in, id_out in self.ids:
             value = packet.extension(id_in)
-            if value is not None:
+            if value is not None and (self.allow_mixed or _fits_one_byte(id_out, value)):
                 found.append((id_out, value))
         return found
 
@@ -53,7 +61,7 @@ class Forwarding:
         if packet is not self._latest:
             self._latest = packet
             elements = self.elements(packet) if packet.extensions else []
-            self._fits = all(i <= ONE_BYTE_MAX_ID and 1 <= len(v) <= ONE_BYTE_MAX_LENGTH for i, v in elements)
+            self._fits = all(_fits_one_byte(i, value) for i, value in elements)
             self._block = build_extensions(elements)[4:] if self._fits else b""
         return self._block if self._fits else None
 
@@ -91,7 +99,7 @@ class Serialiser:
         self._send_time_id = abs_send_time_id
         self._forwarding = forwarding if forwarding is not None and forwarding.ids else None
         elements = self._own_elements(0, 0)
-        if any(i > ONE_BYTE_MAX_ID or not 1 <= len(v) <= ONE_BYTE_MAX_LENGTH for i, v in elements):
+        if not all(_fits_one_byte(i, value) for i, value in elements):
             raise UsageError("the relay's own header extensions must fit the one-byte form")
         if not elements and self._forwarding is not None:
             block = bytes.fromhex("bede0000")
