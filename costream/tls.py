@@ -28,8 +28,6 @@ from relay.settings import SignalingSettings
 CERTIFICATE_NAME = "tls-certificate.pem"
 KEY_NAME = "tls-key.pem"
 LIFETIME = datetime.timedelta(days=397)  # well below the 825 days that Apple takes from private issuers
-    days=397
-)  # browsers refuse more than 398 days (CA/Browser Forum, Ballot 193's successors)
 RENEW_BEFORE = datetime.timedelta(days=30)
 _BACKDATE = datetime.timedelta(hours=1)  # clients whose clock is behind accept it at once
 
@@ -52,7 +50,7 @@ def prepare_tls(settings: SignalingSettings, now: datetime.datetime | None = Non
     """
     now = now or datetime.datetime.now(datetime.UTC)
     if settings.http.tls_cert:
-        return _check(Path(settings.http.tls_cert), Path(settings.http.tls_key), self_signed=False)
+        return load_pair(Path(settings.http.tls_cert), Path(settings.http.tls_key), self_signed=False)
     directory = settings.node.state_dir
     certificate, key = directory / CERTIFICATE_NAME, directory / KEY_NAME
     names = wanted_names(settings.http.host)
@@ -64,7 +62,7 @@ def prepare_tls(settings: SignalingSettings, now: datetime.datetime | None = Non
         raise SettingsError(
             f"node.state_dir = {str(directory)!r}: the certificate cannot be kept there: {error.strerror}"
         ) from None
-    return _check(certificate, key, self_signed=True)
+    return load_pair(certificate, key, self_signed=True)
 
 
 def wanted_names(host: str) -> tuple[str, ...]:
@@ -135,7 +133,8 @@ def _write(path: Path, content: bytes, mode: int) -> None:
         raise
 
 
-def _check(certificate: Path, key: Path, *, self_signed: bool) -> TlsFiles:
+def load_pair(certificate: Path, key: Path, *, self_signed: bool) -> TlsFiles:
+    """Read a certificate and its key. Raises SettingsError when they are missing, malformed or no pair."""
     try:
         held = x509.load_pem_x509_certificate(certificate.read_bytes())
         ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key)
