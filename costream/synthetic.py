@@ -48,13 +48,13 @@ def allow_loopback() -> None:
         webrtc.allow_loopback()
 
 
-async def gathered(pc: webrtc.RTCPeerConnection, timeout: float = _GATHERING) -> str:
+async def gathered(pc: webrtc.RTCPeerConnection, seconds: float = _GATHERING) -> str:
     """The local SDP once its candidates are in it (or when the time is over)."""
     done = asyncio.Event()
     pc.on("icegatheringstatechange", lambda _: done.set() if pc.ice_gathering_state == "complete" else None)
     if pc.ice_gathering_state != "complete":
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(done.wait(), timeout)
+            await asyncio.wait_for(done.wait(), seconds)
     description = pc.local_description
     assert description is not None
     return str(description.sdp)
@@ -70,6 +70,52 @@ def prefer(transceiver: Any, kind: str, codec: str) -> None:
     transceiver.set_codec_preferences(chosen + [c for c in codecs if c not in chosen])
 
 
+class Painter:
+    """Feeds a track generator with a show's pictures, in time; `counter` is the next picture's."""
+
+    def __init__(self, show: Show) -> None:
+        self.counter = 0
+        self._show = show
+        self._picture = TestPicture(show.width, show.height, show.publisher, show.label)
+
+    async def run(self, generator: Any) -> None:
+        """Paint until cancelled."""
+        show = self._show
+        writer = generator.writable.get_writer()
+        begin, first = time.monotonic(), self.counter
+        while True:
+            now = time.time()
+            frame = self._picture.frame(self.counter, int(now * 1000) % CLOCK_MODULUS, _wall(now))
+            init = webrtc.VideoFrameBufferInit(
+                format="I420", coded_width=show.width, coded_height=show.height, timestamp=time.monotonic_ns() // 1000
+            )
+            await writer.write(webrtc.VideoFrame(frame.data, init))
+            self.counter += 1
+            due = begin + (self.counter - first) / show.fps
+            if due < time.monotonic() - 1:  # held up: skip ahead instead of sending a burst
+                begin, first = time.monotonic(), self.counter
+            await asyncio.sleep(max(0.0, due - time.monotonic()))
+
+
+async def sing(generator: Any, frequency: float) -> None:
+    """Feed a track generator with a tone, in time, until cancelled."""
+    tone = Tone(frequency)
+    writer = generator.writable.get_writer()
+    due = time.monotonic()
+    while True:
+        init = webrtc.AudioDataInit(
+            format="s16",
+            sample_rate=RATE,
+            number_of_frames=_AUDIO_CHUNK,
+            number_of_channels=1,
+            timestamp=time.monotonic_ns() // 1000,
+            data=tone.samples(_AUDIO_CHUNK).tobytes(),
+        )
+        await writer.write(webrtc.AudioData(init))
+        due = max(due + _AUDIO_CHUNK / RATE, time.monotonic() - 0.2)
+        await asyncio.sleep(max(0.0, due - time.monotonic()))
+
+
 class SyntheticHost:
     """Publishes a `Show` to a WHIP address until stopped. Not reusable: one object, one session (`run` makes several).
 
@@ -80,12 +126,17 @@ class SyntheticHost:
         self, url: str, token: str = "", show: Show | None = None, *, verify: bool = True, gather: bool = True
     ) -> None:
         self.show = show or Show()
-        self.counter = 0  # of the next frame
         self.resource: Resource | None = None
         self._url, self._token, self._verify, self._gather = url, token, verify, gather
+        self._painter = Painter(self.show)
         self._pc: Any = None
         self._tasks: list[asyncio.Task[None]] = []
         self._changed = asyncio.Event()
+
+    @property
+    def counter(self) -> int:
+        """The counter of the next picture."""
+        return self._painter.counter
 
     @property
     def state(self) -> str:
@@ -106,20 +157,18 @@ class SyntheticHost:
             sdp = await gathered(pc) if self._gather else str(pc.local_description.sdp)
             async with Endpoint(self._url, self._token, verify=self._verify) as endpoint:
                 self.resource = await endpoint.offer(sdp)
-            await pc.set_remote_description(
-                webrtc.RTCSessionDescriptionInit(type="answer", sdp=self.resource.answer)
-            )
+            await pc.set_remote_description(webrtc.RTCSessionDescriptionInit(type="answer", sdp=self.resource.answer))
         except BaseException:
             pc.close()
             raise
         if video:
-            self._tasks.append(asyncio.create_task(self._paint(video), name=f"paint {self.show.publisher}"))
+            self._tasks.append(asyncio.create_task(self._painter.run(video), name=f"paint {self.show.publisher}"))
         if audio:
-            self._tasks.append(asyncio.create_task(self._sing(audio), name=f"sing {self.show.publisher}"))
+            self._tasks.append(asyncio.create_task(sing(audio, self.show.tone), name=f"sing {self.show.publisher}"))
 
-    async def connected(self, timeout: float = 10.0) -> None:
+    async def connected(self, seconds: float = 10.0) -> None:
         """Wait for media to be connected. Raises TimeoutError, or ConnectionError if it fails first."""
-        await asyncio.wait_for(self._until({"connected", "failed", "closed"}), timeout)
+        await asyncio.wait_for(self._until({"connected", "failed", "closed"}), seconds)
         if self.state != "connected":
             raise ConnectionError(f"the connection is {self.state}")
 
@@ -182,43 +231,6 @@ class SyntheticHost:
         while self.state not in states:
             self._changed.clear()
             await self._changed.wait()
-
-    async def _paint(self, generator: Any) -> None:
-        show = self.show
-        picture = TestPicture(show.width, show.height, show.publisher, show.label)
-        writer = generator.writable.get_writer()
-        begin, first = time.monotonic(), self.counter
-        while True:
-            now = time.time()
-            clock = int(now * 1000) % CLOCK_MODULUS
-            frame = picture.frame(self.counter, clock, _wall(now))
-            init = webrtc.VideoFrameBufferInit(
-                format="I420", coded_width=show.width, coded_height=show.height, timestamp=time.monotonic_ns() // 1000
-            )
-            await writer.write(webrtc.VideoFrame(frame.data, init))
-            self.counter += 1
-            # A host that was held up skips ahead instead of sending a burst.
-            due = begin + (self.counter - first) / show.fps
-            if due < time.monotonic() - 1:
-                begin, first = time.monotonic(), self.counter
-            await asyncio.sleep(max(0.0, due - time.monotonic()))
-
-    async def _sing(self, generator: Any) -> None:
-        tone = Tone(self.show.tone)
-        writer = generator.writable.get_writer()
-        due = time.monotonic()
-        while True:
-            init = webrtc.AudioDataInit(
-                format="s16",
-                sample_rate=RATE,
-                number_of_frames=_AUDIO_CHUNK,
-                number_of_channels=1,
-                timestamp=time.monotonic_ns() // 1000,
-                data=tone.samples(_AUDIO_CHUNK).tobytes(),
-            )
-            await writer.write(webrtc.AudioData(init))
-            due = max(due + _AUDIO_CHUNK / RATE, time.monotonic() - 0.2)
-            await asyncio.sleep(max(0.0, due - time.monotonic()))
 
 
 async def run(url: str, token: str, show: Show, *, verify: bool = True) -> None:

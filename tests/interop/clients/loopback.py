@@ -1,24 +1,21 @@
 """A WHIP and WHEP endpoint of a few lines that ends in a real peer: what clients are tried against without a relay.
 
-POST /whip/{room} receives with aiortc (decoding VP8 and H264); POST /whep/{room} sends a test picture and a tone.
-`engine="wrtc"` answers WHIP with libwebrtc instead, which accepts simulcast and offers without candidates.
+POST /whip/{room} receives with aiortc, which decodes VP8 and H264; `engine="wrtc"` receives with libwebrtc instead,
+which accepts simulcast and offers without candidates. POST /whep/{room} sends, with libwebrtc, a picture of publisher N
+into the N-th m-line (from 1) if it is video, else a tone of 400 + 100 N Hz.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import fractions
-import itertools
-import time
 from dataclasses import dataclass, field
 from typing import Any, Self
 
-import av
 import numpy as np
 import uvicorn
 import webrtc
-from aiortc import MediaStreamTrack, RTCPeerConnection, RTCSessionDescription
+from aiortc import RTCPeerConnection, RTCSessionDescription
 from aiortc.mediastreams import MediaStreamError
 from aiortc.sdp import candidate_from_sdp
 from starlette.applications import Starlette
@@ -26,9 +23,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from costream.synthetic import allow_loopback, gathered
-from tests.interop.clients.painting import CLOCK_MODULUS, Painted, TestPicture, read_i420
-from tests.interop.clients.tones import RATE, Heard, Tone, detect
+from costream.synthetic import Painter, Show, allow_loopback, gathered, sing
+from tests.interop.clients.painting import Painted, read_i420
+from tests.interop.clients.tones import RATE, Heard, detect
 from tests.interop.clients.wrtc_client import Slot
 
 
@@ -54,7 +51,7 @@ class Received:
 
 
 class Loopback:
-    """Runs the endpoint on a loopback port of its own. `delete_status` is what DELETE answers."""
+    """Runs the endpoint on a loopback port of its own; `certificate` (files of certificate and key) makes it HTTPS."""
 
     def __init__(self, *, engine: str = "aiortc", certificate: tuple[str, str] | None = None) -> None:
         self.sessions: list[Received] = []
@@ -124,20 +121,25 @@ class Loopback:
         pc.on("track", lambda event: session.tasks.append(asyncio.create_task(_take_wrtc(session, event.track))))
         await pc.set_remote_description(webrtc.RTCSessionDescriptionInit(type="offer", sdp=session.offer))
         await pc.set_local_description(await pc.create_answer())
-        return await gathered(pc)
+        return _accept_layers(session.offer, await gathered(pc))
 
     async def _whep(self, request: Request) -> Response:
-        offer = (await request.body()).decode()
-        pc = RTCPeerConnection()
-        await pc.setRemoteDescription(RTCSessionDescription(offer, "offer"))
-        number = itertools.count(1)
-        for transceiver in pc.getTransceivers():
-            track = _PictureTrack(next(number)) if transceiver.kind == "video" else _ToneTrack(440.0)
-            transceiver.sender.replaceTrack(track)
+        allow_loopback()
+        pc = webrtc.RTCPeerConnection()
+        session = Received((await request.body()).decode(), _bearer(request), request.headers.get("user-agent", ""), pc)
+        await pc.set_remote_description(webrtc.RTCSessionDescriptionInit(type="offer", sdp=session.offer))
+        for number, transceiver in enumerate(pc.get_transceivers(), start=1):
+            if transceiver.receiver.track.kind == "video":
+                pictures = webrtc.VideoTrackGenerator()
+                track, work = pictures.track, Painter(Show(publisher=number)).run(pictures)
+            else:
+                track = webrtc.MediaStreamTrackGenerator("audio")
+                work = sing(track, 400.0 + 100 * number)
             transceiver.direction = "sendonly"
-        await pc.setLocalDescription(await pc.createAnswer())
-        session = Received(offer, _bearer(request), request.headers.get("user-agent", ""), pc)
-        return self._created(session, str(pc.localDescription.sdp))
+            await transceiver.sender.replace_track(track)
+            session.tasks.append(asyncio.create_task(work))
+        await pc.set_local_description(await pc.create_answer())
+        return self._created(session, await gathered(pc))
 
     def _created(self, session: Received, answer: str) -> Response:
         self.sessions.append(session)
@@ -205,37 +207,14 @@ async def _take_wrtc(session: Received, track: Any) -> None:
                     session.painted.append(painted)
 
 
-class _PictureTrack(MediaStreamTrack):
-    kind = "video"
-
-    def __init__(self, publisher: int, fps: int = 30) -> None:
-        super().__init__()
-        self._picture = TestPicture(640, 360, publisher)
-        self._counter, self._fps, self._begin = 0, fps, time.monotonic()
-
-    async def recv(self) -> av.VideoFrame:
-        await asyncio.sleep(max(0.0, self._begin + self._counter / self._fps - time.monotonic()))
-        picture = self._picture.frame(self._counter, int(time.time() * 1000) % CLOCK_MODULUS)
-        frame = av.VideoFrame.from_ndarray(picture, format="yuv420p")
-        frame.pts, frame.time_base = self._counter, fractions.Fraction(1, self._fps)
-        self._counter += 1
-        return frame
-
-
-class _ToneTrack(MediaStreamTrack):
-    kind = "audio"
-
-    def __init__(self, frequency: float) -> None:
-        super().__init__()
-        self._tone, self._chunks, self._begin = Tone(frequency), 0, time.monotonic()
-
-    async def recv(self) -> av.AudioFrame:
-        await asyncio.sleep(max(0.0, self._begin + self._chunks / 50 - time.monotonic()))
-        frame = av.AudioFrame.from_ndarray(self._tone.samples(960).reshape(1, -1), format="s16", layout="mono")
-        frame.sample_rate, frame.pts, frame.time_base = RATE, self._chunks * 960, fractions.Fraction(1, RATE)
-        self._chunks += 1
-        return frame
-
-
 def _bearer(request: Request) -> str:
     return request.headers.get("authorization", "").removeprefix("Bearer ")
+
+
+def _accept_layers(offer: str, answer: str) -> str:
+    """Add what libwebrtc leaves out of an answer: that it takes every simulcast layer (RFC 8853). One video line only."""
+    rids = [line.split()[0].removeprefix("a=rid:") for line in offer.splitlines() if line.startswith("a=rid:")]
+    if not rids:
+        return answer
+    lines = [f"a=rid:{rid} recv" for rid in rids] + [f"a=simulcast:recv {';'.join(rids)}"]
+    return answer + "".join(f"{line}\r\n" for line in lines)

@@ -124,13 +124,13 @@ class Watcher:
         for slot, transceiver in zip(self.slots, transceivers, strict=True):
             self._tasks.append(asyncio.create_task(self._follow(slot, transceiver.receiver.track)))
 
-    async def until(self, condition: Callable[[], object], timeout: float = 15.0) -> None:
+    async def until(self, condition: Callable[[], object], seconds: float = 15.0) -> None:
         """Wait until `condition()` is true, asking after every picture and every 10 ms of sound.
 
         Raises AssertionError with what the slots have seen when the time is over, or what broke a slot's reader.
         """
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(timeout):
+            async with asyncio.timeout(seconds):
                 while not condition():
                     self._raise_errors()
                     self._news.clear()
@@ -138,7 +138,7 @@ class Watcher:
                 return
         self._raise_errors()
         told = "; ".join(f"{s.kind} {s.index}: {s.frames} frames, latest {s.latest}, {s.heard()}" for s in self.slots)
-        raise AssertionError(f"not within {timeout} s, connection {self.state}; {told}")
+        raise AssertionError(f"not within {seconds} s, connection {self.state}; {told}")
 
     async def stats(self, kind: str = "") -> list[dict[str, Any]]:
         """The W3C statistics, one dictionary (snake_case names) each; `kind` selects a type such as inbound-rtp."""
