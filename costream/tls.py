@@ -28,6 +28,8 @@ from relay.settings import SignalingSettings
 CERTIFICATE_NAME = "tls-certificate.pem"
 KEY_NAME = "tls-key.pem"
 LIFETIME = datetime.timedelta(days=397)  # well below the 825 days that Apple takes from private issuers
+RENEW_BEFORE = datetime.timedelta(days=30)
+_BACKDATE = datetime.timedelta(hours=1)  # clients whose clock is behind accept it at once
 
 
 @dataclass(frozen=True, slots=True)
