@@ -1,0 +1,71 @@
+"""The packet plane: `open_plane` chooses between the native extension and the Python reference."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal, Protocol
+
+from relay.errors import SettingsError
+from relay.plane.contract import Address, Command, Event, PlaneConfig, PlaneStats
+
+Kind = Literal["auto", "native", "reference"]
+
+
+class Plane(Protocol):
+    """A packet plane with its sockets, run by the event loop that was running at `start`.
+
+    Set the callbacks before `start`. They run in the loop, may call `submit`, and get lists that are theirs to keep.
+    """
+
+    on_events: Callable[[list[Event]], None]
+    on_taps: Callable[[list[tuple[int, bytes, int]]], None]
+    """(tap, plaintext RTP, arrival in monotonic microseconds) of each tapped packet."""
+
+    @property
+    def name(self) -> str:
+        """`native` or `reference`."""
+        ...
+
+    @property
+    def address(self) -> Address:
+        """Where the plane receives."""
+        ...
+
+    def start(self) -> None:
+        """Begin to receive. Needs a running loop."""
+        ...
+
+    def close(self) -> None:
+        """Stop and free the socket. Repeatable."""
+        ...
+
+    def submit(self, *commands: Command) -> None:
+        """Carry out commands in order. Raises UsageError for a wrong one; those before it are done."""
+        ...
+
+    def inject(self, track: int, layer: int, packet: bytes) -> None:
+        """Feed a plaintext RTP packet into a track without session. Raises UsageError for a wrong track or layer."""
+        ...
+
+    def stats(self) -> PlaneStats:
+        """Count everything."""
+        ...
+
+
+def open_plane(kind: Kind, config: PlaneConfig, host: str, port: int) -> Plane:
+    """Open a plane on a UDP port (0: any). `host` is a numeric address; `::` takes IPv4 and IPv6 where both exist.
+
+    `auto` takes the native plane where its extension is installed; this version comes without. A `seed` of 0 is replaced by a random one, and a
+    `wall_offset_us` of 0 by the clock's. Raises SettingsError when the port cannot be bound, or when `native` is asked
+    for and not there.
+    """
+    if kind not in ("auto", "native", "reference"):
+        raise SettingsError(f"plane must be auto, native or reference, not {kind!r}")
+    if kind == "native":
+        raise SettingsError(
+            "the native packet plane was asked for, but its extension is not installed; "
+            'set the plane to "auto" or "reference"'
+        )
+    from relay.plane.driver import ReferencePlane
+
+    return ReferencePlane(config, host, port)

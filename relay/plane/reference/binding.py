@@ -39,8 +39,8 @@ def bind(core: Core, slot: Slot, track: Track | None, layer: int, payload_type: 
     plan(core, slot, now)
 
 
-def plan(core: Core, slot: Slot, now: int) -> None:
-    """Choose anew what the slot waits for, and ask for the keyframes that it needs.
+def plan(core: Core, slot: Slot, now: int, ask: bool = True) -> None:
+    """Choose anew what the slot waits for and, when told to, ask for the keyframes that it needs.
 
     A viewer that cannot be reached yet waits for nothing: the keyframe would be spent before it is connected.
     """
@@ -57,16 +57,16 @@ def plan(core: Core, slot: Slot, now: int) -> None:
         fallback = _nearest_live(track, target.index)
         if fallback is not None:
             _wait(slot, fallback)
-    for layer in slot.waiting:
+    for layer in slot.waiting if ask else ():
         if layer.active:
             request_keyframe(core, layer, now)
 
 
-def replan_waiting(core: Core, track: Track, now: int) -> None:
+def replan_waiting(core: Core, track: Track, now: int, ask: bool) -> None:
     """A layer of the track started or stopped: slots that show nothing of the track may fall back differently."""
     for slot in list(track.slots.values()):
         if slot.playing is None or slot.playing.track is not track:
-            plan(core, slot, now)
+            plan(core, slot, now, ask)
 
 
 def _nearest_live(track: Track, index: int) -> Layer | None:

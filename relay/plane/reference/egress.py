@@ -207,7 +207,7 @@ def probe_due(core: Core, session: Session, now: int) -> None:
     if now >= probe.end:
         session.probe = None
         if session.estimator is not None:
-            session.estimator.on_probe_ended(now)
+            session.estimator.on_probe_ended()
     else:
         core.timers.set((Timer.PROBE, session.handle, 0), min(now + PROBE_SLICE_US, probe.end))
 

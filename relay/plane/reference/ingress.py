@@ -234,7 +234,7 @@ def _start(core: Core, layer: Layer, now: int) -> None:
     track = layer.track
     core.events.append(LayerStarted(track.handle, layer.index, ssrc, layer.payload_type))
     core.timers.set((Timer.SILENCE, track.handle, layer.index), now + core.config.layer_silence_us)
-    replan_waiting(core, track, now)
+    replan_waiting(core, track, now, ask=False)  # this very packet may begin a keyframe
     session = track.session
     if session is not None:
         core.timers.set_if_none((Timer.RECEIVER_REPORT, session.handle, 0), now + core.config.report_interval_us)
@@ -259,7 +259,7 @@ def stop_layer(core: Core, layer: Layer, now: int) -> None:
     core.timers.cancel((Timer.SILENCE, layer.track.handle, layer.index))
     core.timers.cancel((Timer.NACK, layer.track.handle, layer.index))
     core.events.append(LayerStopped(layer.track.handle, layer.index))
-    replan_waiting(core, layer.track, now)
+    replan_waiting(core, layer.track, now, ask=True)
 
 
 def _note_keyframe(

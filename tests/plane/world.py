@@ -1,0 +1,593 @@
+"""A virtual-time world for the packet plane: publishers and viewers with real SRTP keys on a seeded network."""
+
+from __future__ import annotations
+
+import heapq
+import random
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass
+from struct import Struct
+
+from relay.plane.contract import (
+    Address,
+    AddSlot,
+    AddTrack,
+    BindSlot,
+    Command,
+    Event,
+    Feedback,
+    Kind,
+    LayerSpec,
+    OpenSession,
+    PayloadType,
+    PlaneConfig,
+    SetKeys,
+    SrtpProfile,
+)
+from relay.plane.reference import rtcp, rtp, stun
+from relay.plane.reference.forwarder import Forwarder
+from relay.plane.reference.srtp import Profile, Srtp
+from relay.plane.reference.transport_cc import Recorder
+
+MS = 1_000
+SECOND = 1_000_000
+WALL = 1_700_000_000 * SECOND
+
+OPUS = PayloadType(111, "opus", 48_000)
+VP8 = PayloadType(96, "vp8", 90_000)
+VP8_RTX = PayloadType(97, "rtx", 90_000, apt=96)
+H264 = PayloadType(102, "h264", 90_000, profile="42e01f/1")
+H264_RTX = PayloadType(103, "rtx", 90_000, apt=102)
+ALL_FEEDBACK = Feedback(nack=True, pli=True, fir=True, remb=True, transport_cc=True)
+PUBLISHER_EXTENSIONS = (
+    ("mid", 4),
+    ("rid", 10),
+    ("rrid", 11),
+    ("audio_level", 1),
+    ("abs_send_time", 2),
+    ("transport_cc", 3),
+    ("orientation", 13),
+)
+VIEWER_EXTENSIONS = (("mid", 9), ("audio_level", 6), ("abs_send_time", 8), ("transport_cc", 5), ("orientation", 7))
+MARK = Struct("!IIHH")  # publisher's stream id, frame, packet in frame, packets of frame
+
+
+@dataclass
+class Path:
+    """One direction of a peer's network."""
+
+    delay: int = 5 * MS
+    jitter: int = 0
+    loss: float = 0.0
+    duplicate: float = 0.0
+
+
+class World:
+    """Owns the plane, the clock and the network. Everything follows from `seed`."""
+
+    def __init__(self, seed: int = 1, **config: int) -> None:
+        self.random = random.Random(seed)
+        self.plane = Forwarder(PlaneConfig(seed=seed, wall_offset_us=WALL, **config))
+        self.now = SECOND
+        self.queue: list[tuple[int, int, Callable[[], None]]] = []
+        self.count = 0
+        self.peers: dict[Address, Peer] = {}
+        self.events: list[Event] = []
+        self.event_times: list[tuple[int, Event]] = []
+        self.tapped: list[tuple[int, bytes, int]] = []
+        self.strays: list[tuple[bytes, Address]] = []
+        self.handles = 0
+        self.ssrcs = 0x1000
+
+    def handle(self) -> int:
+        self.handles += 1
+        return self.handles
+
+    def ssrc(self) -> int:
+        self.ssrcs += 1
+        return self.ssrcs
+
+    def at(self, when: int, action: Callable[[], None]) -> None:
+        self.count += 1
+        heapq.heappush(self.queue, (max(when, self.now), self.count, action))
+
+    def after(self, delay: int, action: Callable[[], None]) -> None:
+        self.at(self.now + delay, action)
+
+    def apply(self, *commands: Command) -> None:
+        for command in commands:
+            self.plane.apply(command, self.now)
+        self.pump()
+
+    def receive(self, datagram: bytes, source: Address) -> None:
+        self.plane.receive(datagram, source, self.now)
+        self.pump()
+
+    def pump(self) -> None:
+        for datagram, address in self.plane.transmit():
+            peer = self.peers.get(address)
+            if peer is None:
+                self.strays.append((datagram, address))
+            else:
+                self.travel(peer.down, datagram, peer.arrive)
+        for event in self.plane.events():
+            self.events.append(event)
+            self.event_times.append((self.now, event))
+        self.tapped += self.plane.taps()
+
+    def travel(self, path: Path, datagram: bytes, deliver: Callable[[bytes], None]) -> None:
+        if path.loss and self.random.random() < path.loss:
+            return
+        for _ in range(2 if path.duplicate and self.random.random() < path.duplicate else 1):
+            self.after(
+                path.delay + (self.random.randrange(path.jitter) if path.jitter else 0), lambda: deliver(datagram)
+            )
+
+    def run(self, duration: int) -> None:
+        end = self.now + duration
+        while True:
+            timeout = self.plane.next_timeout()
+            when = self.queue[0][0] if self.queue else end + 1
+            if timeout is not None and timeout <= when and timeout <= end:
+                self.now = max(self.now, timeout)
+                self.plane.handle_timeout(self.now)
+                self.pump()
+            elif when <= end:
+                when, _, action = heapq.heappop(self.queue)
+                self.now = max(self.now, when)
+                action()
+            else:
+                break
+        self.now = end
+
+    def of(self, kind: type) -> list[Event]:
+        return [event for event in self.events if isinstance(event, kind)]
+
+    def check_conservation(self) -> None:
+        stats = self.plane.stats()
+        dropped = sum(n for reason, n in stats.drops.items() if not reason.startswith(("out_", "inject_")))
+        assert stats.datagrams_in == self.plane.handled + dropped
+
+
+class Peer:
+    """One end: an address, ICE credentials, SRTP keys that mirror the session's."""
+
+    def __init__(self, world: World, extensions: tuple[tuple[str, int], ...], connect: bool = True) -> None:
+        self.world = world
+        self.session = world.handle()
+        self.address: Address = (f"10.0.{self.session >> 8}.{self.session & 255}", 4000)
+        world.peers[self.address] = self
+        self.up, self.down = Path(), Path()
+        self.extensions = dict(extensions)
+        self.ufrag, self.password = f"u{self.session:04d}", f"password-of-{self.session:012d}"
+        self.checks = 0
+        self.answers: list[bytes] = []
+        self.dtls: list[bytes] = []
+        self.control: list[rtcp.Packet] = []
+        self.control_times: list[tuple[int, rtcp.Packet]] = []
+        self.refused = 0
+        profile = list(SrtpProfile)[self.session % 3]
+        size = Profile(profile.value).key_length + Profile(profile.value).salt_length
+        keys = world.random.randbytes(2 * size)
+        self.srtp = Srtp(Profile(profile.value), keys[:size], keys[size:])
+        world.apply(OpenSession(self.session, self.ufrag, self.password, extensions))
+        self.set_keys = SetKeys(self.session, profile, keys[size:], keys[:size])
+        if connect:
+            self.check(nominate=True)
+            world.run(20 * MS)
+            world.apply(self.set_keys)
+
+    def check(self, nominate: bool = False, source: Address | None = None, password: str | None = None) -> None:
+        self.checks += 1
+        transaction = self.checks.to_bytes(12, "big")
+        key = (self.password if password is None else password).encode()
+        datagram = stun.binding_request(transaction, f"{self.ufrag}:peer", key, use_candidate=nominate)
+        self.send(datagram, source)
+
+    def send(self, datagram: bytes, source: Address | None = None) -> None:
+        where = source or self.address
+        self.world.travel(self.up, datagram, lambda data: self.world.receive(data, where))
+
+    def move_to(self, address: Address) -> None:
+        """The NAT gave us another address; what goes to the old one is lost."""
+        del self.world.peers[self.address]
+        self.address = address
+        self.world.peers[address] = self
+
+    def send_rtp(self, plain: bytes) -> None:
+        sealed = self.srtp.protect_rtp(plain)
+        assert sealed is not None
+        self.send(sealed)
+
+    def send_rtcp(self, plain: bytes) -> None:
+        sealed = self.srtp.protect_rtcp(plain)
+        assert sealed is not None
+        self.send(sealed)
+
+    def arrive(self, datagram: bytes) -> None:
+        if stun.is_stun(datagram):
+            self.answers.append(datagram)
+        elif 20 <= datagram[0] < 64:
+            self.dtls.append(datagram)
+        elif rtcp.is_rtcp(datagram):
+            plain = self.srtp.unprotect_rtcp(datagram)
+            if plain is None:
+                self.refused += 1
+                return
+            compound = rtcp.parse(plain)
+            assert not compound.error
+            for packet in compound.packets:
+                self.control.append(packet)
+                self.control_times.append((self.world.now, packet))
+                self.on_control(packet)
+        else:
+            plain = self.srtp.unprotect_rtp(datagram)
+            if plain is None:
+                self.refused += 1
+                return
+            packet = rtp.parse(plain, self.world.now)
+            assert packet is not None
+            self.on_media(packet)
+
+    def on_control(self, packet: rtcp.Packet) -> None:
+        pass
+
+    def on_media(self, packet: rtp.Packet) -> None:
+        raise AssertionError("media for a publisher")
+
+    def control_of(self, kind: type) -> list[rtcp.Packet]:
+        return [packet for packet in self.control if isinstance(packet, kind)]
+
+
+class Stream:
+    """One encoding that a publisher sends: frames of a codec, with a history for NACKs."""
+
+    def __init__(self, peer: Publisher, track: int, mid: str, codec: PayloadType, rid: str, bitrate: int) -> None:
+        world = peer.world
+        self.peer, self.track, self.mid, self.codec, self.rid = peer, track, mid, codec, rid
+        self.ssrc, self.rtx_ssrc = world.ssrc(), world.ssrc()
+        self.rtx_type = {96: 97, 102: 103}.get(codec.number)
+        self.seq = world.random.randrange(0x8000)
+        self.rtx_seq = world.random.randrange(0x8000)
+        self.timestamp_base = world.random.randrange(1 << 32)
+        self.picture_id = world.random.randrange(1 << 15)
+        self.tl0 = world.random.randrange(256)
+        self.interval = 20 * MS if codec.codec == "opus" else 33_333
+        self.frame_bytes = bitrate * self.interval // 8_000_000
+        self.frame = 0
+        self.packets = self.octets = 0
+        self.history: dict[int, bytes] = {}
+        self.want_keyframe = True
+        self.answers_pli = True
+        self.keyframe_every = 10_000
+        self.named = True  # mid and rid in the packets
+        self.level = 30
+        self.paused = False
+        self.losing: set[int] = set()  # frames whose first packet is withheld
+        self.plis = 0
+
+    def timestamp(self, now: int) -> int:
+        return (self.timestamp_base + now * self.codec.clock_hz // SECOND) & 0xFFFFFFFF
+
+    def start(self) -> Stream:
+        self.tick()
+        return self
+
+    def tick(self) -> None:
+        if not self.paused:
+            self.send_frame()
+        self.peer.world.after(self.interval, self.tick)
+
+    def send_frame(self) -> None:
+        key = self.codec.codec != "opus" and (self.want_keyframe or self.frame % self.keyframe_every == 0)
+        if key:
+            self.want_keyframe = False
+        size = self.frame_bytes * (3 if key else 1)
+        count = max(1, -(-size // 1000))
+        timestamp = self.timestamp(self.peer.world.now)
+        self.picture_id = (self.picture_id + 1) & 0x7FFF
+        self.tl0 = (self.tl0 + 1) & 0xFF
+        for index in range(count):
+            head = self.payload_head(key, index)
+            body = MARK.pack(self.ssrc, self.frame, index, count)
+            payload = head + body + bytes(max(0, min(1000, size - 1000 * index) - len(body)))
+            self.send_packet(payload, index == count - 1, timestamp, withhold=index == 0 and self.frame in self.losing)
+        self.frame += 1
+
+    def payload_head(self, key: bool, index: int) -> bytes:
+        if self.codec.codec == "vp8":
+            first = 0x90 if index == 0 else 0x80
+            head = bytes((first, 0xE0)) + (0x8000 | self.picture_id).to_bytes(2, "big") + bytes((self.tl0, 0x20))
+            if index:
+                return head
+            return head + (bytes((0x10, 0, 0)) + b"\x9d\x01\x2a\x80\x02\x68\x01" if key else bytes((0x11, 0, 0)))
+        if self.codec.codec == "h264":
+            if key and index == 0:
+                return bytes((24, 0, 4, 0x67, 0x42, 0xE0, 0x1F, 0, 2, 0x68, 0xCE, 0x03, 0xE8, 0x65, 0x88))
+            return bytes((0x7C, (0x80 if index == 0 else 0) | (5 if key else 1), 0x9A))
+        return b"\x78"
+
+    def elements(self, extra: tuple[tuple[int, bytes], ...] = ()) -> list[tuple[int, bytes]]:
+        ids, peer = self.peer.extensions, self.peer
+        out = list(extra)
+        if "transport_cc" in ids:
+            peer.transport_seq = (peer.transport_seq + 1) & 0xFFFF
+            out.append((ids["transport_cc"], peer.transport_seq.to_bytes(2, "big")))
+        if self.codec.codec == "opus" and "audio_level" in ids:
+            out.append((ids["audio_level"], bytes((0x80 | self.level,))))
+        return out
+
+    def names(self, repair: bool = False) -> tuple[tuple[int, bytes], ...]:
+        ids = self.peer.extensions
+        if not self.named:
+            return ()
+        out = [(ids["mid"], self.mid.encode())]
+        if self.rid:
+            out.append((ids["rrid" if repair else "rid"], self.rid.encode()))
+        return tuple(out)
+
+    def send_packet(self, payload: bytes, marker: bool, timestamp: int, withhold: bool = False) -> None:
+        header = rtp.build_header(
+            self.codec.number, marker, self.seq, timestamp, self.ssrc, self.elements(self.names())
+        )
+        self.history[self.seq] = (marker, timestamp, payload)
+        self.history.pop((self.seq - 2000) & 0xFFFF, None)
+        self.seq = (self.seq + 1) & 0xFFFF
+        self.packets += 1
+        self.octets += len(payload)
+        if not withhold:
+            self.peer.send_rtp(header + payload)
+
+    def send_padding(self) -> None:
+        """A packet of nothing but padding on the media SSRC."""
+        header = rtp.build_header(self.codec.number, False, self.seq, self.timestamp(self.peer.world.now), self.ssrc)
+        self.seq = (self.seq + 1) & 0xFFFF
+        self.peer.send_rtp(bytes((header[0] | 0x20,)) + header[1:] + bytes(199) + b"\xc8")
+
+    def resend(self, seq: int) -> None:
+        if seq not in self.history or self.rtx_type is None:
+            return
+        marker, timestamp, payload = self.history[seq]
+        header = rtp.build_header(
+            self.rtx_type, marker, self.rtx_seq, timestamp, self.rtx_ssrc, self.elements(self.names(repair=True))
+        )
+        self.rtx_seq = (self.rtx_seq + 1) & 0xFFFF
+        self.peer.send_rtp(header + rtp.encapsulate_rtx(payload, seq))
+
+    def send_report(self, clock_offset: int = 0) -> None:
+        now = self.peer.world.now
+        ntp = rtcp.ntp_from_wall_us(now + WALL + clock_offset)
+        report = rtcp.SenderReport(self.ssrc, ntp, self.timestamp(now), self.packets, self.octets)
+        self.peer.send_rtcp(rtcp.build_sr(report) + rtcp.build_sdes(self.ssrc, "pub"))
+
+
+class Publisher(Peer):
+    """Sends streams; answers NACK by RTX and PLI/FIR by a keyframe."""
+
+    def __init__(
+        self, world: World, extensions: tuple[tuple[str, int], ...] = PUBLISHER_EXTENSIONS, connect: bool = True
+    ) -> None:
+        super().__init__(world, extensions, connect)
+        self.streams: dict[int, Stream] = {}
+        self.transport_seq = 0
+
+    def video(
+        self,
+        codec: PayloadType = VP8,
+        rids: tuple[str, ...] = ("",),
+        feedback: Feedback = ALL_FEEDBACK,
+        mid: str = "1",
+        track: int | None = None,
+    ) -> list[Stream]:
+        track = track or self.world.handle()
+        kinds = (VP8, VP8_RTX) if codec is VP8 else (H264, H264_RTX)
+        layers = tuple(LayerSpec(rid) for rid in rids)
+        self.world.apply(AddTrack(track, self.session, Kind.VIDEO, mid, kinds, layers, feedback))
+        return self.add_streams(track, mid, codec, rids)
+
+    def add_streams(self, track: int, mid: str, codec: PayloadType, rids: tuple[str, ...]) -> list[Stream]:
+        streams = [
+            Stream(self, track, mid, codec, rid, 300_000 << (2 * index) if len(rids) > 1 else 500_000)
+            for index, rid in enumerate(rids)
+        ]
+        for stream in streams:
+            self.streams[stream.ssrc] = stream
+        return streams
+
+    def audio(self, mid: str = "0") -> Stream:
+        track = self.world.handle()
+        self.world.apply(AddTrack(track, self.session, Kind.AUDIO, mid, (OPUS,), (LayerSpec(),), Feedback()))
+        return self.add_streams(track, mid, OPUS, ("",))[0]
+
+    def on_control(self, packet: rtcp.Packet) -> None:
+        match packet:
+            case rtcp.Nack():
+                stream = self.streams.get(packet.media_ssrc)
+                for seq in packet.lost if stream is not None else ():
+                    stream.resend(seq)
+            case rtcp.Pli():
+                self.asked(packet.media_ssrc)
+            case rtcp.Fir():
+                for ssrc, _ in packet.entries:
+                    self.asked(ssrc)
+            case _:
+                pass
+
+    def asked(self, ssrc: int) -> None:
+        stream = self.streams.get(ssrc)
+        if stream is not None:
+            stream.plis += 1
+            stream.want_keyframe = stream.want_keyframe or stream.answers_pli
+
+
+@dataclass
+class Got:
+    """One media packet as a viewer has it, `seq` unwrapped; `mark` is what the publisher put into the payload."""
+
+    at: int
+    seq: int
+    timestamp: int
+    marker: bool
+    payload_type: int
+    payload: bytes
+    mark: tuple[int, int, int, int]
+    extensions: dict[int, bytes]
+    repaired: bool
+    picture_id: int = -1
+
+
+class Viewer(Peer):
+    """Receives slots; asks for what it misses when `nacks`; reports to the plane when `reports`."""
+
+    def __init__(
+        self, world: World, extensions: tuple[tuple[str, int], ...] = VIEWER_EXTENSIONS, connect: bool = True
+    ) -> None:
+        super().__init__(world, extensions, connect)
+        self.media: dict[int, list[Got]] = defaultdict(list)  # by media SSRC
+        self.rtx_of: dict[int, int] = {}
+        self.ssrc_of: dict[int, int] = {}  # slot → SSRC
+        self.highest: dict[int, int] = {}
+        self.missing: dict[int, dict[int, int]] = defaultdict(dict)
+        self.seen: dict[int, set[int]] = defaultdict(set)
+        self.duplicates = 0
+        self.padding = 0
+        self.nacks = False
+        self.ssrc = world.ssrc()
+        self.recorder: Recorder | None = None
+
+    def slot(
+        self,
+        kind: Kind = Kind.VIDEO,
+        mid: str = "",
+        rtx: bool = True,
+        feedback: Feedback = ALL_FEEDBACK,
+        kinds: tuple[PayloadType, ...] | None = None,
+    ) -> int:
+        slot, ssrc = self.world.handle(), self.world.ssrc()
+        rtx_ssrc = self.world.ssrc() if rtx and kind is Kind.VIDEO else None
+        if rtx_ssrc is not None:
+            self.rtx_of[rtx_ssrc] = ssrc
+        self.ssrc_of[slot] = ssrc
+        if kinds is None:
+            kinds = (
+                (PayloadType(109, "opus", 48_000),)
+                if kind is Kind.AUDIO
+                else (
+                    PayloadType(120, "vp8", 90_000),
+                    PayloadType(121, "rtx", 90_000, apt=120),
+                    PayloadType(122, "h264", 90_000, profile="42e01f/1"),
+                    PayloadType(123, "rtx", 90_000, apt=122),
+                )
+            )
+        self.world.apply(
+            AddSlot(
+                slot, self.session, kind, mid or str(slot), ssrc, rtx_ssrc, kinds, feedback, f"cname-{self.session}"
+            )
+        )
+        return slot
+
+    def watch(self, stream: Stream, slot: int | None = None, layer: int = 0) -> int:
+        kind = Kind.AUDIO if stream.codec.codec == "opus" else Kind.VIDEO
+        slot = self.slot(kind) if slot is None else slot
+        self.world.apply(BindSlot(slot, stream.track, layer))
+        return slot
+
+    def got(self, slot: int) -> list[Got]:
+        return self.media[self.ssrc_of[slot]]
+
+    def on_media(self, packet: rtp.Packet) -> None:
+        if self.recorder is not None:
+            stamp = packet.extension(self.extensions["transport_cc"])
+            if stamp is not None:
+                self.recorder.record(int.from_bytes(stamp, "big"), self.world.now)
+        ssrc, seq, payload, repaired = packet.ssrc, packet.seq, packet.payload, False
+        if not payload or packet.data[0] & 0x20:
+            self.padding += 1
+            return
+        payload_type = packet.payload_type
+        if ssrc in self.rtx_of:
+            ssrc, seq, payload, repaired = self.rtx_of[ssrc], int.from_bytes(payload[:2], "big"), payload[2:], True
+            payload_type -= 1
+        self.note(ssrc, seq, payload_type, payload, packet, repaired)
+
+    def note(
+        self, ssrc: int, seq16: int, payload_type: int, payload: bytes, packet: rtp.Packet, repaired: bool
+    ) -> None:
+        high = self.highest.get(ssrc, -1)
+        if high < 0:
+            self.highest[ssrc] = high = seq = seq16 + 0x10000
+        else:
+            seq = high + rtp.seq_delta(seq16, high & 0xFFFF)
+        if seq in self.seen[ssrc]:
+            self.duplicates += 1
+            return
+        self.seen[ssrc].add(seq)
+        self.missing[ssrc].pop(seq, None)
+        if seq > high:
+            for lost in range(high + 1, seq):
+                self.missing[ssrc][lost] = self.world.now
+            self.highest[ssrc] = seq
+        head = {120: 6, 122: 3, 109: 1}[payload_type]
+        picture_id = int.from_bytes(payload[2:4], "big") & 0x7FFF if payload_type == 120 else -1
+        if payload_type == 120 and payload[0] & 0x10:
+            head += 10 if not payload[6] & 1 else 3
+        if payload_type == 122 and payload[0] == 24:
+            head = 15
+        elements = {name: packet.extension(number) for name, number in self.extensions.items()}
+        self.media[ssrc].append(
+            Got(
+                self.world.now,
+                seq,
+                packet.timestamp,
+                packet.marker,
+                payload_type,
+                payload,
+                MARK.unpack_from(payload, head),
+                {name: value for name, value in elements.items() if value is not None},
+                repaired,
+                picture_id,
+            )
+        )
+
+    def start_nacks(self, every: int = 20 * MS) -> None:
+        """Ask again and again for everything that is missing."""
+        for ssrc, missing in self.missing.items():
+            for seq in [seq for seq, since in missing.items() if self.world.now - since > SECOND]:
+                del missing[seq]
+            lost = sorted(missing)[:200]
+            if lost:
+                self.send_rtcp(rtcp.build_nack(self.ssrc, ssrc, [seq & 0xFFFF for seq in lost]))
+        self.world.after(every, lambda: self.start_nacks(every))
+
+    def start_reports(self, every: int = 50 * MS) -> None:
+        """Send transport-cc feedback."""
+        if self.recorder is None:
+            self.recorder = Recorder()
+        for feedback in self.recorder.feedback(self.world.now, self.ssrc, 1):
+            self.send_rtcp(feedback)
+        self.world.after(every, lambda: self.start_reports(every))
+
+    def pli(self, slot: int) -> None:
+        self.send_rtcp(rtcp.build_pli(self.ssrc, self.ssrc_of[slot]))
+
+
+def check_stream(got: list[Got], holes: bool = False) -> None:
+    """What must hold for any stream a slot ever sends: see the comments."""
+    by_seq = sorted(got, key=lambda packet: packet.seq)
+    numbers = [packet.seq for packet in by_seq]
+    assert len(set(numbers)) == len(numbers)
+    if not holes and numbers:
+        assert numbers == list(range(numbers[0], numbers[0] + len(numbers)))
+    for before, after in zip(by_seq, by_seq[1:], strict=False):
+        # In sequence order timestamps never go back, and stay equal only within one frame of one input.
+        step = rtp.timestamp_delta(after.timestamp, before.timestamp)
+        same = before.mark[:2] == after.mark[:2]
+        assert step == 0 if same else step > 0, (before, after)
+    frames: dict[tuple[int, int], int] = {}
+    for packet in by_seq:
+        if packet.picture_id >= 0:
+            # One picture id per frame, and one frame per picture id.
+            assert frames.setdefault(packet.mark[:2], packet.picture_id) == packet.picture_id
+    ids = list(frames.values())
+    assert len(set(ids)) == len(ids)
