@@ -7,6 +7,7 @@ import random
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from struct import Struct
 
 from relay.plane.contract import (
@@ -388,7 +389,7 @@ class Publisher(Peer):
 
     def add_streams(self, track: int, mid: str, codec: PayloadType, rids: tuple[str, ...]) -> list[Stream]:
         streams = [
-            Stream(self, track, mid, codec, rid, 300_000 << (2 * index) if len(rids) > 1 else 500_000)
+            Stream(self, track, mid, codec, rid, 64_000 if codec is OPUS else 250_000 << (2 * index))
             for index, rid in enumerate(rids)
         ]
         for stream in streams:
@@ -579,7 +580,7 @@ def check_stream(got: list[Got], holes: bool = False) -> None:
     assert len(set(numbers)) == len(numbers)
     if not holes and numbers:
         assert numbers == list(range(numbers[0], numbers[0] + len(numbers)))
-    for before, after in zip(by_seq, by_seq[1:], strict=False):
+    for before, after in pairwise(by_seq):
         # In sequence order timestamps never go back, and stay equal only within one frame of one input.
         step = rtp.timestamp_delta(after.timestamp, before.timestamp)
         same = before.mark[:2] == after.mark[:2]
