@@ -76,13 +76,13 @@ class AckedRate:
 class Probe:
     """One train: which sequence numbers belong to it, and what came of them."""
 
-    __slots__ = ("_arrivals", "_bytes", "_sends", "bitrate", "ended_us", "first", "last", "started_us")
+    __slots__ = ("_arrivals", "_bytes", "_sends", "bitrate", "first", "last", "started_us")
 
     def __init__(self, first: int, bitrate: int, now: int) -> None:
         self.first = first  # 16-bit sequence number of its first packet
         self.last = -1  # of its last one, -1 while it is being sent
         self.bitrate = bitrate
-        self.started_us, self.ended_us = now, -1
+        self.started_us = now
         self._sends: list[int] = []
         self._arrivals: list[int] = []
         self._bytes: list[int] = []
@@ -155,7 +155,7 @@ class BandwidthEstimator:
         self.probe_result = 0  # bit/s that the last finished probe showed, 0 when none or inconclusive
         self._sent_us = array("q", [_UNSENT]) * HISTORY
         self._keys = array("q", [_UNSENT]) * HISTORY  # size << 18 | sequence number << 2 | state
-        self._last_seq = 0xFFFF
+        self._last_seq = -1
         self._sent_bytes = 0  # since the last receiver report
         self._trend = DelayTrend()
         self._acked = AckedRate()
@@ -215,6 +215,7 @@ class BandwidthEstimator:
         if not received and not lost:
             return
         self._feedback_us = now
+        self._expire_remb(now)
         self._received += received
         self._lost = max(0, self._lost + lost)
         if received:
@@ -329,12 +330,12 @@ class BandwidthEstimator:
     def probe_wanted(self, wanted_bps: int, now: int) -> int:
         """Bit/s at which to send a probe train now, 0 for none. `wanted_bps` is what there would be use for.
 
-        The first trains go at three times the estimate, later ones at twice; a train that showed nothing new doubles
-        the pause (1 s … 16 s).
+        0 before the first packet was sent. The first trains go at three times the estimate, later ones at twice; a
+        train that showed nothing new doubles the pause (1 s … 16 s).
         """
         if self._probe is not None and now - self._probe.started_us > 2_000_000:
             self._probe = None  # its feedback never came
-        if self._probe is not None or now < self._probe_next_us or wanted_bps <= self.bitrate:
+        if self._last_seq < 0 or self._probe is not None or now < self._probe_next_us or wanted_bps <= self.bitrate:
             return 0
         if self._trend.usage is Usage.OVERUSE or self.loss_permil > 100:
             return 0
@@ -345,10 +346,10 @@ class BandwidthEstimator:
         """All packets sent from now until `on_probe_ended` are one train at `cluster_bps`: PROBE_US, PROBE_PACKETS."""
         self._probe = Probe((self._last_seq + 1) & 0xFFFF, cluster_bps, now)
 
-    def on_probe_ended(self, now: int) -> None:
+    def on_probe_ended(self) -> None:
         """The train is sent; its verdict comes with the feedback."""
         if self._probe is not None:
-            self._probe.last, self._probe.ended_us = self._last_seq, now
+            self._probe.last = self._last_seq
 
     def _finish_probe(self, probe: Probe, feedback: Feedback, now: int) -> None:
         if probe.last < 0 or (feedback.packets[-1][0] - probe.last) & 0xFFFF >= 0x8000:

@@ -1,8 +1,9 @@
 """Loss detection for one received SSRC: what is missing, when to ask for it, and RFC 3550 reception statistics.
 
-A gap is reported when three later packets have come (displaced by at most two is reordering, by far the most common
-kind) or 10 ms after it was seen, whichever is first: inside a video frame the packets follow within microseconds, so
-the count decides at once; at the end of a frame and for audio nothing follows for 20 ms, so the clock decides.
+A missing number is asked for when one three or more ahead of it has come (overtaken by at most two is reordering,
+by far the most common kind) or 10 ms after the gap was seen, whichever is first: inside a video frame packets follow
+within microseconds, so the count decides at once; at the end of a frame and for audio nothing follows for 20 ms, so
+the clock decides.
 """
 
 from __future__ import annotations
@@ -118,6 +119,8 @@ class LossDetector:
         elif delta <= MAX_JUMP:
             self._gap(highest + 1, highest + delta, now)
             self.highest = highest + delta
+            if self.highest > self._fresh:
+                self._next = now
             arrival = Arrival.NEW
         elif delta >= 0x10000 - MAX_JUMP:
             self._received += 1
@@ -158,10 +161,8 @@ class LossDetector:
             self.given_up += 1
         if self._next > due:
             self._next = due
-        if end - first > REORDER_PACKETS:
-            self._next = now  # the first of them were overtaken by more than the tolerance already
-        elif self._fresh == _FAR or end - REORDER_PACKETS > self._fresh:
-            self._fresh = first + REORDER_PACKETS
+        if self._fresh == _FAR:
+            self._fresh = max(first, end - MAX_MISSING) + REORDER_PACKETS
 
     def due(self, now: int, rtt_us: int = 100_000) -> list[int]:
         """Sequence numbers (16 bits) to ask for now, ascending. Empty and cheap before `next_timeout`.

@@ -73,8 +73,6 @@ class Recorder:
                     ticks[seq & _MASK] = _NONE
                 self._highest = highest = highest + delta
                 ticks[highest & _MASK] = tick
-                if highest - self._base >= WINDOW:
-                    self._base = highest - WINDOW + 1
         else:
             self._late(highest + delta - 0x10000, tick)
 
@@ -96,7 +94,8 @@ class Recorder:
         `now` is not part of the format; it is there for the symmetry of all timed calls.
         """
         out: list[bytes] = []
-        base, end = self._base, self._highest + 1
+        end = self._highest + 1
+        base = max(self._base, end - WINDOW)  # older arrivals were overwritten
         while base < end:
             fci, base = self._one(base, end)
             if not fci:
