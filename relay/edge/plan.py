@@ -11,7 +11,7 @@ from relay.plane.contract import Feedback, Kind, LayerSpec, PayloadType
 
 @dataclass(frozen=True, slots=True)
 class LocalCandidate:
-    """An address of ours, for `a=candidate`: numeric host, UDP port, `host` or `srflx`, and its priority (RFC 8445 5.1.2)."""
+    """An address of ours for `a=candidate`: numeric host, UDP port, `host` or `srflx`, priority (RFC 8445 5.1.2)."""
 
     host: str
     port: int
