@@ -1,0 +1,120 @@
+"""The room document: what the store holds of a room, as frozen data. Times are wall seconds since the Unix epoch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from pydantic import TypeAdapter, ValidationError
+
+from relay.errors import CorruptDocument
+from relay.stage.permissions import Role
+
+Codec = Literal["opus", "vp8", "h264", "vp9", "av1"]
+MediaKind = Literal["audio", "video"]
+Source = Literal["camera", "microphone", "screen"]
+SeatState = Literal["on_air", "backstage"]
+StagePolicy = Literal["open", "invite"]
+
+RoomChange = tuple["RoomState", list[tuple[str, dict[str, Any]]]]
+"""What every function on a room returns: the new state and its events (type, data)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Participant:
+    """A host or moderator. `session` is the publishing session, None when there is none; `connected` says it lives."""
+
+    identity: str
+    role: Role
+    since: float
+    session: str | None = None
+    connected: bool = False
+    muted_audio: bool = False
+    muted_video: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Seat:
+    """A place on the stage. `away_since` is set while its participant is not publishing; None while he is."""
+
+    identity: str
+    state: SeatState
+    since: float
+    away_since: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Invitation:
+    """An open invitation to the stage."""
+
+    identity: str
+    by: str
+    expires_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Publication:
+    """One offered track. `muted` is the track's own; the participant's mute comes on top (see `is_muted`)."""
+
+    id: str
+    identity: str
+    kind: MediaKind
+    source: Source
+    codec: Codec
+    state: Literal["live", "paused"]
+    node: str
+    session: str
+    layers: tuple[str, ...]
+    since: float
+    muted: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class RoomState:
+    """One room. Dictionaries keep insertion order: seats and publications are in join order.
+
+    `roles` are roles given in the room; they win over the token's. `bans` maps an identity to the end of its ban.
+    `sync_id` (decimal) is stamped by the store: the room's last event when this was read.
+    """
+
+    id: str
+    created_at: float
+    codecs: tuple[Codec, ...] = ("opus", "vp8", "h264", "vp9", "av1")
+    max_seats: int = 8
+    stage_policy: StagePolicy = "open"
+    metadata: dict[str, Any] = field(default_factory=dict)
+    participants: dict[str, Participant] = field(default_factory=dict)
+    seats: dict[str, Seat] = field(default_factory=dict)
+    invitations: dict[str, Invitation] = field(default_factory=dict)
+    publications: dict[str, Publication] = field(default_factory=dict)
+    roles: dict[str, Role] = field(default_factory=dict)
+    bans: dict[str, float] = field(default_factory=dict)
+    sync_id: str = "0"
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the JSON-ready document."""
+        document: dict[str, Any] = _ADAPTER.dump_python(self, mode="json")
+        return document
+
+    @staticmethod
+    def from_json(document: dict[str, Any]) -> RoomState:
+        """Read a document. Raises CorruptDocument naming the first field that is missing or wrong."""
+        try:
+            return _ADAPTER.validate_python(document)
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_input=False)[0]
+            where = ".".join(str(part) for part in first["loc"]) or "the document"
+            raise CorruptDocument(f"room document: {where}: {first['msg']}") from error
+
+    def on_air(self) -> list[str]:
+        """Return who is on air, in join order."""
+        return [seat.identity for seat in self.seats.values() if seat.state == "on_air"]
+
+    def is_muted(self, publication: Publication) -> bool:
+        """Whether nobody should hear or see the publication: muted itself, or by its participant's mute."""
+        who = self.participants.get(publication.identity)
+        by_participant = who is not None and (who.muted_audio if publication.kind == "audio" else who.muted_video)
+        return publication.muted or by_participant
+
+
+_ADAPTER: TypeAdapter[RoomState] = TypeAdapter(RoomState)

@@ -1,0 +1,93 @@
+"""What the API shows of a room document: the Room, Stage, Participant and Publication schemas."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from relay.stage.document import Participant, Publication, RoomState
+
+
+def timestamp(seconds: float) -> str:
+    """Return wall seconds as RFC 3339 in UTC with milliseconds."""
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def room_view(state: RoomState, viewers: int = 0) -> dict[str, Any]:
+    """Return the `Room` schema. `viewers` is how many watch; they are not in the document."""
+    return {
+        "id": state.id,
+        "created_at": timestamp(state.created_at),
+        "codecs": list(state.codecs),
+        "max_seats": state.max_seats,
+        "stage_policy": state.stage_policy,
+        "metadata": state.metadata,
+        "on_air": state.on_air(),
+        "participants": len(state.participants) + viewers,
+        "sync_id": state.sync_id,
+    }
+
+
+def stage_view(state: RoomState, active_speaker: str | None = None) -> dict[str, Any]:
+    """Return the `Stage` schema."""
+    return {
+        "seats": [
+            {
+                "identity": seat.identity,
+                "state": seat.state,
+                "since": timestamp(seat.since),
+                "connected": seat.away_since is None,
+            }
+            for seat in state.seats.values()
+        ],
+        "invitations": [
+            {"identity": each.identity, "by": each.by, "expires_at": timestamp(each.expires_at)}
+            for each in state.invitations.values()
+        ],
+        "max_seats": state.max_seats,
+        "active_speaker": active_speaker if active_speaker in state.seats else None,
+    }
+
+
+def participant_view(state: RoomState, who: Participant) -> dict[str, Any]:
+    """Return the `Participant` schema of a host or moderator."""
+    seat = state.seats.get(who.identity)
+    place = "audience"
+    if seat is not None:
+        place = seat.state if seat.away_since is None else "away"
+    return {
+        "identity": who.identity,
+        "role": who.role.value,
+        "state": place,
+        "muted": {"audio": who.muted_audio, "video": who.muted_video},
+        "connected": who.connected,
+        "since": timestamp(who.since),
+    }
+
+
+def viewer_view(identity: str, role: str, since: float) -> dict[str, Any]:
+    """Return the `Participant` schema of someone who only watches."""
+    return {
+        "identity": identity,
+        "role": role,
+        "state": "audience",
+        "muted": {"audio": False, "video": False},
+        "connected": True,
+        "since": timestamp(since),
+    }
+
+
+def publication_view(state: RoomState, publication: Publication) -> dict[str, Any]:
+    """Return the `Publication` schema."""
+    return {
+        "id": publication.id,
+        "identity": publication.identity,
+        "kind": publication.kind,
+        "source": publication.source,
+        "codec": publication.codec,
+        "state": publication.state,
+        "muted": state.is_muted(publication),
+        "node": publication.node,
+        "layers": list(publication.layers),
+        "since": timestamp(publication.since),
+    }
