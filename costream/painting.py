@@ -97,14 +97,16 @@ def read(picture: Bytes, region: tuple[float, float, float, float] = (0.0, 0.0, 
     """What the picture says, or None if it has no intact mark.
 
     `picture` is a luma plane (height, width) or pixels (height, width, channels). `region` is where the painted picture
-    lies in it, as fractions (left, top, width, height): a cell of a mixed program, for example.
+    lies in it, as fractions (left, top, width, height): a cell of a mixed program, for example. A region that leaves the
+    picture has no mark.
     """
     grey = picture if picture.ndim == 2 else picture[..., :3].mean(axis=2)
     height, width = grey.shape
     left, top = region[0] * width, region[1] * height
     cell_w = region[2] * width / COLUMNS
     cell_h = region[3] * height * STRIP_HEIGHT / ROWS
-    if cell_w < 2 or cell_h < 2:
+    inside = left >= 0 and top >= 0 and left + region[2] * width <= width + 1 and top + ROWS * cell_h <= height + 1
+    if cell_w < 2 or cell_h < 2 or not inside:
         return None
     means = np.empty((ROWS, COLUMNS))
     for row in range(ROWS):
@@ -112,7 +114,7 @@ def read(picture: Bytes, region: tuple[float, float, float, float] = (0.0, 0.0, 
         for column in range(COLUMNS):
             means[row, column] = grey[ys, _middle(left + column * cell_w, cell_w)].mean()
     low, high = means.min(), means.max()
-    if not high - low >= _MIN_CONTRAST:  # also false for NaN, of a region outside the picture
+    if high - low < _MIN_CONTRAST:
         return None
     data = np.packbits(means > (low + high) / 2).tobytes()
     if crc16(data[:8]) != int.from_bytes(data[8:], "big"):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 from dataclasses import dataclass, field
 from typing import Any, Self
 
@@ -111,9 +112,18 @@ class Loopback:
         def on_track(track: Any) -> None:
             session.tasks.append(asyncio.create_task(_take_aiortc(session, track)))
 
-        await pc.setRemoteDescription(RTCSessionDescription(session.offer, "offer"))
+        # aiortc refuses profiles that its decoder takes all the same: it is shown Baseline, the client its own.
+        profile = re.search(r"profile-level-id=(\w+)", session.offer)
+        offer = re.sub(r"profile-level-id=\w+", "profile-level-id=42e01f", session.offer)
+        await pc.setRemoteDescription(RTCSessionDescription(offer, "offer"))
+        if (
+            "a=setup:actpass" in offer
+        ):  # as a relay does: aiortc as DTLS client would refuse whip-client's RSA certificate
+            for transceiver in pc.getTransceivers():
+                transceiver.receiver.transport._set_role("server")
         await pc.setLocalDescription(await pc.createAnswer())
-        return str(pc.localDescription.sdp)
+        answer = str(pc.localDescription.sdp)
+        return answer.replace("42e01f", profile[1]) if profile else answer
 
     async def _wrtc_whip(self, session: Received) -> str:
         allow_loopback()
@@ -212,7 +222,7 @@ def _bearer(request: Request) -> str:
 
 
 def _accept_layers(offer: str, answer: str) -> str:
-    """Add what libwebrtc leaves out of an answer: that it takes every simulcast layer (RFC 8853). One video line only."""
+    """Add what libwebrtc leaves out of an answer: that it takes all simulcast layers (RFC 8853). Video must be last."""
     rids = [line.split()[0].removeprefix("a=rid:") for line in offer.splitlines() if line.startswith("a=rid:")]
     if not rids:
         return answer

@@ -14,7 +14,7 @@ from typing import NoReturn
 
 import pytest
 
-DATACHANNEL_VENV = Path(__file__).resolve().parents[3] / ".interop"
+DATACHANNEL_VENV = Path(__file__).resolve().parents[3] / ".cache" / "interop"
 """Where setup.sh puts a newer Python's environment when this Python has no wheel of libdatachannel-py."""
 
 _PACKAGES = {
