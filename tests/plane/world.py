@@ -290,13 +290,13 @@ class Stream:
         self.picture_id = (self.picture_id + 1) & 0x7FFF
         self.tl0 = (self.tl0 + 1) & 0xFF
         for index in range(count):
-            head = self.payload_head(key, index)
             body = MARK.pack(self.ssrc, self.frame, index, count)
-            payload = head + body + bytes(max(0, min(1000, size - 1000 * index) - len(body)))
+            body += bytes(max(0, min(1000, size - 1000 * index) - len(body)))
+            payload = self.payload_head(key, index, len(body)) + body
             self.send_packet(payload, index == count - 1, timestamp, withhold=index == 0 and self.frame in self.losing)
         self.frame += 1
 
-    def payload_head(self, key: bool, index: int) -> bytes:
+    def payload_head(self, key: bool, index: int, size: int) -> bytes:
         if self.codec.codec == "vp8":
             first = 0x90 if index == 0 else 0x80
             head = bytes((first, 0xE0)) + (0x8000 | self.picture_id).to_bytes(2, "big") + bytes((self.tl0, 0x20))
@@ -305,7 +305,8 @@ class Stream:
             return head + (bytes((0x10, 0, 0)) + b"\x9d\x01\x2a\x80\x02\x68\x01" if key else bytes((0x11, 0, 0)))
         if self.codec.codec == "h264":
             if key and index == 0:
-                return bytes((24, 0, 4, 0x67, 0x42, 0xE0, 0x1F, 0, 2, 0x68, 0xCE, 0x03, 0xE8, 0x65, 0x88))
+                parameters = bytes((24, 0, 4, 0x67, 0x42, 0xE0, 0x1F, 0, 2, 0x68, 0xCE))
+                return parameters + (size + 2).to_bytes(2, "big") + b"\x65\x88"
             return bytes((0x7C, (0x80 if index == 0 else 0) | (5 if key else 1), 0x9A))
         return b"\x78"
 
