@@ -1,0 +1,38 @@
+"""What happens to publications through the API; the rules are in `relay.stage.publications`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from relay.stage import publications as stage
+from relay.stage.permissions import Action
+from relay.stage.views import publication_view
+from signaling.auth import Caller
+from signaling.context import Context
+from signaling.rooms.service import change_room, read_room
+
+
+async def list_publications(context: Context, caller: Caller, room: str) -> list[dict[str, Any]]:
+    """Return what is offered in a room, in join order."""
+    caller.enter(room)
+    caller.require(Action.READ_ROOM)
+    state = await read_room(context, room)
+    return [publication_view(state, each) for each in state.publications.values()]
+
+
+async def mute(context: Context, caller: Caller, room: str, publication: str, *, muted: bool) -> dict[str, Any]:
+    """Mute or unmute a publication and return it."""
+    caller.enter(room)
+    state = await change_room(
+        context,
+        room,
+        lambda before: stage.mute_publication(before, caller.actor, publication, muted=muted),
+    )
+    return publication_view(state, stage.find(state, publication))
+
+
+async def end(context: Context, caller: Caller, room: str, publication: str) -> None:
+    """End a publication; its session stays."""
+    caller.enter(room)
+    now = context.wall()
+    await change_room(context, room, lambda before: stage.end_publication(before, caller.actor, publication, now))
