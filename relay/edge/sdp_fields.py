@@ -59,6 +59,12 @@ def version(key: str, value: str) -> None:
         raise SdpFault("an SDP begins with v=0")
 
 
+def at_most(count: int, most: int, what: str) -> None:
+    """Check a count against a limit."""
+    if count > most:
+        raise SdpFault(f"more than {most} {what}")
+
+
 def origin(value: str) -> str:
     """Read the user name of an o= line."""
     parts = value.split()

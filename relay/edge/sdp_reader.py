@@ -38,7 +38,7 @@ def parse(text: str, limits: SdpLimits = SdpLimits()) -> SessionDescription:  # 
             if not media:
                 seen.add(key)
         except SdpFault as fault:
-            raise _bad_offer(fault, number, line) from None
+            raise bad_offer(fault, number, line) from None
     if not media:
         raise BadOffer("The SDP has no m= line.")
     return _describe(origin, session, media)
@@ -59,7 +59,8 @@ def split_lines(text: str, limits: SdpLimits) -> list[tuple[int, str]]:
     return lines
 
 
-def _bad_offer(fault: SdpFault, number: int, line: str) -> BadOffer:
+def bad_offer(fault: SdpFault, number: int, line: str) -> BadOffer:
+    """Say which line is wrong, and why."""
     return BadOffer(f"Line {number} of the SDP: {fault}: {_shown(line)}.")
 
 
@@ -141,6 +142,14 @@ def _unique(fingerprints: list[Fingerprint]) -> tuple[Fingerprint, ...]:
 
 
 def _rids(section: Section) -> tuple[Rid, ...]:
+    for direction, streams in (("send", section.simulcast_send), ("recv", section.simulcast_receive)):
+        for stream in streams:
+            rid = section.rids.get(stream.rid)
+            if rid is None or rid.direction != direction:
+                raise BadOffer(
+                    f"The m-line at line {section.line} of the SDP has simulcast of rid {stream.rid!r}"
+                    f" without a line a=rid:{stream.rid} {direction}."
+                )
     return tuple(section.rids.values())
 
 
