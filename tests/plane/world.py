@@ -267,6 +267,7 @@ class Stream:
         self.paused = False
         self.losing: set[int] = set()  # frames whose first packet is withheld
         self.plis = 0
+        self.captured: dict[int, int] = {}  # frame → timestamp
 
     def timestamp(self, now: int) -> int:
         return (self.timestamp_base + now * self.codec.clock_hz // SECOND) & 0xFFFFFFFF
@@ -287,6 +288,7 @@ class Stream:
         size = self.frame_bytes * (3 if key else 1)
         count = max(1, -(-size // 1000))
         timestamp = self.timestamp(self.peer.world.now)
+        self.captured[self.frame] = timestamp
         self.picture_id = (self.picture_id + 1) & 0x7FFF
         self.tl0 = (self.tl0 + 1) & 0xFF
         for index in range(count):
