@@ -97,8 +97,8 @@ def read(picture: Bytes, region: tuple[float, float, float, float] = (0.0, 0.0, 
     """What the picture says, or None if it has no intact mark.
 
     `picture` is a luma plane (height, width) or pixels (height, width, channels). `region` is where the painted picture
-    lies in it, as fractions (left, top, width, height): a cell of a mixed program, for example. A region that leaves the
-    picture has no mark.
+    lies in it, as fractions (left, top, width, height): a cell of a mixed program, for example. A region that
+    leaves the picture has no mark.
     """
     grey = picture if picture.ndim == 2 else picture[..., :3].mean(axis=2)
     height, width = grey.shape

@@ -6,6 +6,7 @@ encodes VP8, VP9 and AV1, but not H264.
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import contextlib
 import time
@@ -253,3 +254,35 @@ async def run(url: str, token: str, show: Show, *, verify: bool = True) -> None:
 
 def _wall(now: float) -> str:
     return time.strftime("%H:%M:%S", time.localtime(now)) + f".{int(now * 1000) % 1000:03d}"
+
+
+def main() -> None:
+    """`python -m costream.synthetic URL --token TOKEN`: publish until interrupted, or for `--seconds`."""
+    parser = argparse.ArgumentParser(
+        prog="python -m costream.synthetic", description="Publish a test picture and a tone."
+    )
+    parser.add_argument("url", help="a WHIP address")
+    parser.add_argument("--token", default="")
+    parser.add_argument("--publisher", type=int, default=1, help="0 to 65535, painted in the picture")
+    parser.add_argument("--codec", default="VP8", choices=["VP8", "VP9", "AV1"])
+    parser.add_argument("--tone", type=float, default=440.0, help="Hz")
+    parser.add_argument("--simulcast", action="store_true", help="three layers, of 1280x720 and below")
+    parser.add_argument("--seconds", type=float, help="how long; for ever by default")
+    parser.add_argument("--insecure", action="store_true", help="accept a self-signed certificate")
+    options = parser.parse_args()
+    width, height = (1280, 720) if options.simulcast else (640, 360)
+    show = Show(
+        publisher=options.publisher,
+        codec=options.codec,
+        tone=options.tone,
+        simulcast=options.simulcast,
+        width=width,
+        height=height,
+    )
+    publishing = run(options.url, options.token, show, verify=not options.insecure)
+    with contextlib.suppress(KeyboardInterrupt, TimeoutError):
+        asyncio.run(asyncio.wait_for(publishing, options.seconds))
+
+
+if __name__ == "__main__":
+    main()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import contextlib
 import time
@@ -213,3 +214,28 @@ class Watcher:
             where = np.arange(0, len(samples), chunk.sample_rate / RATE)
             samples = np.interp(where, np.arange(len(samples)), samples).astype(np.int16)
         slot.sound.append(samples)
+
+
+async def _watch(options: argparse.Namespace) -> None:
+    async with Watcher(options.url, options.token, videos=options.videos, audios=options.audios) as watcher:
+        for _ in range(options.seconds):
+            await asyncio.sleep(1)
+            for slot in watcher.slots:
+                told = slot.latest if slot.kind == "video" else slot.heard()
+                print(f"{slot.kind} {slot.index}: {slot.frames} frames, {told}", flush=True)
+        await watcher.until(lambda: all(slot.frames for slot in watcher.slots), 1)
+
+
+def main() -> None:
+    """`python -m tests.interop.clients.wrtc_client URL --token TOKEN`: tell every second what the slots show."""
+    parser = argparse.ArgumentParser(prog="python -m tests.interop.clients.wrtc_client", description=__doc__)
+    parser.add_argument("url", help="a WHEP address")
+    parser.add_argument("--token", default="")
+    parser.add_argument("--videos", type=int, default=1)
+    parser.add_argument("--audios", type=int, default=1)
+    parser.add_argument("--seconds", type=int, default=10)
+    asyncio.run(_watch(parser.parse_args()))
+
+
+if __name__ == "__main__":
+    main()
