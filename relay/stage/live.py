@@ -1,0 +1,404 @@
+"""The live room: what one node decides about a room from its newest document, its viewers and what the plane reports.
+
+Pure: facts go in by methods, plane commands and events are drained with `commands()` and `events()`. It never needs the
+store, so that media plays on by the last document while the store is gone. `now` is monotonic seconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from relay.errors import UsageError
+from relay.plane.contract import (
+    BindSlot,
+    Command,
+    Kind,
+    MuteTrack,
+    PauseSlot,
+    PayloadType,
+    ProbeBandwidth,
+    SetLayer,
+)
+from relay.stage.document import RoomState
+from relay.stage.layers import LayerAllocator, LayerSettings, Want, smooth_rate
+from relay.stage.live_model import (
+    ChoosePayloadType,
+    LiveEvent,
+    LocalTrack,
+    Slot,
+    SlotBound,
+    SlotSpec,
+    SpeakerChanged,
+    Viewer,
+)
+from relay.stage.people import as_of_room
+from relay.stage.permissions import Action, Actor, Role, allowed
+from relay.stage.slot_wishes import check_wishes
+from relay.stage.slots import Candidate, SlotState, Voices, assign
+from relay.stage.speaker import SpeakerDetector, SpeakerSettings
+
+
+class LiveRoom:
+    """One room on one node."""
+
+    def __init__(
+        self,
+        choose_payload_type: ChoosePayloadType,
+        *,
+        speaker: SpeakerSettings | None = None,
+        layers: LayerSettings | None = None,
+    ) -> None:
+        self._choose = choose_payload_type
+        self._layer_settings = layers or LayerSettings()
+        self._voices = SpeakerDetector(speaker)
+        self._speaking: frozenset[str] = frozenset()
+        self._state: RoomState | None = None
+        self._tracks: dict[str, LocalTrack] = {}
+        self._publication_of: dict[int, str] = {}
+        self._viewers: dict[int, Viewer] = {}
+        self._slot_owner: dict[int, tuple[Viewer, Slot]] = {}
+        self._commands: list[Command] = []
+        self._events: list[LiveEvent] = []
+
+    # --- what is drained --------------------------------------------------------------------------------------------
+
+    def commands(self) -> list[Command]:
+        """Return and forget the commands for the plane, in order."""
+        drained, self._commands = self._commands, []
+        return drained
+
+    def events(self) -> list[LiveEvent]:
+        """Return and forget what happened."""
+        drained, self._events = self._events, []
+        return drained
+
+    @property
+    def speaker(self) -> str | None:
+        """The active speaker's identity."""
+        return self._voices.speaker
+
+    @property
+    def viewers(self) -> int:
+        """How many viewing sessions of the room this node has."""
+        return len(self._viewers)
+
+    # --- the document -----------------------------------------------------------------------------------------------
+
+    def update(self, document: RoomState | dict[str, Any], now: float) -> None:
+        """Take the newest document. Raises CorruptDocument, and then goes on by the last one."""
+        state = document if isinstance(document, RoomState) else RoomState.from_json(document)
+        self._state = state
+        before = self._voices.speaker
+        self._voices.keep(self._audible())
+        self._tell_speaker(before)
+        for track in self._tracks.values():
+            self._apply_mute(track)
+        self._reassign(now)
+
+    # --- publications on this node ----------------------------------------------------------------------------------
+
+    def publication_local(
+        self, publication: str, track: int, kind: Kind, rids: tuple[str, ...], payload: PayloadType, now: float
+    ) -> None:
+        """A publication's packets are on this node as `track`. Called again when its publisher came back: with the
+        same handle (after MoveTrack) slots play on, with another they are bound anew."""
+        old = self._tracks.get(publication)
+        if self._publication_of.get(track, publication) != publication:
+            raise UsageError(f"track {track} belongs to publication {self._publication_of[track]}")
+        fresh = LocalTrack(publication, track, kind, rids or ("",), payload, rates=[0] * max(len(rids), 1))
+        if old is not None:
+            self._publication_of.pop(old.track, None)
+            if old.track == track:
+                fresh.muted = old.muted
+                if len(old.rates) == len(fresh.rates):
+                    fresh.live, fresh.rates = old.live, old.rates
+        self._tracks[publication] = fresh
+        self._publication_of[track] = publication
+        self._apply_mute(fresh)
+        self._reassign(now)
+
+    def track_gone(self, track: int, now: float) -> None:
+        """The track was removed from the plane. Unknown handles are ignored: it may have been replaced before."""
+        publication = self._publication_of.pop(track, None)
+        if publication is not None:
+            del self._tracks[publication]
+            self._reassign(now)
+
+    def on_layer_started(self, track: int, layer: int, now: float) -> None:
+        """The plane: packets of a layer arrive."""
+        self._set_live(track, layer, now, live=True)
+
+    def on_layer_stopped(self, track: int, layer: int, now: float) -> None:
+        """The plane: a layer fell silent. Slots on it move to the nearest one that lives."""
+        self._set_live(track, layer, now, live=False)
+
+    def on_layer_rates(self, rates: Mapping[int, Sequence[int]]) -> None:
+        """Measured bitrates by track, lowest layer first; used from the next allocation on."""
+        for handle, measured in rates.items():
+            publication = self._publication_of.get(handle)
+            if publication is not None:
+                track = self._tracks[publication]
+                pairs = zip(track.rates, measured, strict=False)
+                track.rates[: len(measured)] = [smooth_rate(known, new) if new else known for known, new in pairs]
+
+    def on_loudness(self, levels: Iterable[tuple[int, int]], now: float) -> None:
+        """The plane's `LoudnessMeasured.levels`."""
+        audible = self._audible()
+        heard: dict[str, float] = {}
+        for track, level in levels:
+            publication = self._publication_of.get(track)
+            identity = audible.get(publication) if publication is not None else None
+            if identity is not None:
+                heard[identity] = max(heard.get(identity, 0.0), float(level))
+        before = self._voices.speaker
+        self._voices.heard(heard, now)
+        self._voices_moved(before, now)
+
+    # --- viewers ----------------------------------------------------------------------------------------------------
+
+    def add_viewer_session(
+        self, session: int, session_id: str, identity: str, role: Role, slots: Iterable[SlotSpec], now: float
+    ) -> None:
+        """A viewing session opened and its slots were added to the plane; they are filled at once."""
+        if session in self._viewers:
+            raise UsageError(f"session {session} was added already")
+        ordered = [Slot(spec) for spec in sorted(slots, key=lambda spec: spec.index)]
+        viewer = Viewer(session, session_id, identity, role, ordered, LayerAllocator(self._layer_settings))
+        self._viewers[session] = viewer
+        for slot in ordered:
+            self._slot_owner[slot.spec.slot] = (viewer, slot)
+        self._assign(viewer, now)
+
+    def remove_session(self, session: int) -> None:
+        """A session is gone, with its slots; unknown ones are ignored."""
+        viewer = self._viewers.pop(session, None)
+        for slot in viewer.slots if viewer else ():
+            del self._slot_owner[slot.spec.slot]
+
+    def on_estimate(self, session: int, bitrate: int, now: float) -> None:
+        """The plane's `EstimateChanged`; ignored for sessions that do not watch here."""
+        viewer = self._viewers.get(session)
+        if viewer is not None:
+            viewer.estimate = bitrate
+            self._allocate(viewer, now)
+
+    def on_slot_switched(self, slot: int, track: int, layer: int, timestamp: int) -> None:
+        """The plane's `SlotSwitched`."""
+        owner = self._slot_owner.get(slot)
+        publication = self._publication_of.get(track)
+        if owner is None or publication is None:
+            return
+        viewer, known = owner
+        known.plays = (track, layer)
+        who = self._state.publications.get(publication) if self._state else None
+        rid = _rid(self._tracks[publication], layer)
+        bound = SlotBound(
+            viewer.session_id, known.spec.index, publication, who.identity if who else None, rid, timestamp
+        )
+        self._events.append(bound)
+
+    def change_slot(self, session: int, index: int, changes: Mapping[str, Any], now: float) -> dict[str, Any]:
+        """Take a viewer's wish (`ports.SlotChange.changes`) and return the slot. Nothing is changed by a wrong one.
+
+        Raises NotFound (session, slot, publication), BadRequest (field, kind, layer), Conflict (codec, own, pinned).
+        """
+        viewer = self._viewers.get(session)
+        slot = check_wishes(viewer, index, changes, self)
+        assert viewer is not None
+        if "publication" in changes:
+            slot.pin = changes["publication"]
+        slot.pinned_layer = changes.get("layer", slot.pinned_layer)
+        slot.max_layer = changes.get("max_layer", slot.max_layer)
+        if "paused" in changes and changes["paused"] != slot.paused:
+            slot.paused = changes["paused"]
+            self._commands.append(PauseSlot(slot.spec.slot, slot.paused))
+        self._assign(viewer, now)
+        return self._slot_view(slot, {})
+
+    def view(self, session: int, bitrates: Mapping[int, int] | None = None) -> list[dict[str, Any]]:
+        """Return the `Slot` schemas of a session; `bitrates` by slot handle. Empty for one that does not watch here."""
+        viewer = self._viewers.get(session)
+        return [self._slot_view(slot, bitrates or {}) for slot in viewer.slots] if viewer else []
+
+    def tick(self, now: float) -> None:
+        """Let time pass; call it every half second or so."""
+        before = self._voices.speaker
+        self._voices.tick(now)
+        self._voices_moved(before, now)
+        for viewer in self._viewers.values():
+            self._allocate(viewer, now)
+
+    # --- what a viewer may see (asked by slot_wishes too) -------------------------------------------------------------
+
+    def candidates(self, viewer: Viewer) -> list[Candidate]:
+        """Return what this viewer may see, in join order. Backstage is for owner and moderators, and only by a pin."""
+        state = self._state
+        if state is None:
+            return []
+        backstage = allowed(as_of_room(state, Actor(viewer.identity, viewer.role)), Action.WATCH_BACKSTAGE)
+        found = []
+        for order, each in enumerate(state.publications.values()):
+            seat = state.seats.get(each.identity)
+            if each.identity == viewer.identity or each.id not in self._tracks or seat is None:
+                continue
+            if seat.state != "on_air" and not backstage:
+                continue
+            live = each.state == "live" and not state.is_muted(each)
+            spoke = self._voices.last_spoke(each.identity)
+            hidden = seat.state != "on_air"
+            found.append(Candidate(each.id, each.kind, each.identity, order, live, spoke, by_pin=hidden))
+        return found
+
+    def carries(self, slot: Slot, publication: str) -> int | None:
+        """Return the slot's payload type for a publication, None when none was negotiated."""
+        track = self._tracks[publication]
+        return self._choose(slot.spec.payload_types, track.payload) if track.kind is slot.spec.kind else None
+
+    def publishes(self, identity: str, publication: str) -> bool:
+        """Whether the publication is this identity's own."""
+        each = self._state.publications.get(publication) if self._state else None
+        return each is not None and each.identity == identity
+
+    def rids(self, publication: str | None) -> tuple[str, ...]:
+        """Return a local publication's layers, lowest first."""
+        return self._tracks[publication].rids if publication in self._tracks else ()
+
+    # --- inside -----------------------------------------------------------------------------------------------------
+
+    def _audible(self) -> dict[str, str]:
+        """Return the identities of audio publications that may make an active speaker, by publication."""
+        state = self._state
+        if state is None:
+            return {}
+        on_air = set(state.on_air())
+        return {
+            each.id: each.identity
+            for each in state.publications.values()
+            if each.kind == "audio" and each.state == "live" and each.identity in on_air and not state.is_muted(each)
+        }
+
+    def _apply_mute(self, track: LocalTrack) -> None:
+        each = self._state.publications.get(track.publication) if self._state else None
+        muted = self._state.is_muted(each) if self._state and each else track.muted
+        if muted != track.muted:
+            track.muted = muted
+            self._commands.append(MuteTrack(track.track, muted))
+
+    def _set_live(self, handle: int, layer: int, now: float, *, live: bool) -> None:
+        publication = self._publication_of.get(handle)
+        if publication is None:
+            return
+        track = self._tracks[publication]
+        (track.live.add if live else track.live.discard)(layer)
+        for viewer in self._viewers.values():
+            if track.kind is Kind.VIDEO and any(slot.shows == publication for slot in viewer.slots):
+                self._allocate(viewer, now)
+
+    def _tell_speaker(self, before: str | None) -> None:
+        if self._voices.speaker != before:
+            self._events.append(SpeakerChanged(self._voices.speaker))
+
+    def _voices_moved(self, before: str | None, now: float) -> None:
+        speaking = self._voices.speaking
+        speaker_changed, speaking_changed = self._voices.speaker != before, speaking != self._speaking
+        self._speaking = speaking
+        self._tell_speaker(before)
+        for viewer in self._viewers.values():
+            if (speaker_changed and viewer.crowded) or (speaking_changed and "audio" in viewer.crowded):
+                self._assign(viewer, now)
+
+    def _reassign(self, now: float) -> None:
+        for viewer in self._viewers.values():
+            self._assign(viewer, now)
+
+    def _assign(self, viewer: Viewer, now: float) -> None:
+        slots = {slot.spec.index: slot for slot in viewer.slots}
+        for slot in viewer.slots:
+            if self._state is not None and slot.pin not in self._state.publications:
+                slot.pin = None
+        states = [
+            SlotState(index, slot.spec.kind.value, slot.pin, slot.paused, slot.shows) for index, slot in slots.items()
+        ]
+        candidates = self.candidates(viewer)
+        identities = {each.id: each.identity for each in candidates}
+        voices = Voices(self._voices.speaker, self._speaking)
+        wanted = assign(states, candidates, voices, lambda i, pub: self.carries(slots[i], pub) is not None)
+        for index, publication in wanted.items():
+            slot = slots[index]
+            slot.shows, slot.identity = publication, identities.get(publication or "")
+        shown = set(wanted.values())
+        viewer.crowded = frozenset(each.kind for each in candidates if each.id not in shown and not each.by_pin)
+        self._allocate(viewer, now)
+
+    def _allocate(self, viewer: Viewer, now: float) -> None:
+        """Choose the layers and tell the plane what is new."""
+        wants = [self._want(slot) for slot in viewer.slots if self._elastic(slot)]
+        audio = sum(
+            slot.spec.kind is Kind.AUDIO and slot.shows is not None and not slot.paused for slot in viewer.slots
+        )
+        allocation = viewer.allocator.allocate(wants, audio, viewer.estimate, now)
+        for slot in viewer.slots:
+            self._command_slot(viewer, slot, allocation.layers.get(slot.spec.slot))
+        if allocation.probe is not None:
+            self._commands.append(ProbeBandwidth(viewer.session, allocation.probe))
+
+    def _elastic(self, slot: Slot) -> bool:
+        return slot.spec.kind is Kind.VIDEO and slot.shows is not None and not slot.paused
+
+    def _want(self, slot: Slot) -> Want:
+        assert slot.shows is not None
+        track = self._tracks[slot.shows]
+        first = 0 if slot.pin == slot.shows else 1 if slot.identity == self._voices.speaker else 2
+        return Want(
+            slot.spec.slot,
+            priority=first * 1000 + slot.spec.index,
+            rates=tuple(track.rates),
+            live=frozenset(track.live),
+            current=slot.layer if slot.track == track.track else None,
+            pinned=_layer(track, slot.pinned_layer),
+            cap=_layer(track, slot.max_layer),
+        )
+
+    def _command_slot(self, viewer: Viewer, slot: Slot, layer: int | None) -> None:
+        handle = slot.spec.slot
+        if slot.shows is None:
+            if slot.track is not None:
+                slot.track = slot.layer = slot.payload_type = slot.plays = None
+                self._commands.append(BindSlot(handle, None))
+                self._events.append(SlotBound(viewer.session_id, slot.spec.index, None, None, None, None))
+            return
+        track = self._tracks[slot.shows].track
+        payload_type = self.carries(slot, slot.shows)
+        if (slot.track, slot.payload_type) != (track, payload_type):
+            slot.track, slot.payload_type, slot.layer = track, payload_type, layer or 0
+            self._commands.append(BindSlot(handle, track, slot.layer, payload_type))
+        elif layer is not None and layer != slot.layer:
+            slot.layer = layer
+            self._commands.append(SetLayer(handle, layer))
+
+    def _slot_view(self, slot: Slot, bitrates: Mapping[int, int]) -> dict[str, Any]:
+        playing = None
+        if slot.shows is not None and slot.plays is not None and slot.plays[0] == slot.track:
+            playing = _rid(self._tracks[slot.shows], slot.plays[1])
+        return {
+            "index": slot.spec.index,
+            "mid": slot.spec.mid,
+            "kind": slot.spec.kind.value,
+            "publication": slot.shows,
+            "identity": slot.identity,
+            "layer": playing,
+            "pinned": slot.pin is not None,
+            "pinned_layer": slot.pinned_layer,
+            "max_layer": slot.max_layer,
+            "paused": slot.paused,
+            "bitrate_bps": bitrates.get(slot.spec.slot, 0),
+        }
+
+
+def _rid(track: LocalTrack, layer: int) -> str | None:
+    return track.rids[layer] or None if layer < len(track.rids) else None
+
+
+def _layer(track: LocalTrack, rid: str | None) -> int | None:
+    return track.rids.index(rid) if rid is not None and rid in track.rids else None
