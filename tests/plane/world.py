@@ -74,6 +74,7 @@ class World:
         self.queue: list[tuple[int, int, Callable[[], None]]] = []
         self.count = 0
         self.peers: dict[Address, Peer] = {}
+        self.owners: dict[Address, Peer] = {}  # with the addresses that peers had earlier
         self.events: list[Event] = []
         self.event_times: list[tuple[int, Event]] = []
         self.tapped: list[tuple[int, bytes, int]] = []
@@ -108,6 +109,8 @@ class World:
     def pump(self) -> None:
         for datagram, address in self.plane.transmit():
             peer = self.peers.get(address)
+            if address in self.owners:
+                self.owners[address].witness(datagram)
             if peer is None:
                 self.strays.append((datagram, address))
             else:
@@ -158,7 +161,7 @@ class Peer:
         self.world = world
         self.session = world.handle()
         self.address: Address = (f"10.0.{self.session >> 8}.{self.session & 255}", 4000)
-        world.peers[self.address] = self
+        world.peers[self.address] = world.owners[self.address] = self
         self.up, self.down = Path(), Path()
         self.extensions = dict(extensions)
         self.ufrag, self.password = f"u{self.session:04d}", f"password-of-{self.session:012d}"
@@ -194,7 +197,7 @@ class Peer:
         """The NAT gave us another address; what goes to the old one is lost."""
         del self.world.peers[self.address]
         self.address = address
-        self.world.peers[address] = self
+        self.world.peers[address] = self.world.owners[address] = self
 
     def send_rtp(self, plain: bytes) -> None:
         sealed = self.srtp.protect_rtp(plain)
@@ -230,6 +233,9 @@ class Peer:
             packet = rtp.parse(plain, self.world.now)
             assert packet is not None
             self.on_media(packet)
+
+    def witness(self, datagram: bytes) -> None:
+        """Sees what the plane sends here, before the network."""
 
     def on_control(self, packet: rtcp.Packet) -> None:
         pass
@@ -442,7 +448,7 @@ class Got:
 
 
 class Viewer(Peer):
-    """Receives slots; asks for what it misses when `nacks`; reports to the plane when `reports`."""
+    """Receives slots; asks for what it misses and reports what arrives once told to start."""
 
     def __init__(
         self, world: World, extensions: tuple[tuple[str, int], ...] = VIEWER_EXTENSIONS, connect: bool = True
@@ -453,11 +459,13 @@ class Viewer(Peer):
         self.ssrc_of: dict[int, int] = {}  # slot → SSRC
         self.highest: dict[int, int] = {}
         self.missing: dict[int, dict[int, int]] = defaultdict(dict)
-        self.seen: dict[int, set[int]] = defaultdict(set)
+        self.seen: dict[int, dict[int, bytes]] = defaultdict(dict)
         self.duplicates = 0
         self.padding = 0
-        self.nacks = False
         self.ssrc = world.ssrc()
+        keys = self.set_keys
+        self.witness_srtp = Srtp(Profile(keys.profile.value), keys.rx_key, keys.tx_key)
+        self.sent: dict[int, list[rtp.Packet]] = defaultdict(list)  # by SSRC, before the network
         self.recorder: Recorder | None = None
 
     def slot(
@@ -497,6 +505,13 @@ class Viewer(Peer):
         self.world.apply(BindSlot(slot, stream.track, layer))
         return slot
 
+    def witness(self, datagram: bytes) -> None:
+        if 128 <= datagram[0] < 192 and not rtcp.is_rtcp(datagram):
+            plain = self.witness_srtp.unprotect_rtp(datagram)
+            packet = rtp.parse(plain, self.world.now) if plain is not None else None
+            if packet is not None:
+                self.sent[packet.ssrc].append(packet)
+
     def got(self, slot: int) -> list[Got]:
         return self.media[self.ssrc_of[slot]]
 
@@ -524,9 +539,10 @@ class Viewer(Peer):
         else:
             seq = high + rtp.seq_delta(seq16, high & 0xFFFF)
         if seq in self.seen[ssrc]:
+            assert self.seen[ssrc][seq] == payload  # one number never stands for two packets
             self.duplicates += 1
             return
-        self.seen[ssrc].add(seq)
+        self.seen[ssrc][seq] = payload
         self.missing[ssrc].pop(seq, None)
         if seq > high:
             for lost in range(high + 1, seq):
