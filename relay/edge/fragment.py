@@ -1,5 +1,5 @@
-"""SDP fragments of trickle ICE (`application/trickle-ice-sdpfrag`, RFC 8840 9): what WHIP and WHEP clients PATCH, and the
-answer to an ICE restart (RFC 9725 4.3.3).
+"""SDP fragments of trickle ICE (`application/trickle-ice-sdpfrag`, RFC 8840 9): what WHIP and WHEP clients PATCH, and
+the answer to an ICE restart (RFC 9725 4.3.3).
 """
 
 from __future__ import annotations
