@@ -1,0 +1,74 @@
+# Every target works from a clean clone. ARGS="…" is passed on to the command behind run, test, bench and fuzz.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+BIN := .venv/bin
+CODE := relay signaling costream tests bench $(wildcard drills)
+ARGS ?=
+ROUNDS ?= 20
+
+.PHONY: help
+help:  ## show the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: setup
+setup: .venv/.demo  ## make .venv with the newest of Python 3.13, 3.12, 3.11 and install
+
+.PHONY: run
+run: setup  ## start an all-in-one node with two synthetic hosts on stage
+	$(BIN)/costream dev --demo $(ARGS)
+
+.PHONY: setup-tests
+setup-tests: .venv/.test  ## install what the tests need: Python packages, real clients, image tools
+	@if [ -f tests/interop/setup.sh ]; then bash tests/interop/setup.sh; fi
+	@scripts/image.sh setup
+
+.PHONY: test
+test: setup-tests  ## run all tests
+	$(BIN)/python -m pytest $(ARGS)
+
+.PHONY: check
+check: lint types contracts  ## lint, types and import contracts
+
+.PHONY: lint
+lint: .venv/.test  ## ruff: rules and format
+	$(BIN)/ruff check $(CODE)
+	$(BIN)/ruff format --check $(CODE)
+
+.PHONY: format
+format: .venv/.test  ## ruff: mend what it can
+	$(BIN)/ruff check --fix $(CODE)
+	$(BIN)/ruff format $(CODE)
+
+.PHONY: types
+types: .venv/.test  ## mypy --strict on the packages
+	$(BIN)/mypy
+
+.PHONY: contracts
+contracts: .venv/.test  ## who may import whom
+	$(BIN)/lint-imports
+
+.PHONY: bench
+bench: .venv/.test  ## measure; a table, and JSON in bench/results
+	$(BIN)/python -m bench $(ARGS)
+
+.PHONY: fuzz
+fuzz: .venv/.test  ## repeat all property tests with new random examples, ROUNDS times (default 20)
+	@for round in $$(seq $(ROUNDS)); do \
+	    echo "round $$round of $(ROUNDS)"; $(BIN)/python -m pytest -q -m hypothesis $(ARGS) || exit 1; done
+
+.PHONY: image
+image:  ## build the container image (docker, podman, or buildah without an engine)
+	scripts/image.sh build
+
+.PHONY: clean
+clean:  ## remove everything that the targets made
+	rm -rf .venv .cache .costream .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf bench/results tests/artifacts build dist *.egg-info
+
+.venv/.demo: pyproject.toml
+	@scripts/setup.sh demo
+	@touch $@
+
+.venv/.test: pyproject.toml
+	@scripts/setup.sh test
+	@touch $@ .venv/.demo
