@@ -54,9 +54,9 @@ def dev(
     if http_port is not None:
         overrides["http.plain_port"] = http_port
     settings = dev_settings(lan, os.environ, overrides)
-    from costream.serve import run_dev
+    from costream.dev import run_dev
 
-    run_dev(settings, demo=demo)
+    run_dev(settings, with_demo=demo)
 
 
 @app.command("relay")

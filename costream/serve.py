@@ -1,0 +1,193 @@
+"""Run a node with its signaling, or signaling alone, until SIGTERM or Ctrl-C."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import importlib.metadata
+import signal
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+
+import structlog
+import uvicorn
+import uvloop
+from fastapi import FastAPI
+
+from costream.addresses import detect_addresses
+from costream.tls import prepare_tls
+from relay.cluster import open_store
+from relay.errors import SettingsError
+from relay.log import configure_logging
+from relay.metrics import Metrics
+from relay.node import Node, make_node_id
+from relay.ports import RoomStore
+from relay.settings import HttpSettings, NodeSettings
+from signaling.app import create_app
+from signaling.nodes import LocalNodes
+from signaling.pages import find_pages
+
+log = structlog.get_logger()
+
+EXIT_SLACK_S = 5.0  # after the drain: closing sockets and the store is a matter of milliseconds
+
+
+def version() -> str:
+    """The installed version, or `0` in a tree that is not installed."""
+    try:
+        return importlib.metadata.version("costream")
+    except importlib.metadata.PackageNotFoundError:
+        return "0"
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A node that serves."""
+
+    settings: NodeSettings
+    node: Node
+    store: RoomStore
+    app: FastAPI
+
+
+def run_relay(settings: NodeSettings) -> None:
+    """Run a node until it is told to stop. Raises SettingsError when a port is taken or a file unreadable."""
+    uvloop.run(serve(settings))
+
+
+async def serve(settings: NodeSettings, while_up: Callable[[Running], Awaitable[None]] | None = None) -> None:
+    """Run a node; `while_up` is awaited once it answers. SIGTERM and SIGINT drain it, a second one ends it at once."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, _on_signal, stop, number)
+    try:
+        async with running(settings) as up:
+            extra = asyncio.ensure_future(while_up(up)) if while_up is not None else None
+            try:
+                await stop.wait()
+                await drain(up)
+            finally:
+                if extra is not None:
+                    extra.cancel()
+                    await asyncio.gather(extra, return_exceptions=True)
+    finally:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(number)
+
+
+def _on_signal(stop: asyncio.Event, number: signal.Signals) -> None:
+    if stop.is_set():
+        raise SystemExit(128 + number)
+    log.info("stopping: refusing newcomers, a second signal ends at once", signal=number.name)
+    stop.set()
+
+
+@contextlib.asynccontextmanager
+async def running(settings: NodeSettings) -> AsyncIterator[Running]:
+    """A node that answers on its ports; closed in the reverse order, whatever happens."""
+    node_id = settings.node.id or make_node_id()
+    configure_logging(settings.log, node=node_id)
+    metrics = Metrics(version=version(), node=node_id)
+    async with contextlib.AsyncExitStack() as stack:
+        store = await open_store(
+            settings.store.url,
+            state_dir=settings.node.state_dir,
+            socket_timeout_s=settings.store.socket_timeout_s,
+            connect_timeout_s=settings.store.connect_timeout_s,
+        )
+        stack.push_async_callback(store.close)
+        advertised = settings.media.advertise or detect_addresses(settings.media.host)
+        node = Node(settings, store, metrics, node_id=node_id, version=version(), advertised=advertised)
+        await node.start()
+        stack.push_async_callback(node.shut_down)
+        app = create_app(settings, store, LocalNodes(node), metrics, version=version(), pages_directory=find_pages())
+        await stack.enter_async_context(http(settings, app))
+        lag = asyncio.create_task(metrics.measure_loop_lag())
+        stack.callback(lag.cancel)
+        log.info(
+            "node is up",
+            plane=node.plane_name,
+            https=f"{settings.http.host}:{settings.http.port}",
+            udp=settings.media.port,
+            advertised=[f"{host}:{port}" for host, port in node.candidates],
+        )
+        yield Running(settings, node, store, app)
+
+
+async def drain(up: Running) -> None:
+    """Refuse newcomers, tell clients, give sessions `node.drain_timeout_s` to go elsewhere."""
+    up.app.state.context.drain.begin()
+    await up.node.drain(up.settings.node.drain_timeout_s)
+    up.app.state.context.drain.end()
+
+
+@contextlib.asynccontextmanager
+async def http(settings: NodeSettings, app: FastAPI) -> AsyncIterator[None]:
+    """Serve an application over HTTPS, and over plain HTTP where that is on. Raises SettingsError for a taken port."""
+    tls = prepare_tls(settings)
+    servers = [_server(app, ssl_certfile=str(tls.certificate), ssl_keyfile=str(tls.key))]
+    sockets = [_listen(settings.http.host, settings.http.port)]
+    if settings.http.plain_port:
+        servers.append(_server(app))
+        sockets.append(_listen(settings.http.plain_host, settings.http.plain_port))
+    tasks = [
+        asyncio.create_task(server.serve(sockets=[opened])) for server, opened in zip(servers, sockets, strict=True)
+    ]
+    try:
+        while not all(server.started for server in servers):
+            for task in tasks:
+                if task.done():
+                    task.result()
+            await asyncio.sleep(0.01)
+        yield
+    finally:
+        for server in servers:
+            server.should_exit = True
+        done, late = await asyncio.wait(tasks, timeout=EXIT_SLACK_S)
+        for task in late:
+            task.cancel()
+        await asyncio.gather(*done, *late, return_exceptions=True)
+
+
+class _Server(uvicorn.Server):
+    """uvicorn without its signal handlers: the process has its own."""
+
+    @contextlib.contextmanager
+    def capture_signals(self):  # type: ignore[no-untyped-def]
+        yield
+
+
+def _server(app: FastAPI, **tls: str) -> _Server:
+    config = uvicorn.Config(
+        app,
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_keep_alive=30,
+        timeout_graceful_shutdown=2,
+        h11_max_incomplete_event_size=65_536,
+        **tls,  # type: ignore[arg-type]
+    )
+    return _Server(config)
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+    except OSError as error:
+        listener.close()
+        raise SettingsError(f"TCP port {port} on {host} cannot be opened: {error.strerror or error}") from error
+    listener.setblocking(False)
+    return listener
+
+
+def base_url(http: HttpSettings) -> str:
+    """The HTTPS address of a node for people on this machine."""
+    host = "localhost" if http.host in {"0.0.0.0", "::", "127.0.0.1", "::1"} else http.host
+    return f"https://{f'[{host}]' if ':' in host else host}:{http.port}"

@@ -1,0 +1,89 @@
+"""What this node holds for a room: the tracks that its publishers send and the slots that its viewers have."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from relay.edge.plan import SlotPlan, TrackPlan
+from relay.edge.session import Session
+from relay.plane.contract import AddSlot, AddTrack, MoveTrack
+
+TrackKey = tuple[str, str, str]
+"""Identity, kind and source: a publisher who comes back with the same ones resumes the same publication."""
+
+
+@dataclass(slots=True)
+class LocalTrack:
+    """A track of the plane and the publication that it is. `session` is the one that sends it now.
+
+    `registered` says that the room knows it; `active` are the layers that packets arrive for.
+    """
+
+    key: TrackKey
+    handle: int
+    publication: str
+    session: str
+    plan: TrackPlan
+    codec: str = ""
+    registered: bool = False
+    active: set[int] = field(default_factory=set)
+
+    @property
+    def rids(self) -> tuple[str, ...]:
+        """The layers' rids, lowest first; one empty rid without simulcast."""
+        return tuple(layer.rid for layer in self.plan.layers)
+
+    @property
+    def active_rids(self) -> tuple[str, ...]:
+        """The rids of the layers that arrive now, lowest first."""
+        return tuple(layer.rid for index, layer in enumerate(self.plan.layers) if index in self.active)
+
+    def codec_of(self, payload_type: int) -> str:
+        """The codec of a payload type; empty for an unknown one."""
+        return next((each.codec for each in self.plan.payload_types if each.number == payload_type), "")
+
+
+@dataclass(slots=True)
+class LocalSlot:
+    """A slot of the plane."""
+
+    handle: int
+    plan: SlotPlan
+
+
+@dataclass(slots=True)
+class LocalSession:
+    """A session and its media. A publisher has `tracks` (what its offer planned), a viewer has `slots`."""
+
+    session: Session
+    remote_ufrag: str
+    tracks: tuple[TrackPlan, ...] = ()
+    slots: tuple[LocalSlot, ...] = ()
+
+
+def add_track(track: LocalTrack, session: int) -> AddTrack:
+    """The command that makes a new track."""
+    plan = track.plan
+    return AddTrack(track.handle, session, plan.kind, plan.mid, plan.payload_types, plan.layers, plan.feedback)
+
+
+def move_track(track: LocalTrack, session: int) -> MoveTrack:
+    """The command that receives a known track on another session."""
+    plan = track.plan
+    return MoveTrack(track.handle, session, plan.mid, plan.payload_types, plan.layers, plan.feedback)
+
+
+def add_slot(slot: LocalSlot, session: int) -> AddSlot:
+    """The command that makes a slot."""
+    plan = slot.plan
+    return AddSlot(
+        slot=slot.handle,
+        session=session,
+        kind=plan.kind,
+        mid=plan.mid,
+        ssrc=plan.ssrc,
+        rtx_ssrc=plan.rtx_ssrc,
+        payload_types=plan.payload_types,
+        feedback=plan.feedback,
+        cname=plan.cname,
+    )

@@ -1,0 +1,404 @@
+"""One relay node: builds and owns everything of it, and answers signaling (`relay.ports.NodeControl`)."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import secrets
+import socket
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from typing import Any, assert_never
+
+import structlog
+
+from relay.edge.dtls import CertificateStore
+from relay.edge.fragment import parse_fragment, write_restart
+from relay.edge.negotiation import answer_publish, answer_watch
+from relay.edge.plan import LocalCandidate, LocalEnd, Negotiated, NegotiationPolicy
+from relay.edge.sdp import SdpLimits, SessionDescription
+from relay.edge.sdp_reader import parse
+from relay.edge.session import IceCredentials, Session, SessionInfo, make_ice_credentials
+from relay.edge.session_state import SessionClosed, SessionConnected, SessionKind, SessionTimeouts, Transition
+from relay.errors import NotFound, Overloaded, PreconditionFailed, PreconditionRequired
+from relay.ids import HybridClock
+from relay.metrics import Metrics
+from relay.node.admission import Admission, Load, resident_memory
+from relay.node.followers import SessionFollowers
+from relay.node.local import LocalSession, LocalSlot, add_slot
+from relay.node.room import HostedRoom
+from relay.node.rooms import HostedRooms
+from relay.node.views import Meter, node_view, session_view
+from relay.plane import contract as plane
+from relay.plane import open_plane
+from relay.ports import Answer, IceFragment, Offer, RoomEvent, RoomStore, SlotChange
+from relay.settings import NodeSettings
+from relay.stage import people
+from relay.stage.document import RoomState
+from relay.stage.live_model import SlotBound
+from relay.stage.permissions import Action, Actor, Role
+
+log = structlog.get_logger()
+
+ROOM_TICK_S = 0.25
+STATS_TICK_S = 1.0
+AUDIO_CODECS = ("opus",)
+
+
+def make_node_id() -> str:
+    """A node id that is unique enough for a cluster and says where the node runs."""
+    name = "".join(c for c in socket.gethostname().lower() if c.isalnum() or c == "-")[:24].strip("-")
+    return f"{name or 'node'}-{secrets.token_hex(3)}"
+
+
+class Node:
+    """Everything of one node. `start`, then use it as NodeControl, then `drain` and `shut_down`."""
+
+    def __init__(
+        self,
+        settings: NodeSettings,
+        store: RoomStore,
+        metrics: Metrics,
+        *,
+        node_id: str,
+        version: str,
+        advertised: Sequence[str],
+    ) -> None:
+        """Opens the media port. Raises SettingsError when it is taken, or the wanted plane is not there."""
+        self.node_id = node_id
+        self.version = version
+        self.started_at = time.time()
+        self._settings = settings
+        self._metrics = metrics
+        self._plane = open_plane(settings.media.plane, plane_config(settings), settings.media.host, settings.media.port)
+        self._plane.on_events = self._on_events
+        port = self._plane.address[1]
+        self.candidates = tuple((host, port) for host in advertised)
+        self._certificates = CertificateStore()
+        self._admission = Admission(settings.limits)
+        self._handles = itertools.count(1)
+        self._sessions: dict[str, tuple[HostedRoom, LocalSession]] = {}
+        self._by_handle: dict[int, Session] = {}
+        self._followers = SessionFollowers()
+        self._clock = HybridClock()
+        self._meter = Meter()
+        self._memory = resident_memory()
+        self._rooms = HostedRooms(
+            store,
+            node_id=node_id,
+            submit=self._plane.submit,
+            next_handle=lambda: next(self._handles),
+            wall=time.time,
+            monotonic=time.monotonic,
+            seat_hold_s=settings.session.seat_hold_s,
+            on_slot_bound=self._on_slot_bound,
+        )
+        self._tasks: list[asyncio.Task[None]] = []
+
+    @property
+    def plane_name(self) -> str:
+        """`native` or `reference`."""
+        return self._plane.name
+
+    # --- life ----------------------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Begin to receive media and to tick."""
+        self._plane.start()
+        self._metrics.watch_plane(self._plane.stats)
+        self._tasks = [
+            asyncio.create_task(self._every(STATS_TICK_S, self._tick_sessions)),
+            asyncio.create_task(self._every(ROOM_TICK_S, self._tick_rooms)),
+        ]
+
+    async def drain(self, timeout_s: float) -> None:
+        """Refuse newcomers and wait up to `timeout_s` for the sessions to end."""
+        self._admission.draining = True
+        deadline = time.monotonic() + timeout_s
+        while self._sessions and time.monotonic() < deadline:
+            await asyncio.sleep(0.05)
+
+    async def shut_down(self) -> None:
+        """End every session and free the port; bounded, repeatable."""
+        self._admission.draining = True
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for _, local in list(self._sessions.values()):
+            local.session.close("drain")
+        await self._rooms.close()
+        self._plane.close()
+
+    async def _every(self, seconds: float, work: Callable[[], Awaitable[None]]) -> None:
+        """Run `work` again and again. What goes wrong in one round is logged and does not end the node."""
+        while True:
+            await asyncio.sleep(seconds)
+            try:
+                await work()
+            except Exception:
+                log.exception("a round of the node's housekeeping failed", work=work.__name__)
+
+    async def _tick_sessions(self) -> None:
+        stats = self._plane.stats()
+        self._meter.update(stats, time.monotonic())
+        self._memory = resident_memory()
+        for room in self._rooms:
+            room.rates(stats.tracks)
+        for _, local in list(self._sessions.values()):
+            counted = stats.sessions.get(local.session.info.handle)
+            if counted is not None:
+                local.session.tick(counted)
+        self._metrics.rooms.set(len(self._rooms))
+        for kind in ("publisher", "viewer"):
+            self._metrics.sessions.labels(kind).set(self._count(kind))
+        await self._rooms.sweep()
+
+    async def _tick_rooms(self) -> None:
+        for room in self._rooms:
+            room.tick()
+
+    # --- signaling asks --------------------------------------------------------------------------------------------
+
+    def admit(self, room: str, identity: str, publishing: bool) -> None:
+        """Raise Overloaded when a new session would be refused now. A publisher who returns is let in."""
+        returns = publishing and any(
+            local.session.info.identity == identity and local.session.info.room == room and local.tracks
+            for _, local in self._sessions.values()
+        )
+        if returns and not self._admission.draining:
+            return
+        load = Load(len(self._sessions), self._count("publisher"), self._meter.bitrate_out, self._memory)
+        try:
+            self._admission.admit(load, publisher=publishing)
+        except Overloaded:
+            self._metrics.refusals.labels("draining" if self._admission.draining else "limit").inc()
+            raise
+
+    def knows(self, room: str) -> dict[str, Any] | None:
+        """Return the newest document of a room that is hosted here; None when it is not."""
+        hosted = self._rooms.get(room)
+        return None if hosted is None else hosted.state.to_json()
+
+    def active_speaker(self, room: str) -> str | None:
+        """Return who speaks now in a room that is hosted here; None when nobody does, or it is not."""
+        hosted = self._rooms.get(room)
+        return None if hosted is None else hosted.live.speaker
+
+    async def publish(self, offer: Offer) -> Answer:
+        """See `NodeControl.publish`."""
+        room = await self._enter(offer, Action.PUBLISH)
+        return self._answer(room, offer, "publisher", answer_publish)
+
+    async def watch(self, offer: Offer) -> Answer:
+        """See `NodeControl.watch`."""
+        room = await self._enter(offer, Action.WATCH)
+        return self._answer(room, offer, "viewer", answer_watch)
+
+    async def _enter(self, offer: Offer, action: Action) -> HostedRoom:
+        self.admit(offer.room, offer.identity, action is Action.PUBLISH)
+        room = await self._rooms.open(offer.room)
+        actor = Actor(offer.identity, Role(offer.role))
+        people.check_ban(room.state, actor.identity, time.time(), actor.role)
+        if actor.role is not Role.SERVICE:
+            people.require(room.state, actor, action, actor.identity)
+        return room
+
+    def _answer(
+        self,
+        room: HostedRoom,
+        offer: Offer,
+        kind: SessionKind,
+        negotiate: Callable[[SessionDescription, LocalEnd, NegotiationPolicy], Negotiated],
+    ) -> Answer:
+        limits = self._settings.limits
+        description = parse(
+            offer.sdp, SdpLimits(limits.offer_bytes, limits.m_lines, candidates=limits.candidates, ssrcs=limits.ssrcs)
+        )
+        ice, certificate = make_ice_credentials(), self._certificates.current()
+        local = self._local_end(ice, certificate.fingerprints)
+        negotiated = negotiate(description, local, policy_of(room.state))
+        session_id = f"{self.node_id}~{secrets.token_urlsafe(12)}"
+        info = SessionInfo(
+            session_id, next(self._handles), offer.room, offer.identity, offer.role, kind, opened_at=time.time()
+        )
+        session = Session(info, ice, timeouts_of(self._settings), self._plane.submit, self._on_transition)
+        slots = tuple(LocalSlot(next(self._handles), plan) for plan in negotiated.slots)
+        local_session = LocalSession(session, negotiated.remote_ufrag, negotiated.tracks, slots)
+        self._sessions[session_id] = (room, local_session)
+        self._by_handle[info.handle] = session
+        room.add(local_session)
+        session.start(negotiated, certificate)
+        self._plane.submit(*(add_slot(slot, info.handle) for slot in slots))
+        log.info("session opened", session=session_id, room=info.room, identity=info.identity, kind=kind)
+        return Answer(session_id, negotiated.answer, ice.etag)
+
+    def _local_end(self, ice: IceCredentials, fingerprints: Any = ()) -> LocalEnd:
+        candidates = tuple(
+            # RFC 8445 5.1.2.1: type preference 126 for host candidates, then the order in which we name them
+            LocalCandidate(host, port, priority=126 << 24 | (65535 - index) << 8 | 255)
+            for index, (host, port) in enumerate(self.candidates)
+        )
+        return LocalEnd(
+            ufrag=ice.ufrag,
+            password=ice.password,
+            fingerprints=fingerprints,
+            candidates=candidates,
+            session_id=secrets.randbits(62),
+            new_ssrc=lambda: secrets.randbits(32) or 1,
+            cname=self.node_id,
+        )
+
+    async def trickle(self, session: str, fragment: str, etag: str | None) -> IceFragment | None:
+        """See `NodeControl.trickle`. Candidates are not needed by an ICE-lite end, so they are read and forgotten."""
+        _, local = self._find(session)
+        parsed = parse_fragment(fragment, SdpLimits(candidates=self._settings.limits.candidates))
+        current = local.session.ice.etag
+        if etag not in (None, "*", current):
+            raise PreconditionFailed("the entity tag is not that of this session's ICE generation")
+        if parsed.ufrag == local.remote_ufrag:
+            return None
+        if etag is None:
+            raise PreconditionRequired("an ICE restart needs If-Match with the session's entity tag")
+        local.remote_ufrag = parsed.ufrag
+        ice = local.session.restart_ice()
+        mids = parsed.mids or tuple(plan.mid for plan in local.tracks) or tuple(slot.plan.mid for slot in local.slots)
+        return IceFragment(write_restart(self._local_end(ice), mids), ice.etag)
+
+    async def close(self, session: str) -> None:
+        """See `NodeControl.close`."""
+        self._find(session)[1].session.close("left")
+
+    def session(self, session: str) -> dict[str, Any]:
+        """See `NodeControl.session`."""
+        return session_view(*self._find(session), self._meter)
+
+    def sessions(self, room: str | None = None) -> list[dict[str, Any]]:
+        """See `NodeControl.sessions`."""
+        found = [(hosted, local) for hosted, local in self._sessions.values() if room in (None, hosted.id)]
+        return [session_view(hosted, local, self._meter) for hosted, local in found]
+
+    async def change_slot(self, session: str, index: int, change: SlotChange) -> dict[str, Any]:
+        """See `NodeControl.change_slot`."""
+        room, local = self._find(session)
+        view = room.live.change_slot(local.session.info.handle, index, change.changes, time.monotonic())
+        room.flush()
+        return view
+
+    def session_events(self, session: str) -> AsyncIterator[RoomEvent]:
+        """Follow `slot.bound` of one session until it ends. Raises NotFound."""
+        self._find(session)
+        return self._followers.follow(session)
+
+    def status(self) -> dict[str, Any]:
+        """See `NodeControl.status`."""
+        counts = {kind: self._count(kind) for kind in ("publisher", "viewer")}
+        region, limit = self._settings.node.region, self._settings.limits.max_sessions
+        view = node_view(
+            self.node_id, self.version, region, self.plane_name, self.started_at, counts, limit, self._meter
+        )
+        return view | {"memory_bytes": self._memory, "draining": self._admission.draining}
+
+    def _count(self, kind: str) -> int:
+        return sum(local.session.info.kind == kind for _, local in self._sessions.values())
+
+    def _find(self, session: str) -> tuple[HostedRoom, LocalSession]:
+        found = self._sessions.get(session)
+        if found is None:
+            raise NotFound(f"no session {session!r}", code="session-not-found")
+        return found
+
+    # --- the plane and the sessions tell ------------------------------------------------------------------------------
+
+    def _on_transition(self, session: Session, transition: Transition) -> None:
+        info = session.info
+        room = self._sessions[info.id][0]
+        if isinstance(transition, SessionConnected):
+            self._metrics.joins.labels(info.kind).inc()
+            self._metrics.join_latency.labels(info.kind).observe(max(0.0, time.time() - info.opened_at))
+        if isinstance(transition, SessionClosed):
+            del self._sessions[info.id], self._by_handle[info.handle]
+            self._followers.end(info.id)
+            self._metrics.endings.labels(transition.reason).inc()
+            log.info(
+                "session closed", session=info.id, room=info.room, identity=info.identity, reason=transition.reason
+            )
+        room.took_transition(session, transition)
+
+    def _on_slot_bound(self, event: SlotBound) -> None:
+        sync_id = self._clock.next(int(time.time() * 1000))
+        self._followers.tell(event.session, RoomEvent(sync_id, event.type, event.data()))
+
+    def _on_events(self, events: list[plane.Event]) -> None:
+        for event in events:
+            self._on_event(event)
+        for room in self._rooms:
+            room.flush()
+
+    def _on_event(self, event: plane.Event) -> None:
+        now = time.monotonic()
+        match event:
+            case plane.DtlsReceived(handle, datagram):
+                if handle in self._by_handle:
+                    self._by_handle[handle].dtls_received(datagram)
+            case plane.AddressSelected(handle, address):
+                if handle in self._by_handle:
+                    self._by_handle[handle].address_selected(address)
+            case plane.IceRestarted(handle):
+                if handle in self._by_handle:
+                    self._by_handle[handle].ice_restarted()
+            case plane.LayerStarted(track, layer, _, payload_type):
+                if (room := self._rooms.of_track(track)) is not None:
+                    room.layer_started(track, layer, payload_type)
+            case plane.LayerStopped(track, layer):
+                if (room := self._rooms.of_track(track)) is not None:
+                    room.layer_stopped(track, layer)
+            case plane.SlotSwitched(slot, track, layer, _, timestamp):
+                if (room := self._rooms.of_track(track)) is not None:
+                    room.live.on_slot_switched(slot, track, layer, timestamp)
+            case plane.EstimateChanged(handle, bitrate):
+                session = self._by_handle.get(handle)
+                if session is not None:
+                    self._sessions[session.info.id][0].live.on_estimate(handle, bitrate, now)
+            case plane.LoudnessMeasured(levels):
+                for room in self._rooms:
+                    room.live.on_loudness([each for each in levels if self._rooms.of_track(each[0]) is room], now)
+            case plane.KeyframeRequested():
+                pass  # nobody injects yet; whoever does asks for this event
+            case _:
+                assert_never(event)
+
+
+def plane_config(settings: NodeSettings) -> plane.PlaneConfig:
+    """The plane's part of the settings."""
+    wanted = settings.plane
+    return plane.PlaneConfig(
+        keyframe_interval_us=wanted.keyframe_interval_ms * 1000,
+        layer_silence_us=wanted.layer_silence_ms * 1000,
+        history_video=wanted.history_packets_video,
+        history_audio=wanted.history_packets_audio,
+        estimate_start=wanted.estimate_start_bps,
+        estimate_min=wanted.estimate_min_bps,
+        estimate_max=wanted.estimate_max_bps,
+        transport_cc_interval_us=wanted.transport_cc_interval_ms * 1000,
+        report_interval_us=wanted.report_interval_ms * 1000,
+    )
+
+
+def timeouts_of(settings: NodeSettings) -> SessionTimeouts:
+    """The sessions' part of the settings."""
+    wanted = settings.session
+    return SessionTimeouts(
+        connect=wanted.connect_timeout_s,
+        media_silence=wanted.media_silence_s,
+        seat_hold=wanted.seat_hold_s,
+        consent=wanted.consent_timeout_s,
+        max_duration=wanted.max_duration_s,
+    )
+
+
+def policy_of(state: RoomState) -> NegotiationPolicy:
+    """What a room's codecs mean for an answer."""
+    return NegotiationPolicy(
+        audio_codecs=tuple(codec for codec in state.codecs if codec in AUDIO_CODECS),
+        video_codecs=tuple(codec for codec in state.codecs if codec not in AUDIO_CODECS),
+    )

@@ -1,0 +1,382 @@
+"""A room as this node hosts it: the followed document, the local sessions, and the live room that binds the slots."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any, cast
+
+import structlog
+
+from relay.edge.session import Session, Submit
+from relay.edge.session_state import (
+    PublishingPaused,
+    PublishingResumed,
+    PublishingStarted,
+    SessionClosed,
+    SessionConnected,
+    State,
+    Transition,
+)
+from relay.errors import RequestError, StoreUnavailable
+from relay.node.following import FollowedRoom
+from relay.node.local import LocalSession, LocalTrack, TrackKey, add_track, move_track
+from relay.plane.contract import LayerStats
+from relay.ports import RoomEvent, RoomStore
+from relay.stage import people, publications
+from relay.stage import room as rooms
+from relay.stage.document import Codec, MediaKind, RoomChange, RoomState, Source
+from relay.stage.live import LiveRoom
+from relay.stage.live_model import SlotBound, SlotSpec
+from relay.stage.permissions import Actor, Role
+
+log = structlog.get_logger()
+
+PRESENCE_INTERVAL_S = 10.0  # well below the time after which the store forgets a viewer
+_KEEPS_SEAT = frozenset({"drain"})  # reasons after which a publisher is expected back elsewhere
+
+
+class HostedRoom:
+    """One room on this node. Everything here happens in the event loop; `close` ends its tasks."""
+
+    def __init__(
+        self,
+        state: RoomState,
+        store: RoomStore,
+        live: LiveRoom,
+        *,
+        node_id: str,
+        submit: Submit,
+        next_handle: Callable[[], int],
+        wall: Callable[[], float],
+        monotonic: Callable[[], float],
+        seat_hold_s: float,
+        on_track: Callable[[int, HostedRoom | None], None],
+        on_slot_bound: Callable[[SlotBound], None],
+    ) -> None:
+        self.id = state.id
+        self.live = live
+        self.sessions: dict[str, LocalSession] = {}
+        self.idle_since = monotonic()
+        self._tracks: dict[TrackKey, LocalTrack] = {}
+        self._by_handle: dict[int, LocalTrack] = {}
+        self._seated: frozenset[str] = frozenset(state.seats)
+        self._store = store
+        self._node_id = node_id
+        self._submit, self._next_handle = submit, next_handle
+        self._wall, self._monotonic = wall, monotonic
+        self._seat_hold_s = seat_hold_s
+        self._on_track = on_track
+        self._on_slot_bound = on_slot_bound
+        self._followed = FollowedRoom(
+            state.id, store, state, on_change=self._on_state, on_event=self._on_event, on_end=self._on_end
+        )
+        self._presence: asyncio.Task[None] | None = None
+        self._appending: set[asyncio.Task[None]] = set()
+        self.live.update(state, monotonic())
+
+    @property
+    def state(self) -> RoomState:
+        """The newest document, with this node's own changes."""
+        return self._followed.state
+
+    @property
+    def ended(self) -> bool:
+        """Whether the room is over."""
+        return self._followed.ended
+
+    def start(self) -> None:
+        """Begin to follow the store."""
+        self._followed.start()
+        self._presence = asyncio.create_task(self._keep_presence())
+
+    async def close(self, flush_s: float = 0.5) -> None:
+        """Stop following; waits up to `flush_s` for what is still unwritten."""
+        await self._followed.flushed(flush_s)
+        tasks = [*self._appending, *([self._presence] if self._presence else [])]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._followed.close()
+
+    # --- sessions -------------------------------------------------------------------------------------------------
+
+    def add(self, local: LocalSession) -> None:
+        """Take in a session that was just opened."""
+        self.sessions[local.session.info.id] = local
+
+    def took_transition(self, session: Session, transition: Transition) -> None:
+        """Something happened to one of the sessions."""
+        match transition:
+            case SessionConnected():
+                self._connected(self.sessions[session.info.id])
+            case PublishingStarted():
+                self._join(session)
+            case PublishingPaused():
+                self._change(partial(publications.session_away, session=session.info.id, now=self._wall()))
+            case PublishingResumed():
+                self._change(partial(publications.resume_session, session=session.info.id, now=self._wall()))
+            case SessionClosed(reason):
+                self._closed(session, reason)
+
+    def _connected(self, local: LocalSession) -> None:
+        info = local.session.info
+        if info.kind == "publisher":
+            self._take_over(local)
+            return
+        specs = [
+            SlotSpec(each.handle, each.plan.index, each.plan.mid, each.plan.kind, each.plan.payload_types)
+            for each in local.slots
+        ]
+        self.live.add_viewer_session(info.handle, info.id, info.identity, Role(info.role), specs, self._monotonic())
+        self.flush()
+        if info.role in (Role.OWNER, Role.GUEST, Role.MODERATOR):
+            actor = Actor(info.identity, Role(info.role))
+            self._change(lambda state: people.join(state, actor, self._wall()))
+        else:
+            self._spawn(self._put_viewer(info.identity, info.role, info.opened_at))
+
+    def _take_over(self, local: LocalSession) -> None:
+        """Receive the session's tracks; those that an earlier session of the same identity sent move here."""
+        info = local.session.info
+        replaced: set[str] = set()
+        for plan in local.tracks:
+            key = (info.identity, plan.kind.value, plan.source)
+            track = self._tracks.get(key)
+            if track is not None and track.session != info.id:
+                replaced.add(track.session)
+                track.session, track.plan, track.registered = info.id, plan, False
+                track.active.clear()
+                self._submit(move_track(track, info.handle))
+            elif track is None:
+                known = publications.publication_of(
+                    self.state, info.identity, plan.kind.value, cast(Source, plan.source)
+                )
+                publication = known.id if known else secrets.token_hex(8)
+                track = LocalTrack(key, self._next_handle(), publication, info.id, plan)
+                self._tracks[key] = self._by_handle[track.handle] = track
+                self._on_track(track.handle, self)
+                self._submit(add_track(track, info.handle))
+        replaced |= {
+            other.session.info.id
+            for other in self.sessions.values()
+            if other.session.info.kind == "publisher"
+            and other.session.info.identity == info.identity
+            and other.session is not local.session
+            and other.session.state in (State.PUBLISHING, State.PAUSING)
+        }
+        for session in replaced:
+            if session in self.sessions:
+                self.sessions[session].session.close("replaced")
+
+    def _join(self, session: Session) -> None:
+        actor, ident = Actor(session.info.identity, Role(session.info.role)), session.info.id
+        now = self._wall()
+        self._change(lambda state: people.join(state, actor, now, ident), self._refuser(session))
+
+    def _closed(self, session: Session, reason: str) -> None:
+        info = session.info
+        del self.sessions[info.id]
+        self.idle_since = self._monotonic()
+        if info.kind == "viewer":
+            self.live.remove_session(info.handle)
+            others = any(each.session.info.identity == info.identity for each in self.sessions.values())
+            if not others and info.role not in (Role.OWNER, Role.GUEST, Role.MODERATOR):
+                self._spawn(self._store.drop_viewer(self.id, info.identity))
+            self.flush()
+            return
+        for track in [each for each in self._tracks.values() if each.session == info.id]:
+            self._forget(track)
+        change = publications.session_away if reason in _KEEPS_SEAT else rooms.session_left
+        self._change(partial(change, session=info.id, now=self._wall()))
+        self.flush()
+
+    def _forget(self, track: LocalTrack) -> None:
+        """A track ends with its session, whose end has made the plane forget it."""
+        del self._tracks[track.key], self._by_handle[track.handle]
+        self._on_track(track.handle, None)
+        self.live.track_gone(track.handle, self._monotonic())
+
+    # --- what the plane tells -------------------------------------------------------------------------------------
+
+    def layer_started(self, handle: int, layer: int, payload_type: int) -> None:
+        """Packets of a layer arrive: the publication starts, resumes, or has one layer more."""
+        track = self._by_handle.get(handle)
+        if track is None or track.session not in self.sessions:
+            return
+        track.active.add(layer)
+        track.codec = track.codec_of(payload_type) or track.codec
+        format_ = next(each for each in track.plan.payload_types if each.number == payload_type)
+        self._register(track)
+        self.live.publication_local(track.publication, handle, track.plan.kind, track.rids, format_, self._monotonic())
+        self.live.on_layer_started(handle, layer, self._monotonic())
+        self.flush()
+
+    def layer_stopped(self, handle: int, layer: int) -> None:
+        """A layer fell silent."""
+        track = self._by_handle.get(handle)
+        if track is None:
+            return
+        track.active.discard(layer)
+        self.live.on_layer_stopped(handle, layer, self._monotonic())
+        if track.registered and track.active:
+            change = partial(
+                publications.set_layers, publication=track.publication, layers=track.active_rids, session=track.session
+            )
+            self._change(lambda state: change(state) if track.publication in state.publications else (state, []))
+        self.flush()
+
+    def _register(self, track: LocalTrack) -> None:
+        """Tell the room of a track: start or resume its publication, or note its layers."""
+        session = self.sessions[track.session].session
+        actor, now = Actor(session.info.identity, Role(session.info.role)), self._wall()
+        ident, codec, layers, known = track.publication, track.codec, track.active_rids, track.registered
+        _, kind, source = track.key
+
+        def register(state: RoomState) -> RoomChange:
+            if known:
+                if ident not in state.publications:
+                    return state, []
+                return publications.set_layers(state, ident, layers, session=track.session)
+            return publications.start_publication(
+                state,
+                actor,
+                now,
+                publication=ident,
+                kind=cast(MediaKind, kind),
+                source=cast(Source, source),
+                codec=cast(Codec, codec),
+                node=self._node_id,
+                session=session.info.id,
+                layers=layers,
+            )
+
+        track.registered = True
+        self._change(register, self._refuser(session))
+
+    def rates(self, tracks: dict[int, list[LayerStats]]) -> None:
+        """Take the layers' bitrates."""
+        self.live.on_layer_rates(
+            {handle: [layer.bitrate for layer in tracks[handle]] for handle in self._by_handle if handle in tracks}
+        )
+
+    def tracks_of(self, session: str) -> Iterator[LocalTrack]:
+        """The tracks that a session sends now."""
+        return (track for track in self._tracks.values() if track.session == session)
+
+    # --- the document ---------------------------------------------------------------------------------------------
+
+    def tick(self) -> None:
+        """Let time pass: speakers, layers, seats that were held long enough."""
+        now = self._wall()
+        self.live.tick(self._monotonic())
+        due = rooms.next_expiry(self.state, seat_hold_s=self._seat_hold_s)
+        if due is not None and due <= now:
+            self._change(partial(rooms.expire, now=now, seat_hold_s=self._seat_hold_s))
+        self.flush()
+
+    def flush(self) -> None:
+        """Hand the live room's decisions to the plane, its events to those who follow."""
+        commands = self.live.commands()
+        if commands:
+            self._submit(*commands)
+        told: list[tuple[str, dict[str, Any]]] = []
+        for event in self.live.events():
+            if isinstance(event, SlotBound):
+                self._on_slot_bound(event)
+            else:
+                told.append((event.type, event.data()))
+        if told:
+            self._spawn(self._append(told))
+
+    def _change(
+        self, change: Callable[[RoomState], RoomChange], refused: Callable[[RequestError], None] | None = None
+    ) -> None:
+        self._followed.push(change, refused)
+
+    def _on_state(self, state: RoomState) -> None:
+        self.live.update(state, self._monotonic())
+        self._enforce(state)
+        before, self._seated = self._seated, frozenset(state.seats)
+        for identity in self._seated - before:
+            self._return_to_stage(identity)
+        self.flush()
+
+    def _enforce(self, state: RoomState) -> None:
+        """Close the sessions that the document no longer wants: kicked, banned, or replaced by a newer one."""
+        now = self._wall()
+        for local in list(self.sessions.values()):
+            info = local.session.info
+            if state.bans.get(info.identity, 0.0) > now and info.role != Role.OWNER:
+                local.session.close("kicked")
+            elif (
+                info.kind == "publisher"
+                and local.session.state in (State.PUBLISHING, State.PAUSING)
+                and publications.is_replaced(state, info.identity, info.id)
+            ):
+                local.session.close("replaced" if info.identity in state.participants else "removed")
+        for track in self._tracks.values():
+            if track.registered and track.publication not in state.publications:
+                self.live.track_gone(track.handle, self._monotonic())
+
+    def _return_to_stage(self, identity: str) -> None:
+        """Someone who was taken off the stage and kept his session sits there again: publish his tracks anew."""
+        for track in list(self._tracks.values()):
+            if track.key[0] != identity or track.publication in self.state.publications or not track.active:
+                continue
+            track.publication, track.registered = secrets.token_hex(8), False
+            first = next(each for each in track.plan.payload_types if each.codec == track.codec)
+            for layer in sorted(track.active):
+                self.layer_started(track.handle, layer, first.number)
+
+    def _on_event(self, event: RoomEvent) -> None:
+        if event.type == "participant.kicked":
+            for local in list(self.sessions.values()):
+                if local.session.info.identity == event.data["identity"]:
+                    local.session.close("kicked")
+
+    def _on_end(self) -> None:
+        for local in list(self.sessions.values()):
+            local.session.close("room-ended")
+
+    def _refuser(self, session: Session) -> Callable[[RequestError], None]:
+        def refused(error: RequestError) -> None:
+            log.warning("the room refused a session", room=self.id, session=session.info.id, reason=str(error))
+            session.close("refused")
+
+        return refused
+
+    # --- beside the document --------------------------------------------------------------------------------------
+
+    async def _keep_presence(self) -> None:
+        while True:
+            await asyncio.sleep(PRESENCE_INTERVAL_S)
+            for local in list(self.sessions.values()):
+                info = local.session.info
+                if info.kind == "viewer" and info.role not in (Role.OWNER, Role.GUEST, Role.MODERATOR):
+                    await self._put_viewer(info.identity, info.role, info.opened_at)
+
+    async def _put_viewer(self, identity: str, role: str, since: float) -> None:
+        try:
+            await self._store.put_viewer(self.id, identity, {"role": role, "since": since})
+        except StoreUnavailable:
+            pass  # the next round tells it again
+
+    async def _append(self, events: list[tuple[str, dict[str, Any]]]) -> None:
+        try:
+            await self._store.append(self.id, events)
+        except (StoreUnavailable, RequestError):
+            pass  # who speaks is of no use once the store is back
+
+    def _spawn(self, work: Any) -> None:
+        async def run() -> None:
+            try:
+                await work
+            except StoreUnavailable:
+                pass  # presence expires by itself, and is told again
+
+        task = asyncio.create_task(run())
+        self._appending.add(task)
+        task.add_done_callback(self._appending.discard)

@@ -1,0 +1,121 @@
+"""The rooms that a node hosts: opened when a first session needs one, closed when the last has been gone a while."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+
+import structlog
+
+from relay.edge.codecs import slot_payload_type
+from relay.edge.session import Submit
+from relay.node.room import HostedRoom
+from relay.plane.contract import PayloadType
+from relay.ports import RoomStore
+from relay.stage.document import RoomState
+from relay.stage.live import LiveRoom
+from relay.stage.live_model import SlotBound
+
+log = structlog.get_logger()
+
+LINGER_S = 30.0  # whoever reloads finds the room warm, also when the store is gone by then
+
+
+class HostedRooms:
+    """All rooms of a node, by id and by track."""
+
+    def __init__(
+        self,
+        store: RoomStore,
+        *,
+        node_id: str,
+        submit: Submit,
+        next_handle: Callable[[], int],
+        wall: Callable[[], float],
+        monotonic: Callable[[], float],
+        seat_hold_s: float,
+        on_slot_bound: Callable[[SlotBound], None],
+    ) -> None:
+        self._store = store
+        self._node_id = node_id
+        self._submit, self._next_handle = submit, next_handle
+        self._wall, self._monotonic = wall, monotonic
+        self._seat_hold_s = seat_hold_s
+        self._on_slot_bound = on_slot_bound
+        self._rooms: dict[str, HostedRoom] = {}
+        self._opening: dict[str, asyncio.Task[HostedRoom]] = {}
+        self._by_track: dict[int, HostedRoom] = {}
+
+    def __iter__(self) -> Iterator[HostedRoom]:
+        return iter(list(self._rooms.values()))
+
+    def __len__(self) -> int:
+        return len(self._rooms)
+
+    def get(self, room: str) -> HostedRoom | None:
+        """The room, when it is hosted here and not over."""
+        found = self._rooms.get(room)
+        return found if found is not None and not found.ended else None
+
+    def of_track(self, track: int) -> HostedRoom | None:
+        """The room that a track of the plane belongs to."""
+        return self._by_track.get(track)
+
+    async def open(self, room: str) -> HostedRoom:
+        """The room, read from the store the first time. Raises NotFound, StoreUnavailable, CorruptDocument."""
+        found = self.get(room)
+        if found is not None:
+            return found
+        if room not in self._opening:  # many viewers come at once: one look-up serves them all
+            self._opening[room] = asyncio.create_task(self._open(room))
+            self._opening[room].add_done_callback(lambda _: self._opening.pop(room, None))
+        return await asyncio.shield(self._opening[room])
+
+    async def _open(self, room: str) -> HostedRoom:
+        state = RoomState.from_json(await self._store.read(room))
+        ended = self._rooms.pop(room, None)
+        if ended is not None:
+            await ended.close()
+        hosted = HostedRoom(
+            state,
+            self._store,
+            LiveRoom(_choose),
+            node_id=self._node_id,
+            submit=self._submit,
+            next_handle=self._next_handle,
+            wall=self._wall,
+            monotonic=self._monotonic,
+            seat_hold_s=self._seat_hold_s,
+            on_track=self._track_changed,
+            on_slot_bound=self._on_slot_bound,
+        )
+        self._rooms[room] = hosted
+        hosted.start()
+        return hosted
+
+    def _track_changed(self, track: int, room: HostedRoom | None) -> None:
+        if room is None:
+            self._by_track.pop(track, None)
+        else:
+            self._by_track[track] = room
+
+    async def sweep(self) -> None:
+        """Close the rooms that are over, or that had no session here for a while."""
+        now = self._monotonic()
+        for room in list(self._rooms.values()):
+            idle = not room.sessions and now - room.idle_since > LINGER_S
+            if (room.ended or idle) and not room.sessions:
+                self._rooms.pop(room.id, None)
+                await room.close()
+
+    async def close(self) -> None:
+        """Close all of them."""
+        for task in list(self._opening.values()):
+            task.cancel()
+        rooms, self._rooms = list(self._rooms.values()), {}
+        await asyncio.gather(*(room.close() for room in rooms))
+
+
+def _choose(slot_types: tuple[PayloadType, ...], track_type: PayloadType) -> int | None:
+    chosen = slot_payload_type(slot_types, track_type)
+    return None if chosen is None else chosen.number
