@@ -83,7 +83,7 @@ export class Api {
           }
         } catch (error) {
           if (abort.signal.aborted) return;
-          if (error instanceof Problem && error.status === 409) lastId = undefined; // too old to resume: start anew
+          if (error instanceof Problem && error.status === 410) lastId = undefined; // too old to resume: start anew
           if (error instanceof Problem && [401, 403, 404].includes(error.status)) {
             onState('refused', error);
             return;

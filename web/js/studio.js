@@ -47,6 +47,7 @@ class Studio {
       if (detail.state === 'refused') notice(detail.reason);
     });
     this.viewer.addEventListener('tracks', ({ detail }) => this.tiles.setTracks(detail));
+    this.viewer.addEventListener('event', ({ detail }) => this.onEvent(detail.type, detail.data));
     this.viewer.addEventListener('slots', ({ detail }) => this.tiles.setSlots(detail));
     await this.publisher.start();
     await this.viewer.start();
@@ -54,21 +55,19 @@ class Studio {
     byId('join').hidden = true;
     byId('studio').hidden = false;
     this.tiles.layOut();
-    this.follow();
+    this.refresh();
     this.healthTimer = setInterval(async () => showHealth(byId('health'), await this.publisher.health()), 1000);
     await listDevices(byId('live-camera'), byId('live-microphone'), this.stream);
   }
 
-  follow() {
-    this.unfollow = this.api.events(`${this.path}/events`, (type, event) => {
-      this.log(type, event.data);
-      if (type === 'speaker.changed') this.tiles.setSpeaker(event.data.identity);
-      if (type === 'room.ended') return this.leave('The show has ended.');
-      if (type === 'participant.kicked' && event.data.identity === this.claims.sub) return this.leave('You were removed from the show.');
-      if (type === 'stage.invited' && event.data.identity === this.claims.sub) this.accept(event.data.by);
-      return this.refresh();
-    });
-    this.refresh();
+  onEvent(type, data) {
+    if (type === 'slot.bound') return;
+    this.log(type, data);
+    if (type === 'speaker.changed') this.tiles.setSpeaker(data.identity);
+    if (type === 'room.ended') this.leave('The show has ended.');
+    else if (type === 'participant.kicked' && data.identity === this.claims.sub) this.leave('You were removed from the show.');
+    else if (type === 'stage.invited' && data.identity === this.claims.sub) this.accept(data.by);
+    else this.refresh();
   }
 
   async refresh() {
@@ -125,7 +124,6 @@ class Studio {
   }
 
   async leave(message = null) {
-    this.unfollow?.();
     clearInterval(this.healthTimer);
     this.stopLevel?.();
     await Promise.all([this.publisher?.stop(), this.viewer?.stop()]);

@@ -26,15 +26,22 @@ export class Viewer extends Session {
     this.dispatchEvent(new CustomEvent('tracks', { detail: this.tracks }));
   }
 
-  /** Follow what the relay plays in which slot. */
+  /** Follow what the relay plays in which slot: the state once, then every change. */
   follow() {
     this.unfollow?.();
-    this.unfollow = this.api.events(`/v1/sessions/${encodeURIComponent(this.id)}/events`, (type, event) => {
-      if (type === 'session.slots') this.slots = event.data.slots;
-      else if (type === 'slot.bound') this.slots = this.slots.map((slot) => (slot.index === event.data.index ? { ...slot, ...event.data } : slot));
-      else return;
+    const path = `/v1/sessions/${encodeURIComponent(this.id)}`;
+    const read = async () => {
+      this.slots = (await this.api.get(`${path}/slots`)).slots;
       this.dispatchEvent(new CustomEvent('slots', { detail: this.slots }));
-    });
+    };
+    const onEvent = (type, event) => {
+      this.dispatchEvent(new CustomEvent('event', { detail: { type, data: event.data } }));
+      if (type !== 'slot.bound') return;
+      this.slots = this.slots.map((slot) => (slot.index === event.data.index ? { ...slot, ...event.data } : slot));
+      this.dispatchEvent(new CustomEvent('slots', { detail: this.slots }));
+    };
+    const onState = (state) => state === 'live' && read().catch(() => {}); // the next 'live' reads again
+    this.unfollow = this.api.events(`${path}/events`, onEvent, onState);
   }
 
   /** Re-bind, pause or cap a slot. */

@@ -25,7 +25,7 @@ function start() {
 
   sound(byId('sounds'));
   facts(viewer, tiles);
-  followRoom(api, me, tiles, viewer);
+  viewer.addEventListener('event', ({ detail }) => onEvent(detail, api, me, tiles, viewer));
   viewer.start().then(() => notice(null)).catch((error) => {
     notice(error.message);
     if (![401, 403].includes(error.status)) viewer.recover();
@@ -61,19 +61,21 @@ function facts(viewer, tiles) {
   }, 1000);
 }
 
-function followRoom(api, me, tiles, viewer) {
-  const path = `/v1/rooms/${encodeURIComponent(room)}`;
-  api.events(`${path}/events`, (type, event) => {
-    if (type === 'speaker.changed') tiles.setSpeaker(event.data.identity);
-    if (type === 'stage.invited' && event.data.identity === me) invite(api, path, me, event.data.by);
-    if (type === 'room.ended') {
-      viewer.stop();
-      notice('The show has ended.');
-    }
-  });
+function onEvent({ type, data }, api, me, tiles, viewer) {
+  if (type === 'speaker.changed') tiles.setSpeaker(data.identity);
+  if (type === 'stage.invited' && data.identity === me) invite(api, me, data.by);
+  if (type === 'room.ended') {
+    viewer.stop();
+    notice('The show has ended.');
+  }
+  if (type === 'participant.kicked' && data.identity === me) {
+    viewer.stop();
+    notice('You were removed from the show.');
+  }
 }
 
-function invite(api, path, me, by) {
+function invite(api, me, by) {
+  const path = `/v1/rooms/${encodeURIComponent(room)}`;
   const box = byId('invitation');
   byId('inviter').textContent = by;
   box.hidden = false;
