@@ -50,10 +50,11 @@ def shell(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -
 def started(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, Any, Any]]:
     """Records what a command would start: servers run in tests of their own."""
     calls: list[tuple[str, Any, Any]] = []
-    module = types.ModuleType("costream.serve")
-    for name in ("run_dev", "run_relay", "run_signaling"):
-        setattr(module, name, lambda settings, demo=None, name=name: calls.append((name, settings, demo)))
-    monkeypatch.setitem(sys.modules, "costream.serve", module)
+    for module, names in (("costream.dev", ["run_dev"]), ("costream.serve", ["run_relay", "run_signaling"])):
+        recorder = types.ModuleType(module)
+        for name in names:
+            setattr(recorder, name, lambda settings, demo=None, name=name: calls.append((name, settings, demo)))
+        monkeypatch.setitem(sys.modules, module, recorder)
     return calls
 
 
