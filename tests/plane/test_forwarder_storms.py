@@ -77,7 +77,7 @@ class Storm:
             self.bind(slot)
         mishaps = [self.rebind, self.rebind, self.layer, self.pause, self.mute, self.garbage, self.roam, self.feedback]
         mishaps += [self.silence, self.probe, self.move, self.restart]
-        for _ in range(30):
+        for _ in range(20):
             self.world.run(self.dice.randrange(1, 100 * MS))
             self.dice.choice(mishaps)()
         self.world.run(SECOND)

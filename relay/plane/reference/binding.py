@@ -170,18 +170,23 @@ def use_extensions_of(slot: Slot, track: Track) -> None:
         forwarding = track.forwardings[pairs] = Forwarding(pairs)
     if slot.forwarding is forwarding:
         return
-    slot.forwarding = forwarding
+    make_serialisers(slot, forwarding)
+    if slot.rtx_ssrc is None:
+        # A repeat under the same SSRC must be byte for byte the first sending (RFC 7714 8.1); what was written with
+        # the old serialiser no longer can be.
+        slot.log.clear()
+
+
+def make_serialisers(slot: Slot, forwarding: Forwarding | None) -> None:
+    """Write the slot's headers from now on with these extensions passed on. UsageError for what cannot be written."""
     ids = slot.session.extensions
     fixed = ((ids["mid"], slot.mid.encode()),) if "mid" in ids else ()
     transport_id = ids["transport_cc"] if slot.transport_cc else 0
     send_time_id = ids.get("abs_send_time", 0)
+    slot.forwarding = forwarding
     slot.serialiser = Serialiser(slot.ssrc, fixed, transport_id, send_time_id, forwarding)
     if slot.rtx_ssrc is not None:
         slot.rtx_serialiser = Serialiser(slot.rtx_ssrc, fixed, transport_id, send_time_id, forwarding)
-    else:
-        # A repeat under the same SSRC must be byte for byte the first sending (RFC 7714 8.1); what was written with
-        # the old serialiser no longer can be.
-        slot.log.clear()
 
 
 def _output_type(slot: Slot, layer: Layer) -> int | None:

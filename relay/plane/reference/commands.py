@@ -8,7 +8,7 @@ from relay.errors import UsageError
 from relay.plane import contract
 from relay.plane.contract import Command, Feedback, Kind, LayerSpec, PayloadType
 from relay.plane.reference import transport
-from relay.plane.reference.binding import bind, plan, stop_playing, stop_waiting
+from relay.plane.reference.binding import bind, make_serialisers, plan, stop_playing, stop_waiting
 from relay.plane.reference.egress import start_probe
 from relay.plane.reference.estimate import BandwidthEstimator
 from relay.plane.reference.history import ResendBudget, SentLog
@@ -16,7 +16,6 @@ from relay.plane.reference.keyframes import request_keyframe
 from relay.plane.reference.nack import LossDetector
 from relay.plane.reference.rewrite import PictureIds, Rewriter
 from relay.plane.reference.rtcp import build_bye, build_rr
-from relay.plane.reference.serialise import Serialiser
 from relay.plane.reference.srtp import Profile, Srtp
 from relay.plane.reference.state import CODECS, Core, Layer, Session, Slot, Source, Tap, Track, derive
 from relay.plane.reference.timers import Timer
@@ -307,13 +306,13 @@ def _add_slot(core: Core, command: contract.AddSlot) -> None:
     ssrcs = [command.ssrc] if command.rtx_ssrc is None else [command.ssrc, command.rtx_ssrc]
     if any(ssrc in session.slots_by_ssrc for ssrc in ssrcs) or len(set(ssrcs)) != len(ssrcs):
         raise UsageError(f"ssrcs {ssrcs} are in use")
-    config, handle, ids = core.config, command.slot, session.extensions
+    config, handle = core.config, command.slot
     slot = Slot(handle, session, command.kind, command.ssrc, command.rtx_ssrc)
     slot.mid, slot.cname, slot.feedback = command.mid, command.cname, command.feedback
     slot.payload_types = tuple(kind for kind in command.payload_types if kind.codec != "rtx")
     if command.rtx_ssrc is not None:
         slot.rtx_types = {k.apt: k.number for k in command.payload_types if k.codec == "rtx" and k.apt is not None}
-    slot.transport_cc = command.feedback.transport_cc and "transport_cc" in ids
+    slot.transport_cc = command.feedback.transport_cc and "transport_cc" in session.extensions
     # Below 2**15, so that a receiver that misses the first packets cannot misjudge the rollover count (RFC 3711 3.3.1).
     slot.rewriter = Rewriter(
         derive(config.seed, _SEQUENCE, handle) & 0x7FFF, derive(config.seed, _TIMESTAMP, handle) & 0xFFFFFFFF
@@ -322,9 +321,7 @@ def _add_slot(core: Core, command: contract.AddSlot) -> None:
     slot.pictures = PictureIds()
     slot.log = SentLog(config.history_video if command.kind is Kind.VIDEO else config.history_audio)
     slot.budget = ResendBudget(REPAIR_BYTES_PER_SECOND, REPAIR_BURST)
-    fixed = ((ids["mid"], slot.mid.encode()),) if "mid" in ids else ()
-    transport_id = ids["transport_cc"] if slot.transport_cc else 0
-    slot.serialiser = Serialiser(slot.ssrc, fixed, transport_id, ids.get("abs_send_time", 0))  # refuses what cannot be
+    make_serialisers(slot, None)  # refuses what cannot be written, before anything is changed
     if session.estimator is None:
         session.estimator = BandwidthEstimator(config.estimate_start, config.estimate_max, config.estimate_min)
         session.stats.estimate = config.estimate_start
