@@ -63,7 +63,7 @@ class _Collected:
         elif name == "end-of-candidates":
             self.ended = True
         elif name == "ice-options":
-            self.options.update(fields.token(option, "an ICE option") for option in value.split())
+            self.options.update(fields.ice_options(value))
 
 
 def parse_fragment(text: str, limits: SdpLimits = SdpLimits()) -> Fragment:  # noqa: B008 - frozen

@@ -94,6 +94,11 @@ def ice_characters(value: str, low: int, what: str) -> str:
     return value
 
 
+def ice_options(value: str) -> list[str]:
+    """Read ICE options. libdatachannel joins them by commas, against RFC 8839 5.6."""
+    return [token(option, "an ICE option") for option in value.replace(",", " ").split()]
+
+
 def fingerprint(value: str) -> Fingerprint:
     """Read `sha-256 AB:CD:…`."""
     algorithm, _, digits = value.strip().partition(" ")

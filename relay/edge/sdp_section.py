@@ -109,7 +109,7 @@ class Section:
         self._once("ice-pwd", fields.ice_characters(value.strip(), 22, "the ICE password"))
 
     def _options(self, value: str) -> None:
-        self.ice_options.update(fields.token(option, "an ICE option") for option in value.split())
+        self.ice_options.update(fields.ice_options(value))
 
     def _fingerprint(self, value: str) -> None:
         if len(self.fingerprints) >= _MAX_FINGERPRINTS:
