@@ -53,7 +53,9 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, Any, Any]]:
     for module, names in (("costream.dev", ["run_dev"]), ("costream.serve", ["run_relay", "run_signaling"])):
         recorder = types.ModuleType(module)
         for name in names:
-            setattr(recorder, name, lambda settings, demo=None, name=name: calls.append((name, settings, demo)))
+            setattr(
+                recorder, name, lambda settings, with_demo=None, name=name: calls.append((name, settings, with_demo))
+            )
         monkeypatch.setitem(sys.modules, module, recorder)
     return calls
 
