@@ -87,9 +87,14 @@ def slot_payload_type(slot_types: Sequence[PayloadType], track_type: PayloadType
         return next((t for t in candidates if t.profile == track_type.profile), None)
     level_id, _, mode = track_type.profile.partition("/")
     same = [t for t in candidates if t.profile[:2] == level_id[:2] and t.profile.endswith("/" + mode)]
-    same.sort(key=lambda t: t.profile[:4] != level_id[:4])
+    same.sort(key=lambda t: (t.profile[:4] != level_id[:4], _constrained(t.profile) != _constrained(level_id)))
     fallback = [t for t in candidates if t.profile.endswith("/1")]
     return next(iter(same + fallback), None)
+
+
+def _constrained(profile: str) -> bool:
+    """Whether constraint_set1 makes it Constrained Baseline (RFC 6184 8.1)."""
+    return bool(int(profile[2:4], 16) & 0x40)
 
 
 def _profile(offered: Format) -> str | None:
