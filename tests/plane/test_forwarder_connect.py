@@ -324,7 +324,15 @@ def test_wrong_commands_are_refused_and_change_nothing() -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"max_addresses": 0}, {"estimate_min": 2_000_000}, {"history_video": 1000}, {"history_audio": 0}]
+    "wrong",
+    [
+        {"keyframe_interval_us": 0},
+        {"report_interval_us": -1},
+        {"max_addresses": 0},
+        {"estimate_min": 2_000_000},
+        {"history_video": 1000},
+        {"history_audio": 0},
+    ],
 )
 def test_wrong_configuration_is_refused(wrong: dict[str, int]) -> None:
     with pytest.raises(UsageError):

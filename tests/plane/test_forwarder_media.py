@@ -380,6 +380,43 @@ def test_codec_change_of_the_publisher() -> None:
     assert first.payload[0] == 24  # it waited for parameter sets
 
 
+def test_late_packet_of_the_former_codec_does_not_bring_it_back() -> None:
+    world = World()
+    publisher, viewer = Publisher(world), Viewer(world)
+    track = world.handle()
+    kinds = (VP8, VP8_RTX, H264)
+    world.apply(AddTrack(track, publisher.session, Kind.VIDEO, "1", kinds, (LayerSpec(),), ALL_FEEDBACK))
+    stream = publisher.add_streams(track, "1", VP8, ("",))[0].start()
+    slot = viewer.watch(stream)
+    world.run(500 * MS)
+    stream.losing = {stream.frame}
+    while stream.frame in stream.losing:
+        world.run(MS)
+    stream.codec = H264  # what is lost of the last VP8 frame comes by RTX, as VP8
+    world.run(SECOND)
+    assert world.plane.stats().drops == {"rtp_unknown_payload_type": 1}
+    assert [event.payload_type for event in world.of(LayerStarted)] == [96, 102]
+    assert viewer.got(slot)[-1].payload_type == 122
+
+
+def test_repeats_without_rtx_stay_identical_when_the_extensions_change() -> None:
+    world = World()
+    viewer = Viewer(world)
+    first = Publisher(world).video()[0].start()
+    second = Publisher(world, (("mid", 4), ("transport_cc", 3), ("orientation", 12)))
+    other = second.video()[0].start()
+    slot = viewer.slot(rtx=False)
+    viewer.watch(first, slot)
+    world.run(500 * MS)
+    sent = [packet.seq for packet in viewer.sent[viewer.ssrc_of[slot]]][-20:]
+    world.apply(BindSlot(slot, other.track))
+    world.run(100 * MS)
+    viewer.send_rtcp(rtcp.build_nack(1, viewer.ssrc_of[slot], sent))
+    world.run(100 * MS)  # the witness in `Viewer` compares what is sent under one number
+    stats = world.plane.stats().slots[slot]
+    assert (stats.resent, stats.not_resent) == (0, len(sent))
+
+
 def test_reset_of_the_sequence_numbers_under_one_ssrc() -> None:
     world = World()
     publisher, viewer = Publisher(world), Viewer(world)

@@ -465,6 +465,7 @@ class Viewer(Peer):
         self.ssrc = world.ssrc()
         keys = self.set_keys
         self.witness_srtp = Srtp(Profile(keys.profile.value), keys.rx_key, keys.tx_key)
+        self.wire: dict[tuple[bytes, bytes], bytes] = {}
         self.sent: dict[int, list[rtp.Packet]] = defaultdict(list)  # by SSRC, before the network
         self.recorder: Recorder | None = None
 
@@ -507,6 +508,8 @@ class Viewer(Peer):
 
     def witness(self, datagram: bytes) -> None:
         if 128 <= datagram[0] < 192 and not rtcp.is_rtcp(datagram):
+            # Two packets that differ under one SSRC and number would break AES-GCM (RFC 7714 8.1).
+            assert self.wire.setdefault((datagram[8:12], datagram[2:4]), datagram) == datagram
             plain = self.witness_srtp.unprotect_rtp(datagram)
             packet = rtp.parse(plain, self.world.now) if plain is not None else None
             if packet is not None:

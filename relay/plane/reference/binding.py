@@ -170,8 +170,9 @@ def use_extensions_of(slot: Slot, track: Track) -> None:
         forwarding = track.forwardings[pairs] = Forwarding(pairs)
     if slot.forwarding is forwarding:
         return
+    same_ids = slot.forwarding is not None and slot.forwarding.ids == pairs
     make_serialisers(slot, forwarding)
-    if slot.rtx_ssrc is None:
+    if not same_ids and any(kind.number not in slot.rtx_types for kind in slot.payload_types):
         # A repeat under the same SSRC must be byte for byte the first sending (RFC 7714 8.1); what was written with
         # the old serialiser no longer can be.
         slot.log.clear()

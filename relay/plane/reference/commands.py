@@ -20,7 +20,7 @@ from relay.plane.reference.srtp import Profile, Srtp
 from relay.plane.reference.state import CODECS, Core, Layer, Session, Slot, Source, Tap, Track, derive
 from relay.plane.reference.timers import Timer
 
-_FEEDBACK_SSRC, _SEQUENCE, _TIMESTAMP, _RTX_SEQUENCE, _TRANSPORT = range(5)  # purposes of `derive`
+_FEEDBACK_SSRC, _SEQUENCE, _TIMESTAMP, _RTX_SEQUENCE = range(4)  # purposes of `derive`
 REPAIR_BYTES_PER_SECOND = 1_000_000  # repeats per slot: 8 Mbit/s, beyond which a NACK storm feeds itself
 REPAIR_BURST = 250_000  # bytes: a lost keyframe of 200 packets can be repeated at once
 
@@ -111,7 +111,6 @@ def _open_session(core: Core, command: contract.OpenSession) -> None:
     _free_ufrag(core, command.ufrag)
     session = Session(command.session, command.ufrag, command.password.encode(), dict(command.extensions))
     session.feedback_ssrc = derive(core.config.seed, _FEEDBACK_SSRC, command.session) & 0xFFFFFFFF
-    session.transport_seq = derive(core.config.seed, _TRANSPORT, command.session) & 0x7FFF
     core.sessions[command.session] = session
     core.by_ufrag[command.ufrag] = session
 

@@ -32,6 +32,9 @@ class Forwarder:
             raise UsageError("max_addresses must be at least 1")
         if not 0 < config.estimate_min <= config.estimate_start <= config.estimate_max:
             raise UsageError("estimate_min, estimate_start and estimate_max must be positive and ascend")
+        for name in ("keyframe_interval_us", "layer_silence_us", "transport_cc_interval_us", "report_interval_us"):
+            if getattr(config, name) <= 0:
+                raise UsageError(f"{name} must be positive")
         for packets in (config.history_video, config.history_audio):
             if packets & (packets - 1) or not 0 < packets <= 32768:
                 raise UsageError(f"a history of {packets} packets: not a power of two up to 32768")

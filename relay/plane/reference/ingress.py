@@ -92,7 +92,10 @@ def _accept(core: Core, layer: Layer, packet: Packet, arrival: Arrival, now: int
     """One media packet of a layer, however it came."""
     if arrival is Arrival.DUPLICATE:
         return "rtp_duplicate"
-    if packet.payload_type != layer.payload_type and not _change_payload_type(core, layer, packet, now):
+    # A late packet of the format before this one must not bring that back.
+    if packet.payload_type != layer.payload_type and (
+        arrival is Arrival.RECOVERED or not _change_payload_type(core, layer, packet, now)
+    ):
         return "rtp_unknown_payload_type"
     track = layer.track
     layer.last_packet = now

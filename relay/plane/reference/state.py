@@ -314,7 +314,7 @@ class Session:
         self.feedback_ssrc = 0
         self.transport_in_id = 0  # extension id while a track of ours wants transport-cc feedback, else 0
         self.recorder: Recorder | None = None
-        self.transport_seq = 0
+        self.transport_seq = 0xFFFF  # the latest that was used
         self.estimator: BandwidthEstimator | None = None
         self.estimate_reported = 0
         self.estimate_reported_at = 0
