@@ -389,6 +389,7 @@ def test_late_packet_of_the_former_codec_does_not_bring_it_back() -> None:
     stream = publisher.add_streams(track, "1", VP8, ("",))[0].start()
     slot = viewer.watch(stream)
     world.run(500 * MS)
+    publisher.down.delay = 40 * MS
     stream.losing = {stream.frame}
     while stream.frame in stream.losing:
         world.run(MS)
