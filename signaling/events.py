@@ -52,18 +52,20 @@ class Listener:
         self._tasks: list[asyncio.Future[Any]] = []
         self._latest = 0
 
-    async def follow_room(self, after: int | None, session: str = "") -> None:
+    async def follow_room(self, after: int, session: str = "", *, up_to_date: bool = False) -> None:
         """Follow the room's stream. Of `slot.bound` only those of `session` pass: they concern nobody else.
+
+        `up_to_date` says that nothing is known to have come after `after`: then nothing is waited for.
 
         Raises RoomNotFound, EventsGone and StoreUnavailable when the stream cannot begin.
         """
         source = self._context.store.events(self._room, after)
         first = asyncio.ensure_future(_next(source))
         self._tasks.append(first)
-        await asyncio.wait({first}, timeout=SETTLE_S if after is not None else 0)
+        await asyncio.wait({first}, timeout=0 if up_to_date else SETTLE_S)
         if first.done():
             _raise_refusal(first.exception())
-        self._latest = after or 0
+        self._latest = after
         self._start(self._pump_room(first, source, session))
 
     def follow_session(self, source: AsyncIterator[RoomEvent]) -> None:

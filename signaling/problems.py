@@ -17,6 +17,7 @@ from relay import errors
 
 TYPE_BASE = "https://costream.dev/problems/"
 MEDIA_TYPE = "application/problem+json"
+API = ("/v1/", "/whip/", "/whep/")
 _MAX_DETAIL = 500  # a detail may quote the request; nobody gets megabytes back
 
 _log = structlog.get_logger(__name__)
@@ -295,7 +296,10 @@ async def _on_http(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
     allowed: dict[str, str] = dict(error.headers or {})
     if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
-        methods = request.app.state.allowed_methods(request.url.path) or allowed.get("Allow", "")
+        path = request.url.path
+        methods = request.app.state.allowed_methods(path) or ("" if path.startswith(API) else "GET, HEAD")
+        if not methods:  # it fell through to the pages
+            return respond(NotFound(), request)
         return respond(MethodNotAllowed(f"allowed: {methods}", headers={"Allow": methods}), request)
     if error.status_code == HTTPStatus.NOT_FOUND:
         return respond(NotFound(), request)

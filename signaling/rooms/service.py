@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import Any
 
@@ -20,6 +21,7 @@ from signaling.problems import RoomExists, RoomNotFound
 from signaling.rooms.schemas import ALL_CODECS, AppEvent, CreateRoom
 
 MAX_VIEWERS_LISTED = 1000
+READS_AT_ONCE = 8
 
 
 async def read_room(context: Context, room: str) -> RoomState:
@@ -53,7 +55,7 @@ async def create(context: Context, caller: Caller, wanted: CreateRoom) -> dict[s
 async def make_room(context: Context, caller: Caller, wanted: CreateRoom) -> RoomState:
     """Store a new room; what is not asked for is as the settings say. Raises Forbidden, RoomExists."""
     defaults = context.settings.room
-    state, events = stage.create(
+    state, _ = stage.create(
         caller.actor,
         wanted.id,
         context.wall(),
@@ -66,21 +68,22 @@ async def make_room(context: Context, caller: Caller, wanted: CreateRoom) -> Roo
         await context.store.create(wanted.id, state.to_json())
     except errors.Conflict:
         raise RoomExists(f"room {wanted.id!r} exists") from None
-    await context.store.append(wanted.id, events)
     return await read_room(context, wanted.id)
 
 
 async def list_rooms(context: Context, caller: Caller) -> list[dict[str, Any]]:
     """Return all rooms that the caller's token opens."""
-    found = []
-    for room in await context.store.rooms():
-        if not caller.opens(room):
-            continue
-        try:
-            found.append(await _view(context, room))
-        except RoomNotFound:  # it ended meanwhile
-            continue
-    return found
+    turns = asyncio.Semaphore(READS_AT_ONCE)
+
+    async def view(room: str) -> dict[str, Any] | None:
+        async with turns:
+            try:
+                return await _view(context, room)
+            except RoomNotFound:  # it ended meanwhile
+                return None
+
+    wanted = [room for room in await context.store.rooms() if caller.opens(room)]
+    return [found for found in await asyncio.gather(*map(view, wanted)) if found is not None]
 
 
 async def show(context: Context, caller: Caller, room: str) -> dict[str, Any]:
@@ -125,11 +128,10 @@ async def listen(
     caller.enter(room)
     caller.require(Action.READ_EVENTS)
     after = parse_position(last_event_id)
-    state = await read_room(context, room)
-    check_ban(state, caller.identity, context.wall(), caller.role)
+    latest = await _latest(context, caller, room, after)
     listener = Listener(context, room, caller.identity)
     try:
-        await listener.follow_room(int(state.sync_id) if after is None else after, session)
+        await listener.follow_room(latest if after is None else after, session, up_to_date=after in {None, latest})
     except BaseException:
         await listener.close()
         raise
@@ -138,6 +140,21 @@ async def listen(
     listener.follow_drain()
     listener.end_in(max(0.0, caller.expires - context.wall()))
     return EventStream(listener)
+
+
+async def _latest(context: Context, caller: Caller, room: str, after: int | None) -> int:
+    """Return the sync id of the room's last event. Raises RoomNotFound, and Forbidden while the caller is banned.
+
+    The stream of a room that just ended can still be resumed, so that everybody learns of the end: -1 then.
+    """
+    try:
+        state = await read_room(context, room)
+    except RoomNotFound:
+        if after is None:
+            raise
+        return -1
+    check_ban(state, caller.identity, context.wall(), caller.role)
+    return int(state.sync_id)
 
 
 async def _view(context: Context, room: str) -> dict[str, Any]:

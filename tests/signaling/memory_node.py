@@ -20,6 +20,7 @@ class MemoryNode:
         self.full = False
         self.offers: list[Offer] = []
         self.documents: dict[str, dict[str, Any]] = {}
+        self.speakers: dict[str, str] = {}
         self.queues: dict[str, asyncio.Queue[RoomEvent]] = {}
         self._sessions: dict[str, dict[str, Any]] = {}
         self._tags: dict[str, int] = {}
@@ -30,6 +31,9 @@ class MemoryNode:
 
     def knows(self, room: str) -> dict[str, Any] | None:
         return self.documents.get(room)
+
+    def active_speaker(self, room: str) -> str | None:
+        return self.speakers.get(room)
 
     async def publish(self, offer: Offer) -> Answer:
         return self._open(offer, "publisher")

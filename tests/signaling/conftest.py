@@ -1,0 +1,49 @@
+"""The app on the real store: one Valkey server for all tests of a process, emptied between them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+from api_client import RATES, Api
+from redis import Redis
+
+from relay.cluster import EmbeddedServer, open_store
+from relay.ports import RoomStore
+from relay.settings import dev_settings
+
+
+@pytest.fixture
+def overrides() -> dict[str, object]:
+    """Settings that differ from `costream dev`; tests override this fixture."""
+    return {}
+
+
+@pytest.fixture(scope="session")
+def store_url() -> Iterator[str]:
+    """A store of its own, started outside any test's event loop."""
+    with asyncio.Runner() as runner:
+        server = EmbeddedServer()
+        runner.run(server.start())
+        yield server.url
+        runner.run(server.stop())
+
+
+@pytest.fixture
+async def store(store_url: str) -> AsyncIterator[RoomStore]:
+    store = await open_store(store_url)
+    yield store
+    await store.close()
+    with Redis.from_url(store_url) as client:
+        client.flushall()
+
+
+@pytest.fixture
+async def api(store: RoomStore, overrides: dict[str, object]) -> AsyncIterator[Api]:
+    """An app with the room `demo`."""
+    api = Api(dev_settings(environ={}, overrides=RATES | overrides), store)
+    created = await api.call("POST", "/v1/rooms", "owner", json={"id": "demo", "max_seats": 2})
+    assert created.status_code == 201, created.text
+    yield api
+    await api.client.aclose()

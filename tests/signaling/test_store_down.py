@@ -1,0 +1,75 @@
+"""The store is gone: refusals come soon and say when to come back; what a node hosts goes on."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+from api_client import RATES, Api, problem
+
+from relay.cluster import EmbeddedServer, open_store
+from relay.settings import dev_settings
+
+WITHIN_S = 0.6
+
+
+async def test_every_route_says_so_in_time() -> None:
+    server = EmbeddedServer()
+    await server.start()
+    store = await open_store(server.url)
+    api = Api(dev_settings(environ={}, overrides=RATES), store)
+    try:
+        await api.call("POST", "/v1/rooms", "owner", json={"id": "demo"})
+        document = await store.read("demo")
+        await server.stop()
+        await check_refusals(api)
+        api.node.documents["demo"] = document
+        assert (await api.offer("/whip/demo", "guest:bob")).status_code == 201
+        assert (await api.offer("/whep/demo", "viewer")).status_code == 201
+        assert (await api.call("GET", "/v1/sessions/n1~s1", "guest:bob")).status_code == 200
+        assert (await api.call("DELETE", "/whip/demo/n1~s1", "guest:bob")).status_code == 200
+        assert (await api.call("GET", "/healthz")).status_code == 200
+        assert (await api.call("GET", "/metrics")).text.count("costream_store_failures_total") > 0
+    finally:
+        await api.client.aclose()
+        await store.close()
+        await server.stop()
+
+
+async def check_refusals(api: Api) -> None:
+    for method, path, body in (
+        ("GET", "/v1/rooms", None),
+        ("GET", "/v1/rooms/demo", None),
+        ("POST", "/v1/rooms", {"id": "demo"}),
+        ("GET", "/v1/rooms/demo/stage", None),
+        ("GET", "/v1/rooms/demo/participants", None),
+        ("PATCH", "/v1/rooms/demo/participants/bob", {"role": "guest"}),
+        ("GET", "/v1/rooms/demo/events", None),
+        ("POST", "/v1/rooms/demo/events", {"type": "app.x"}),
+    ):
+        began = time.monotonic()
+        assert problem(await api.call(method, path, "owner", json=body)) == (503, "store-unavailable"), path
+        assert time.monotonic() - began <= WITHIN_S
+    assert problem(await api.offer("/whip/demo", "guest")) == (503, "store-unavailable")
+    ready = await api.call("GET", "/readyz")
+    assert (ready.status_code, ready.json()["store"]) == (503, False)
+
+
+@pytest.mark.parametrize("path", ["/v1/rooms/demo", "/v1/rooms"])
+async def test_a_store_that_accepts_and_never_answers(path: str) -> None:
+    """A partition: the connection stands, nothing comes back."""
+    import asyncio
+
+    async def swallow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        writer.close()
+
+    silent = await asyncio.start_server(swallow, "127.0.0.1", 0)
+    store = await open_store(f"redis://127.0.0.1:{silent.sockets[0].getsockname()[1]}")
+    api = Api(dev_settings(environ={}, overrides=RATES), store)
+    began = time.monotonic()
+    assert problem(await api.call("GET", path, "owner")) == (503, "store-unavailable")
+    assert time.monotonic() - began <= WITHIN_S
+    await api.client.aclose()
+    await store.close()
+    silent.close()
