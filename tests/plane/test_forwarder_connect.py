@@ -31,7 +31,8 @@ from relay.plane.contract import (
 )
 from relay.plane.reference import rtcp, stun
 from relay.plane.reference.forwarder import Forwarder
-from tests.plane.world import ALL_FEEDBACK, MS, OPUS, SECOND, VP8, Publisher, Viewer, World
+from tests.plane.peers import Publisher, Viewer
+from tests.plane.world import ALL_FEEDBACK, MS, OPUS, SECOND, VP8, World
 
 STRANGER = ("192.0.2.66", 6666)
 ROAMED = ("198.51.100.7", 50_000)

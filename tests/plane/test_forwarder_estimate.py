@@ -8,7 +8,8 @@ import pytest
 
 from relay.plane.contract import EstimateChanged, Feedback, ProbeBandwidth, RemoveSlot
 from relay.plane.reference import rtcp
-from tests.plane.world import MS, SECOND, Publisher, Viewer, World, check_stream
+from tests.plane.peers import Publisher, Viewer, check_stream
+from tests.plane.world import MS, SECOND, World
 
 REMB_ONLY = Feedback(nack=True, pli=True, remb=True)
 

@@ -6,7 +6,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from relay.plane.reference import rtcp, rtp, stun
-from tests.plane.world import MS, Publisher, Viewer, World
+from tests.plane.peers import Publisher, Viewer
+from tests.plane.world import MS, World
 
 STRANGER = ("192.0.2.9", 9)
 FIRST_BYTES = (0, 1, 3, 19, 20, 22, 63, 64, 127, 128, 144, 176, 191, 192, 255)

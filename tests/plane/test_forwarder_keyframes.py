@@ -6,7 +6,8 @@ import pytest
 
 from relay.plane.contract import Feedback, RequestKeyframe
 from relay.plane.reference import rtcp
-from tests.plane.world import MS, SECOND, Publisher, Viewer, World
+from tests.plane.peers import Publisher, Viewer
+from tests.plane.world import MS, SECOND, World
 
 
 def test_many_requests_are_one_per_interval_and_the_last_is_remembered() -> None:

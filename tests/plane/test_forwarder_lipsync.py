@@ -9,7 +9,8 @@ import pytest
 from relay.plane.contract import SlotSwitched
 from relay.plane.reference import rtcp, rtp
 from relay.plane.reference.rtcp import wall_us_from_ntp
-from tests.plane.world import MS, SECOND, WALL, Publisher, Viewer, World
+from tests.plane.peers import Publisher, Viewer
+from tests.plane.world import MS, SECOND, WALL, World
 
 
 def reported_instants(viewer: Viewer, slot: int) -> list[tuple[int, int]]:

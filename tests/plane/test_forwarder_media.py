@@ -20,19 +20,8 @@ from relay.plane.contract import (
 from relay.plane.reference import rtcp, rtp
 from relay.plane.reference.egress import send_time
 from relay.plane.reference.state import INJECT_EXTENSIONS
-from tests.plane.world import (
-    ALL_FEEDBACK,
-    H264,
-    MS,
-    SECOND,
-    VIEWER_EXTENSIONS,
-    VP8,
-    VP8_RTX,
-    Publisher,
-    Viewer,
-    World,
-    check_stream,
-)
+from tests.plane.peers import Publisher, Viewer, check_stream
+from tests.plane.world import ALL_FEEDBACK, H264, MS, SECOND, VIEWER_EXTENSIONS, VP8, VP8_RTX, World
 
 
 def test_audio_and_video_arrive_whole_and_in_order() -> None:

@@ -23,21 +23,8 @@ from relay.plane.contract import (
     SetLayer,
 )
 from relay.plane.reference import rtp
-from tests.plane.world import (
-    ALL_FEEDBACK,
-    H264,
-    H264_RTX,
-    MS,
-    OPUS,
-    SECOND,
-    VP8,
-    VP8_RTX,
-    Publisher,
-    Stream,
-    Viewer,
-    World,
-    check_stream,
-)
+from tests.plane.peers import Publisher, Stream, Viewer, check_stream
+from tests.plane.world import ALL_FEEDBACK, H264, H264_RTX, MS, OPUS, SECOND, VP8, VP8_RTX, World
 
 STORMS, PER_TEST = 200, 10
 

@@ -22,21 +22,8 @@ from relay.plane.contract import (
     SlotSwitched,
 )
 from relay.plane.reference import rtcp, rtp
-from tests.plane.world import (
-    ALL_FEEDBACK,
-    H264,
-    MS,
-    OPUS,
-    SECOND,
-    VP8,
-    VP8_RTX,
-    Got,
-    Publisher,
-    Stream,
-    Viewer,
-    World,
-    check_stream,
-)
+from tests.plane.peers import Got, Publisher, Stream, Viewer, check_stream
+from tests.plane.world import ALL_FEEDBACK, H264, MS, OPUS, SECOND, VP8, VP8_RTX, World
 
 
 def sources(got: list[Got]) -> list[int]:
