@@ -1,7 +1,8 @@
 """The reference plane on a UDP socket of the running asyncio loop (or uvloop).
 
-A wake-up drains at most 64 datagrams, so that the loop's other work is never kept waiting for long; each datagram's
-output is sent before the next is read, so that a large fan-out does not delay the first viewer.
+A wake-up drains at most 64 datagrams and takes little more than 5 ms, so that the loop's other work is never kept
+waiting for long; each datagram's output is sent before the next is read, so that a large fan-out does not delay the
+first viewer.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from relay.plane.contract import Address, Command, Event, PlaneConfig, PlaneStat
 from relay.plane.reference.forwarder import Forwarder
 
 BATCH = 64  # datagrams per wake-up
+SLICE_US = 5_000  # a wake-up ends after the datagram that reaches this; a fan-out of 100 takes 1 ms for one
 BACKLOG = 64  # datagrams kept while the socket is full: one large frame; older media is worth less than newer
 SOCKET_BUFFER = 8 << 20  # bytes: 80 ms of 800 Mbit/s; the kernel gives less without privileges
 _READ = 2048  # bytes: more than any datagram we take, so that a longer one shows
@@ -101,6 +103,7 @@ class ReferencePlane:
 
     def _readable(self) -> None:
         receive, read, forwarder, mapped = self._forwarder.receive, self._socket.recvfrom, self._forwarder, self._mapped
+        until = now_us() + SLICE_US
         for _ in range(BATCH):
             try:
                 datagram, source = read(_READ)
@@ -112,10 +115,13 @@ class ReferencePlane:
             if mapped:
                 host = source[0]
                 source = (host[7:] if host.startswith(_MAPPED) else host, source[1])
-            receive(datagram, source, time.monotonic_ns() // 1000)
+            now = time.monotonic_ns() // 1000
+            receive(datagram, source, now)
             out = forwarder.transmit()
             if out:
                 self._send(out)
+            if now > until:
+                break
         self._settle()
 
     def _settle(self) -> None:
