@@ -7,7 +7,6 @@ from urllib.parse import urlencode
 
 import uvloop
 from rich.console import Console
-from rich.table import Table
 
 from costream import demo
 from costream.serve import Running, base_url, serve
@@ -82,12 +81,8 @@ def print_addresses(settings: NodeSettings) -> None:
         plain = f"http://{settings.http.plain_host}:{settings.http.plain_port}"
         rows.append(("without TLS", f"{plain}/whip/{ROOM}  (for encoders that refuse a self-signed certificate)"))
     rows.append(("token", token(settings, "guest", "guest")))
-    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
-    table.add_column(no_wrap=True, style="bold")
-    table.add_column(overflow="fold")
-    for row in rows:
-        table.add_row(*row)
-    console = Console()
+    console = Console(soft_wrap=True, highlight=False)  # a wrapped link cannot be clicked
     console.print("\ncostream is up. The certificate is self-signed, so the browser asks once.\n")
-    console.print(table)
+    for name, value in rows:
+        console.print(f"[bold]{name:12}[/] {value}")
     console.print("\nCtrl-C ends it.\n")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import importlib.metadata
+import logging
+import resource
 import signal
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -87,13 +89,15 @@ def _on_signal(stop: asyncio.Event, number: signal.Signals) -> None:
 @contextlib.asynccontextmanager
 async def running(settings: NodeSettings) -> AsyncIterator[Running]:
     """A node that answers on its ports; closed in the reverse order, whatever happens."""
+    raise_file_limit()
     node_id = settings.node.id or make_node_id()
     configure_logging(settings.log, node=node_id)
+    for library in ("uvicorn", "httpx2", "asyncio"):
+        logging.getLogger(library).setLevel(logging.WARNING)  # their daily business is not ours
     metrics = Metrics(version=version(), node=node_id)
     async with contextlib.AsyncExitStack() as stack:
         store = await open_store(
             settings.store.url,
-            state_dir=settings.node.state_dir,
             socket_timeout_s=settings.store.socket_timeout_s,
             connect_timeout_s=settings.store.connect_timeout_s,
         )
@@ -114,6 +118,13 @@ async def running(settings: NodeSettings) -> AsyncIterator[Running]:
             advertised=[f"{host}:{port}" for host, port in node.candidates],
         )
         yield Running(settings, node, store, app)
+
+
+def raise_file_limit() -> None:
+    """Allow as many open files as the system lets us: containers often start with 1024, one per HTTP connection."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 async def drain(up: Running) -> None:

@@ -92,4 +92,5 @@ function invite(api, me, by) {
   };
 }
 
-if (requireAccess({ room, token })) start();
+// Elements with a silent stream would hold back the page's load event for ever, so they are made after it.
+if (requireAccess({ room, token })) addEventListener('load', start, { once: true });
