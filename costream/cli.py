@@ -177,3 +177,7 @@ def _overrides(assignments: list[str] | None) -> dict[str, object]:
             raise SettingsError(f"--set {assignment}: write it as SECTION.KEY=VALUE, for example --set http.port=8443")
         overrides[key.strip()] = value.strip()
     return overrides
+
+
+if __name__ == "__main__":
+    main()
