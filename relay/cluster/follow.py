@@ -76,7 +76,8 @@ class RoomReader:
 
     async def _run(self) -> None:
         delay = _FIRST_DELAY_S
-        while self._lost is None:
+        # The client library may swallow a cancellation that meets an answer, so `_closed` is looked at as well.
+        while self._lost is None and not self._closed:
             try:
                 await self._read()
                 delay = _FIRST_DELAY_S
