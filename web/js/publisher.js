@@ -72,8 +72,9 @@ export class Publisher extends Session {
   }
 }
 
+// Offers nothing else: among several codecs the room's order decides, not the offer's.
 function preferCodec(transceiver, name) {
   const { codecs } = RTCRtpSender.getCapabilities('video');
-  const wanted = (codec) => codec.mimeType.toLowerCase() === `video/${name}`.toLowerCase();
-  transceiver.setCodecPreferences([...codecs.filter(wanted), ...codecs.filter((codec) => !wanted(codec))]);
+  const wanted = new RegExp(`^video/(${name}|rtx)$`, 'i');
+  transceiver.setCodecPreferences(codecs.filter((codec) => wanted.test(codec.mimeType)));
 }
