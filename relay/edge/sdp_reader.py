@@ -9,7 +9,7 @@ from __future__ import annotations
 from types import MappingProxyType
 
 from relay.edge import sdp_fields as fields
-from relay.edge.sdp import Fingerprint, Format, Media, Rid, SdpLimits, SessionDescription, Ssrc
+from relay.edge.sdp import NOTHING, Fingerprint, Format, Media, Rid, SdpLimits, SessionDescription, Ssrc
 from relay.edge.sdp_fields import SdpFault
 from relay.edge.sdp_section import Section
 from relay.errors import BadOffer
@@ -49,6 +49,8 @@ def split_lines(text: str, limits: SdpLimits) -> list[tuple[int, str]]:
     characters that no SDP may have."""
     if len(text) > limits.bytes or len(text.encode(errors="replace")) > limits.bytes:
         raise BadOffer(f"The SDP is longer than {limits.bytes} bytes.")
+    if text.count("\n") > limits.lines:
+        raise BadOffer(f"The SDP has more than {limits.lines} lines.")
     lines = [(n, line.removesuffix("\r")) for n, line in enumerate(text.split("\n"), 1)]
     for number, line in lines:
         if fields.has_controls(line):
@@ -72,11 +74,11 @@ def _start_media(media: list[Section], seen: set[str], value: str, number: int, 
     missing = [key for key in ("o", "s", "t") if key not in seen]
     if missing:
         raise SdpFault(f"{missing[0]}= must come before the first m=")
-    if len(media) >= limits.media:
-        raise SdpFault(f"more than {limits.media} m= lines")
+    fields.at_most(len(media) + 1, limits.media, "m= lines")
     section = Section("media", number, limits)
     section.start(value)
     media.append(section)
+    fields.at_most(sum(len(m.numbers) for m in media), limits.all_payload_types, "payload types in all")
 
 
 def _describe(origin: str, session: Section, sections: list[Section]) -> SessionDescription:
@@ -154,18 +156,21 @@ def _rids(section: Section) -> tuple[Rid, ...]:
 
 
 def _formats(section: Section) -> tuple[Format, ...]:
-    everywhere = section.feedback.get("*", set())
+    everywhere = frozenset(section.feedback.get("*", ()))
     formats = []
     for number in section.payload_numbers:
         codec, clock_hz, channels = section.rtpmap.get(number) or fields.STATIC_FORMATS.get(number, ("", 0, 1))
+        parameters = section.fmtp.get(number)
+        feedback = section.feedback.get(str(number))
         formats.append(
             Format(
                 number=number,
                 codec=codec,
                 clock_hz=clock_hz,
                 channels=channels,
-                parameters=MappingProxyType(section.fmtp.get(number, {})),
-                feedback=frozenset(section.feedback.get(str(number), set()) | everywhere),
+                # Shared when empty: an offer may have thousands of formats that say nothing.
+                parameters=MappingProxyType(parameters) if parameters else NOTHING,
+                feedback=everywhere | feedback if feedback else everywhere,
             )
         )
     return tuple(formats)

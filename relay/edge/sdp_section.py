@@ -11,7 +11,10 @@ from relay.edge.sdp_fields import SdpFault
 _DIRECTIONS = ("sendrecv", "sendonly", "recvonly", "inactive")
 _FLAGS = ("rtcp-mux", "rtcp-mux-only", "rtcp-rsize", "bundle-only", "end-of-candidates")
 _SETUPS = ("actpass", "active", "passive", "holdconn")
+# What stands at session level is folded into every m-line, so these bound a product.
 _MAX_FINGERPRINTS = 16
+_MAX_EXTENSIONS = 64
+_MAX_ICE_OPTIONS = 16
 _MAX_FEEDBACK = 16  # per payload type; WebRTC defines about ten
 _MAX_SHOWN_ID = 256  # msid: two tokens, browsers use UUIDs
 
@@ -61,9 +64,9 @@ class Section:
         self.numbers = tuple(parts[3:])
         if len(self.numbers) > self._limits.payload_types:
             raise SdpFault(f"more than {self._limits.payload_types} payload types")
-        for name in self.numbers:
-            fields.token(name, "a format")
-        if "RTP/" in self.protocol:
+        if "RTP/" not in self.protocol:
+            self.numbers = tuple(fields.token(name, "a format") for name in self.numbers)
+        else:
             self.payload_numbers = tuple(fields.number(n, 0, 127, "a payload type") for n in self.numbers)
             if len(set(self.payload_numbers)) != len(self.payload_numbers):
                 raise SdpFault("a payload type stands twice")
@@ -110,11 +113,11 @@ class Section:
 
     def _options(self, value: str) -> None:
         self.ice_options.update(fields.ice_options(value))
+        fields.at_most(len(self.ice_options), _MAX_ICE_OPTIONS, "ICE options")
 
     def _fingerprint(self, value: str) -> None:
-        if len(self.fingerprints) >= _MAX_FINGERPRINTS:
-            raise SdpFault(f"more than {_MAX_FINGERPRINTS} fingerprints")
         self.fingerprints.append(fields.fingerprint(value))
+        fields.at_most(len(self.fingerprints), _MAX_FINGERPRINTS, "fingerprints")
 
     def _setup(self, value: str) -> None:
         if value.strip() not in _SETUPS:
@@ -154,6 +157,7 @@ class Section:
         if self._extension_ids.setdefault(extension.id, extension.uri) != extension.uri:
             raise SdpFault(f"extension id {extension.id} is already taken in this section")
         self.extensions.append(extension)
+        fields.at_most(len(self.extensions), _MAX_EXTENSIONS, "header extensions")
 
     def _rid(self, value: str) -> None:
         rid = fields.rid(value)

@@ -168,16 +168,25 @@ def test_refuses_contradictions_and_gaps(case: str) -> None:
         parse(CONTRADICTIONS[case])
 
 
-LIMITS = SdpLimits(bytes=4000, media=2, attributes=40, candidates=3, ssrcs=4, payload_types=5)
+LIMITS = SdpLimits(
+    bytes=4000, lines=80, media=2, attributes=70, candidates=3, ssrcs=4, payload_types=5, all_payload_types=8
+)
 WITHIN_AND_BEYOND = {
     "bytes": lambda n: offer("a=x:" + "y" * (4000 - len(offer("a=x:")) + n)),
     "wide bytes": lambda n: offer("a=x:" + "é" * ((4000 - len(offer("a=x:"))) // 2 + n)),
+    "lines": lambda n: offer() + "\n" * (80 - offer().count("\n") + n),
     "media": lambda n: offer() + "m=audio 0 RTP/SAVPF 0\r\n" * (1 + n),
-    "attributes": lambda n: offer(*["a=x"] * (38 + n)),
+    "attributes": lambda n: offer(*["a=x"] * (68 + n)),
     "candidates": lambda n: offer(*["a=candidate:1 1 udp 1 192.0.2.1 1 typ host"] * (3 + n)),
     "ssrcs": lambda n: offer(*[f"a=ssrc:{i} cname:x" for i in range(4 + n)]),
+    "fingerprints": lambda n: offer(*[FP_LINE.strip()] * (16 + n)),
+    "extensions": lambda n: HEAD + VIDEO + "".join(f"a=extmap:{i} urn:x\r\n" for i in range(1, 65 + n)),
+    "ice options": lambda n: offer("a=ice-options:" + " ".join(f"o{i}" for i in range(16 + n))),
     "ssrc groups": lambda n: offer(*["a=ssrc-group:FID 1 2"] * (4 + n)),
     "ssrcs of a group": lambda n: offer("a=ssrc-group:SIM " + " ".join("1234"[: 4 + n] + "5" * n)),
+    "all payload types": lambda n: offer("m=audio 9 RTP/SAVPF 1 2 3 4 5", "a=x").replace(
+        VIDEO, "m=video 9 RTP/SAVPF 96 97 98" + " 99" * n + "\r\n"
+    ),
     "payload types": lambda n: HEAD + "m=audio 9 RTP/SAVPF " + " ".join(map(str, range(5 + n))),
 }
 
@@ -189,9 +198,19 @@ def test_holds_each_limit_exactly(limit: str) -> None:
         parse(WITHIN_AND_BEYOND[limit](1), LIMITS)
 
 
+def cpu_time_of(text: str) -> float:
+    began = time.process_time()
+    try:
+        parse(text)
+    except BadOffer:
+        pass
+    return time.process_time() - began
+
+
 def test_worst_cases_are_read_quickly(capsys: pytest.CaptureFixture[str]) -> None:
     """The time is printed, not asserted: a shared machine decides no test."""
-    room = 32_768 - len(offer("a=")) - 2
+    room = 32_768 - len(HEAD + VIDEO)
+    full = "".join(f"m=video 9 UDP/TLS/RTP/SAVPF 96\r\na=mid:{i}\r\na=rtpmap:96 VP8/90000\r\n" for i in range(1, 63))
     shapes = {
         "ssrc lines": "".join(f"a=ssrc:{i} cname:x\r\n" for i in range(1700)),
         "one long rid list": "a=simulcast:send " + ";".join(f"r{i}" for i in range(5000)),
@@ -204,17 +223,17 @@ def test_worst_cases_are_read_quickly(capsys: pytest.CaptureFixture[str]) -> Non
         "blank lines": "\n" * 32_000,
         "empty attributes": "a=\n" * 10_000,
         "m-lines": "m=a 0 x 0\r\n" * 2900,
+        "most payload types": "".join(
+            f"m=video 9 UDP/TLS/RTP/SAVPF {' '.join(map(str, range(128)))}\r\na=mid:{i}\r\n" for i in range(1, 60)
+        ),
+        "most m-lines": full,
+        "wildcards": "".join(f"a=rtcp-fb:* f{i}\r\n" for i in range(500)) + full,
     }
     worst = 0.0
     for text in shapes.values():
-        began = time.perf_counter()
-        try:
-            parse(HEAD + VIDEO + text[:room])
-        except BadOffer:
-            pass
-        worst = max(worst, time.perf_counter() - began)
+        worst = max(worst, min(cpu_time_of(HEAD + VIDEO + text[:room]) for _ in range(3)))
     with capsys.disabled():
-        print(f"\nworst 32 KiB offer: {worst * 1e3:.1f} ms")
+        print(f"\nworst 32 KiB offer: {worst * 1e3:.1f} ms of CPU")
 
 
 mutations = st.lists(
