@@ -26,6 +26,7 @@ from relay.edge.session_state import (
     IceRestarted,
     Input,
     MediaSeen,
+    SessionClosed,
     SessionKind,
     SessionMachine,
     SessionTimeouts,
@@ -187,7 +188,9 @@ class Session:
         if self._machine.state is State.CLOSED:
             self._release()
         for transition in transitions:
-            self._on_transition(self, transition)
+            # Acting on one may have closed the session: then SessionClosed, which came last, was the last.
+            if self._machine.state is not State.CLOSED or isinstance(transition, SessionClosed):
+                self._on_transition(self, transition)
 
     def _release(self) -> None:
         if self._dtls is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any, cast
 
@@ -113,7 +113,7 @@ class HostedRoom:
             case SessionConnected():
                 self._connected(self.sessions[session.info.id])
             case PublishingStarted():
-                self._join(session)
+                pass  # the publications start with their first packets
             case PublishingPaused():
                 self._change(partial(publications.session_away, session=session.info.id, now=self._wall()))
             case PublishingResumed():
@@ -141,16 +141,11 @@ class HostedRoom:
     def _take_over(self, local: LocalSession) -> None:
         """Receive the session's tracks; those that an earlier session of the same identity sent move here."""
         info = local.session.info
-        replaced: set[str] = set()
+        self._join(local.session)
         for plan in local.tracks:
             key = (info.identity, plan.kind.value, plan.source)
             track = self._tracks.get(key)
-            if track is not None and track.session != info.id:
-                replaced.add(track.session)
-                track.session, track.plan, track.registered = info.id, plan, False
-                track.active.clear()
-                self._submit(move_track(track, info.handle))
-            elif track is None:
+            if track is None:
                 known = publications.publication_of(
                     self.state, info.identity, plan.kind.value, cast(Source, plan.source)
                 )
@@ -159,17 +154,15 @@ class HostedRoom:
                 self._tracks[key] = self._by_handle[track.handle] = track
                 self._on_track(track.handle, self)
                 self._submit(add_track(track, info.handle))
-        replaced |= {
-            other.session.info.id
-            for other in self.sessions.values()
-            if other.session.info.kind == "publisher"
-            and other.session.info.identity == info.identity
-            and other.session is not local.session
-            and other.session.state in (State.PUBLISHING, State.PAUSING)
-        }
-        for session in replaced:
-            if session in self.sessions:
-                self.sessions[session].session.close("replaced")
+            elif track.session != info.id:  # an offer with two cameras sends the first
+                track.session, track.plan, track.registered = info.id, plan, False
+                track.active.clear()
+                self._submit(move_track(track, info.handle))
+        for other in list(self.sessions.values()):
+            earlier = other.session.info
+            same = earlier.kind == "publisher" and earlier.identity == info.identity and earlier.id != info.id
+            if same and other.session.state in (State.PUBLISHING, State.PAUSING):
+                other.session.close("replaced")
 
     def _join(self, session: Session) -> None:
         actor, ident = Actor(session.info.identity, Role(session.info.role)), session.info.id
@@ -187,11 +180,31 @@ class HostedRoom:
                 self._spawn(self._store.drop_viewer(self.id, info.identity))
             self.flush()
             return
-        for track in [each for each in self._tracks.values() if each.session == info.id]:
+        ended = [each for each in self._tracks.values() if each.session == info.id]
+        for track in ended:
             self._forget(track)
-        change = publications.session_away if reason in _KEEPS_SEAT else rooms.session_left
-        self._change(partial(change, session=info.id, now=self._wall()))
+        self._change(self._goodbye(info.id, reason, [track.publication for track in ended]))
         self.flush()
+
+    def _goodbye(self, session: str, reason: str, ended: Sequence[str]) -> Callable[[RoomState], RoomChange]:
+        """What the end of a publishing session means for the room."""
+        now = self._wall()
+        if reason in _KEEPS_SEAT:
+            return lambda state: publications.session_away(state, session, now)
+        if reason != "replaced":
+            return lambda state: rooms.session_left(state, session, now)
+
+        def replaced(state: RoomState) -> RoomChange:
+            """The newer session has taken over the tracks that it sends too; only the others end."""
+            events: list[tuple[str, dict[str, Any]]] = []
+            for ident in ended:
+                known = state.publications.get(ident)
+                if known is not None and known.session == session:
+                    state, more = publications.end(state, known, "replaced", now)
+                    events += more
+            return state, events
+
+        return replaced
 
     def _forget(self, track: LocalTrack) -> None:
         """A track ends with its session, whose end has made the plane forget it."""

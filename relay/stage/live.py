@@ -90,7 +90,7 @@ class LiveRoom:
         state = document if isinstance(document, RoomState) else RoomState.from_json(document)
         self._state = state
         before = self._voices.speaker
-        self._voices.keep(self._audible())
+        self._voices.keep(self._audible().values())
         self._tell_speaker(before)
         for track in self._tracks.values():
             self._apply_mute(track)

@@ -86,6 +86,8 @@ class Node(BaseModel):
     viewers: int
     max_sessions: int
     bitrate_out_bps: int
+    packets_in: int
+    packets_out: int
     cpu_percent: float
     memory_bytes: int
     draining: bool

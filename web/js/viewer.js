@@ -21,6 +21,7 @@ export class Viewer extends Session {
     const kinds = [...Array(this.videoSlots).fill('video'), ...Array(this.audioSlots).fill('audio')];
     for (const kind of kinds) {
       const transceiver = pc.addTransceiver(kind, { direction: 'recvonly' });
+      transceiver.setCodecPreferences(RTCRtpReceiver.getCapabilities(kind).codecs.filter(isForwarded));
       this.tracks.push(transceiver.receiver.track);
     }
     this.dispatchEvent(new CustomEvent('tracks', { detail: this.tracks }));
@@ -75,4 +76,13 @@ export class Viewer extends Session {
     }
     return slots;
   }
+}
+
+/** What the relay forwards. Offering the rest too would make an offer of eight pictures larger than it takes. */
+function isForwarded({ mimeType, sdpFmtpLine = '' }) {
+  const name = mimeType.toLowerCase();
+  if (name === 'video/h264') return /packetization-mode=1/.test(sdpFmtpLine);
+  if (name === 'video/vp9') return !/profile-id=[1-9]/.test(sdpFmtpLine);
+  if (name === 'video/av1') return !/profile=[1-9]/.test(sdpFmtpLine);
+  return ['audio/opus', 'video/vp8', 'video/rtx'].includes(name);
 }
