@@ -212,7 +212,8 @@ class Node:
     ) -> Answer:
         limits = self._settings.limits
         description = parse(
-            offer.sdp, SdpLimits(limits.offer_bytes, limits.m_lines, candidates=limits.candidates, ssrcs=limits.ssrcs)
+            offer.sdp,
+            SdpLimits(bytes=limits.offer_bytes, media=limits.m_lines, candidates=limits.candidates, ssrcs=limits.ssrcs),
         )
         ice, certificate = make_ice_credentials(), self._certificates.current()
         local = self._local_end(ice, certificate.fingerprints)
