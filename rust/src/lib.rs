@@ -1,0 +1,21 @@
+//! The native packet plane: the twin of `relay/plane/reference`, file by file. This file only binds.
+
+pub mod arithmetic;
+pub mod audio_level;
+pub mod delay_trend;
+pub mod descriptors;
+pub mod error;
+pub mod estimate;
+pub mod history;
+pub mod nack;
+pub mod rate;
+pub mod rewrite;
+pub mod rtcp;
+pub mod rtp;
+pub mod serialise;
+pub mod srtp;
+pub mod stun;
+pub mod transport_cc;
+
+#[cfg(feature = "python")]
+mod python;
