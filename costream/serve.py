@@ -69,11 +69,11 @@ async def serve(settings: NodeSettings, while_up: Callable[[Running], Awaitable[
             extra = asyncio.ensure_future(while_up(up)) if while_up is not None else None
             try:
                 await stop.wait()
-                await drain(up)
             finally:
                 if extra is not None:
                     extra.cancel()
                     await asyncio.gather(extra, return_exceptions=True)
+            await drain(up)
     finally:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.remove_signal_handler(number)

@@ -262,6 +262,7 @@ def dev_settings(
         "room.auto_create": True,
         "auth.keys": key,
         "log.format": "console",
+        "node.drain_timeout_s": 1.0,  # who tries out does not want to wait for his own browser
     }
     asked = read_settings(NodeSettings, None, environ, overrides)
     wanted = asked.model_dump(exclude_unset=True)
