@@ -95,6 +95,8 @@ class MemoryNode:
             "viewers": 0,
             "max_sessions": 10,
             "bitrate_out_bps": 0,
+            "packets_in": 0,
+            "packets_out": 0,
             "cpu_percent": 0.0,
             "memory_bytes": 0,
             "draining": False,

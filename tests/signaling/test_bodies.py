@@ -103,7 +103,23 @@ ROUTES = [
     ("PATCH", "/v1/rooms/demo/publications/p"),
 ]
 NAMES = st.sampled_from(
-    "id codecs max_seats stage_policy metadata room identity role ttl_s type data state muted audio video".split()
+    [
+        "id",
+        "codecs",
+        "max_seats",
+        "stage_policy",
+        "metadata",
+        "room",
+        "identity",
+        "role",
+        "ttl_s",
+        "type",
+        "data",
+        "state",
+        "muted",
+        "audio",
+        "video",
+    ]
 )
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20) | st.sampled_from(["bob", "guest"]),

@@ -8,14 +8,48 @@ from api_client import Api, problem
 from relay import errors
 from signaling.problems import StoreUnavailable, all_problems, problem_of
 
-NAMES = """
-already-on-air bad-offer bad-request banned body-too-large codec-not-allowed conflict draining events-gone forbidden
-internal-error invalid-parameter invalid-request invalid-token invitation-needed invitation-not-found malformed-body
-method-not-allowed missing-token not-a-host not-acceptable not-found overloaded owner-role participant-not-found
-precondition-failed precondition-required publication-not-found rate-limited room-exists room-full room-not-found
-seat-taken session-not-found slot-not-found store-unavailable too-many-publications unacceptable-offer
-unsupported-media-type wrong-room
-""".split()
+NAMES = [
+    "already-on-air",
+    "bad-offer",
+    "bad-request",
+    "banned",
+    "body-too-large",
+    "codec-not-allowed",
+    "conflict",
+    "draining",
+    "events-gone",
+    "forbidden",
+    "internal-error",
+    "invalid-parameter",
+    "invalid-request",
+    "invalid-token",
+    "invitation-needed",
+    "invitation-not-found",
+    "malformed-body",
+    "method-not-allowed",
+    "missing-token",
+    "not-a-host",
+    "not-acceptable",
+    "not-found",
+    "overloaded",
+    "owner-role",
+    "participant-not-found",
+    "precondition-failed",
+    "precondition-required",
+    "publication-not-found",
+    "rate-limited",
+    "room-exists",
+    "room-full",
+    "room-not-found",
+    "seat-taken",
+    "session-not-found",
+    "slot-not-found",
+    "store-unavailable",
+    "too-many-publications",
+    "unacceptable-offer",
+    "unsupported-media-type",
+    "wrong-room",
+]
 
 
 def test_the_names_are_a_promise() -> None:
