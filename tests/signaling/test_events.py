@@ -15,6 +15,7 @@ import uvicorn
 from api_client import Api, problem
 
 from relay.ports import RoomEvent
+from signaling.events import QUEUE, Listener
 
 EVENTS = "/v1/rooms/demo/events"
 
@@ -244,3 +245,21 @@ async def test_a_listener_that_goes_leaves_nothing_behind(served: Served) -> Non
         await asyncio.sleep(0.02)
     assert gauge._value.get() == 0
     assert len(asyncio.all_tasks()) <= before + 2  # the server's connection and the library's shutdown watcher
+
+
+async def test_a_listener_that_takes_nothing_holds_a_bounded_queue(api: Api) -> None:
+    made = 0
+
+    async def endless() -> AsyncIterator[RoomEvent]:
+        nonlocal made
+        while True:
+            made += 1
+            yield RoomEvent(made, "slot.bound", {})
+            await asyncio.sleep(0)
+
+    listener = Listener(api.app.state.context, "demo", "carol")
+    listener.follow_session(endless())
+    for _ in range(10 * QUEUE):
+        await asyncio.sleep(0)
+    assert made == QUEUE + 1
+    await listener.close()
