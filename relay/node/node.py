@@ -227,9 +227,9 @@ class Node:
         local_session = LocalSession(session, negotiated.remote_ufrag, negotiated.tracks, slots)
         self._sessions[session_id] = (room, local_session)
         self._by_handle[info.handle] = session
-        room.add(local_session)
         session.start(negotiated, certificate)
         self._plane.submit(*(add_slot(slot, info.handle) for slot in slots))
+        room.add(local_session)
         log.info("session opened", session=session_id, room=info.room, identity=info.identity, kind=kind)
         return Answer(session_id, negotiated.answer, ice.etag)
 

@@ -104,8 +104,18 @@ class HostedRoom:
     # --- sessions -------------------------------------------------------------------------------------------------
 
     def add(self, local: LocalSession) -> None:
-        """Take in a session that was just opened."""
-        self.sessions[local.session.info.id] = local
+        """Take in a session that was just opened, with its slots in the plane. They are bound now and play once the
+        session has its keys, so that no time is lost in between."""
+        info = local.session.info
+        self.sessions[info.id] = local
+        if info.kind == "publisher":
+            return
+        specs = [
+            SlotSpec(each.handle, each.plan.index, each.plan.mid, each.plan.kind, each.plan.payload_types)
+            for each in local.slots
+        ]
+        self.live.add_viewer_session(info.handle, info.id, info.identity, Role(info.role), specs, self._monotonic())
+        self.flush()
 
     def took_transition(self, session: Session, transition: Transition) -> None:
         """Something happened to one of the sessions."""
@@ -126,12 +136,6 @@ class HostedRoom:
         if info.kind == "publisher":
             self._take_over(local)
             return
-        specs = [
-            SlotSpec(each.handle, each.plan.index, each.plan.mid, each.plan.kind, each.plan.payload_types)
-            for each in local.slots
-        ]
-        self.live.add_viewer_session(info.handle, info.id, info.identity, Role(info.role), specs, self._monotonic())
-        self.flush()
         if info.role in (Role.OWNER, Role.GUEST, Role.MODERATOR):
             actor = Actor(info.identity, Role(info.role))
             self._change(lambda state: people.join(state, actor, self._wall()))
@@ -141,7 +145,6 @@ class HostedRoom:
     def _take_over(self, local: LocalSession) -> None:
         """Receive the session's tracks; those that an earlier session of the same identity sent move here."""
         info = local.session.info
-        self._join(local.session)
         for plan in local.tracks:
             key = (info.identity, plan.kind.value, plan.source)
             track = self._tracks.get(key)
@@ -158,11 +161,7 @@ class HostedRoom:
                 track.session, track.plan, track.registered = info.id, plan, False
                 track.active.clear()
                 self._submit(move_track(track, info.handle))
-        for other in list(self.sessions.values()):
-            earlier = other.session.info
-            same = earlier.kind == "publisher" and earlier.identity == info.identity and earlier.id != info.id
-            if same and other.session.state in (State.PUBLISHING, State.PAUSING):
-                other.session.close("replaced")
+        self._join(local.session)  # last, since it closes the earlier session with what that still has
 
     def _join(self, session: Session) -> None:
         actor, ident = Actor(session.info.identity, Role(session.info.role)), session.info.id

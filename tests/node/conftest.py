@@ -1,0 +1,45 @@
+"""A node on a free port with a real store; its clock is the machine's, its peers are aiortc's."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator
+
+import pytest
+
+from relay.cluster import EmbeddedServer, RedisStore
+from relay.metrics import Metrics
+from relay.node import Node
+from relay.settings import NodeSettings, dev_settings
+from relay.stage.permissions import Actor, Role
+from relay.stage.room import create
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[EmbeddedServer]:
+    embedded = EmbeddedServer()
+    await embedded.start()
+    yield embedded
+    await embedded.stop()
+
+
+@pytest.fixture
+async def store(server: EmbeddedServer) -> AsyncIterator[RedisStore]:
+    opened = RedisStore(server.url)
+    state, _ = create(Actor("test", Role.SERVICE), "demo", time.time(), max_seats=4)
+    await opened.create("demo", state.to_json())
+    yield opened
+    await opened.close()
+
+
+@pytest.fixture
+def settings() -> NodeSettings:
+    return dev_settings(environ={}, overrides={"media.port": 0, "media.plane": "reference"})
+
+
+@pytest.fixture
+async def node(store: RedisStore, settings: NodeSettings) -> AsyncIterator[Node]:
+    made = Node(settings, store, Metrics(), node_id="n1", version="test", advertised=["127.0.0.1"])
+    await made.start()
+    yield made
+    await made.shut_down()
