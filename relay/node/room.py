@@ -62,6 +62,7 @@ class HostedRoom:
         self.idle_since = monotonic()
         self._tracks: dict[TrackKey, LocalTrack] = {}
         self._by_handle: dict[int, LocalTrack] = {}
+        self._kicked: dict[str, int] = {}
         self._seated: frozenset[str] = frozenset(state.seats)
         self._store = store
         self._node_id = node_id
@@ -319,9 +320,13 @@ class HostedRoom:
     def _enforce(self, state: RoomState) -> None:
         """Close the sessions that the document no longer wants: kicked, banned, or replaced by a newer one."""
         now = self._wall()
+        kicked = {name for name, sync_id in self._kicked.items() if sync_id <= int(state.sync_id)}
+        for name in kicked:
+            del self._kicked[name]
         for local in list(self.sessions.values()):
             info = local.session.info
-            if state.bans.get(info.identity, 0.0) > now and info.role != Role.OWNER:
+            banned = state.bans.get(info.identity, 0.0) > now and info.role != Role.OWNER
+            if banned or info.identity in kicked:
                 local.session.close("kicked")
             elif (
                 info.kind == "publisher"
@@ -345,9 +350,8 @@ class HostedRoom:
 
     def _on_event(self, event: RoomEvent) -> None:
         if event.type == "participant.kicked":
-            for local in list(self.sessions.values()):
-                if local.session.info.identity == event.data["identity"]:
-                    local.session.close("kicked")
+            # The document comes a moment later and has the ban: closing before would let a fast client in again.
+            self._kicked[event.data["identity"]] = event.sync_id
 
     def _on_end(self) -> None:
         for local in list(self.sessions.values()):

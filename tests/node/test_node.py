@@ -81,8 +81,7 @@ async def test_a_second_publisher_of_one_identity_takes_over(node: Node, store: 
     bound: list[str | None] = []
 
     async def follow() -> None:
-        async for event in node.session_events(viewer.session):
-            bound.append(event.data["publication"])
+        bound.extend([event.data["publication"] async for event in node.session_events(viewer.session)])
 
     follower = asyncio.create_task(follow())
     second = await Peer(node, "alice", "owner").publish()
@@ -94,9 +93,10 @@ async def test_a_second_publisher_of_one_identity_takes_over(node: Node, store: 
     while (await document(store)).publications[publication].session != second.session:
         assert time.monotonic() < deadline
         await asyncio.sleep(0.02)
-    assert None not in bound, "the viewer's slot fell silent in between"
     assert (await document(store)).participants["alice"].session == second.session
-    follower.cancel()
+    await node.close(viewer.session)
+    await follower
+    assert None not in bound, "the viewer's slot fell silent in between"
     for peer in (first, second, viewer):
         await peer.close()
 
