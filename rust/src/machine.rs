@@ -1,0 +1,49 @@
+//! What a shard drives: the plane without I/O. The forwarder's core is one; tests bring small ones.
+
+use std::net::SocketAddr;
+
+use crate::error::UsageError;
+use crate::out::OutBatch;
+
+/// A tapped packet: (tap, plaintext RTP, arrival).
+pub type Tapped = (u32, Vec<u8>, i64);
+
+/// `now` is monotonic time in microseconds and never goes backwards between calls.
+pub trait Machine: Send + 'static {
+    type Command: Send;
+    type Event: Send;
+    type Stats: Send;
+
+    /// Carry out a command; a wrong one changes nothing.
+    fn apply(&mut self, command: Self::Command, now: i64) -> Result<(), UsageError>;
+
+    /// Take a plaintext RTP packet for a track without session.
+    fn inject(&mut self, track: u32, layer: u32, packet: &mut [u8], now: i64) -> Result<(), UsageError>;
+
+    /// Take a datagram of any content from anyone. It may be decrypted in place.
+    fn receive(&mut self, datagram: &mut [u8], source: SocketAddr, now: i64);
+
+    /// Do what was put off while a batch of datagrams came in. Called before each flush.
+    fn settle(&mut self, now: i64) {
+        let _ = now;
+    }
+
+    /// When `handle_timeout` has something to do.
+    fn next_timeout(&self) -> Option<i64>;
+
+    fn handle_timeout(&mut self, now: i64);
+
+    /// What is to be sent. Whoever drains it clears it.
+    fn out(&mut self) -> &mut OutBatch;
+
+    /// Datagrams and their bytes, as they are taken from `out`.
+    fn sent(&mut self, datagrams: u64, bytes: u64);
+
+    /// Move what happened, in order, to the end of `into`.
+    fn events(&mut self, into: &mut Vec<Self::Event>);
+
+    /// Move the tapped packets to the end of `into`.
+    fn taps(&mut self, into: &mut Vec<Tapped>);
+
+    fn stats(&self) -> Self::Stats;
+}
