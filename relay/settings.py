@@ -100,7 +100,6 @@ class MediaSettings(Section):
     host: Address = "0.0.0.0"
     port: Port = 7443
     advertise: Addresses = ()
-    mtu_bytes: Annotated[int, Field(ge=576, le=1400)] = 1200
     plane: Literal["auto", "native", "reference"] = "auto"
     socket_buffer_bytes: Bytes = 4_194_304
 
@@ -263,6 +262,7 @@ def dev_settings(
         "auth.keys": key,
         "log.format": "console",
         "node.drain_timeout_s": 1.0,  # who tries out does not want to wait for his own browser
+        "room.empty_room_ttl_s": 86_400.0,  # the printed links stay good
     }
     asked = read_settings(NodeSettings, None, environ, overrides)
     wanted = asked.model_dump(exclude_unset=True)

@@ -70,7 +70,8 @@ class Node:
         self.started_at = time.time()
         self._settings = settings
         self._metrics = metrics
-        self._plane = open_plane(settings.media.plane, plane_config(settings), settings.media.host, settings.media.port)
+        media = settings.media
+        self._plane = open_plane(media.plane, plane_config(settings), media.host, media.port, media.socket_buffer_bytes)
         self._plane.on_events = self._on_events
         port = self._plane.address[1]
         self.candidates = tuple((host, port) for host in advertised)
@@ -91,6 +92,7 @@ class Node:
             wall=time.time,
             monotonic=time.monotonic,
             seat_hold_s=settings.session.seat_hold_s,
+            empty_ttl_s=settings.room.empty_room_ttl_s,
             on_slot_bound=self._on_slot_bound,
         )
         self._tasks: list[asyncio.Task[None]] = []

@@ -9,6 +9,7 @@ import structlog
 
 from relay.edge.codecs import slot_payload_type
 from relay.edge.session import Submit
+from relay.errors import NotFound, StoreUnavailable
 from relay.node.room import HostedRoom
 from relay.plane.contract import PayloadType
 from relay.ports import RoomStore
@@ -17,8 +18,6 @@ from relay.stage.live import LiveRoom
 from relay.stage.live_model import SlotBound
 
 log = structlog.get_logger()
-
-LINGER_S = 30.0  # whoever reloads finds the room warm, also when the store is gone by then
 
 
 class HostedRooms:
@@ -34,6 +33,7 @@ class HostedRooms:
         wall: Callable[[], float],
         monotonic: Callable[[], float],
         seat_hold_s: float,
+        empty_ttl_s: float,
         on_slot_bound: Callable[[SlotBound], None],
     ) -> None:
         self._store = store
@@ -41,6 +41,7 @@ class HostedRooms:
         self._submit, self._next_handle = submit, next_handle
         self._wall, self._monotonic = wall, monotonic
         self._seat_hold_s = seat_hold_s
+        self._empty_ttl_s = empty_ttl_s
         self._on_slot_bound = on_slot_bound
         self._rooms: dict[str, HostedRoom] = {}
         self._opening: dict[str, asyncio.Task[HostedRoom]] = {}
@@ -100,13 +101,27 @@ class HostedRooms:
             self._by_track[track] = room
 
     async def sweep(self) -> None:
-        """Close the rooms that are over, or that had no session here for a while."""
+        """Close the rooms that are over, and those without a session here for the time that an empty room is kept.
+
+        Until then a room is followed: whoever returns finds it warm, also when the store is gone by then.
+        """
         now = self._monotonic()
         for room in list(self._rooms.values()):
-            idle = not room.sessions and now - room.idle_since > LINGER_S
-            if (room.ended or idle) and not room.sessions:
-                self._rooms.pop(room.id, None)
-                await room.close()
+            if room.sessions or not (room.ended or now - room.idle_since > self._empty_ttl_s):
+                continue
+            self._rooms.pop(room.id, None)
+            if not room.ended:
+                await self._end_if_empty(room)
+            await room.close()
+
+    async def _end_if_empty(self, room: HostedRoom) -> None:
+        """End a room that nobody is in on any node. A store that is gone lets it live until the next time."""
+        try:
+            if not room.state.participants and not await self._store.viewers(room.id, 1):
+                await self._store.delete(room.id, ("room.ended", {"by": self._node_id, "reason": "empty"}))
+                log.info("room ended: nobody came back", room=room.id)
+        except (StoreUnavailable, NotFound):
+            pass
 
     async def close(self) -> None:
         """Close all of them."""

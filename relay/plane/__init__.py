@@ -52,12 +52,12 @@ class Plane(Protocol):
         ...
 
 
-def open_plane(kind: Kind, config: PlaneConfig, host: str, port: int) -> Plane:
+def open_plane(kind: Kind, config: PlaneConfig, host: str, port: int, socket_buffer: int = 4 << 20) -> Plane:
     """Open a plane on a UDP port (0: any). `host` is a numeric address; `::` takes IPv4 and IPv6 where both exist.
 
     `auto` takes the native plane where its extension is installed; this version comes without. A `seed` of 0 is
     replaced by a random one, and a `wall_offset_us` of 0 by the clock's. Raises SettingsError when the port cannot be
-    bound, or when `native` is asked for and not there.
+    bound, or when `native` is asked for and not there. `socket_buffer` is in bytes, each way.
     """
     if kind not in ("auto", "native", "reference"):
         raise SettingsError(f"plane must be auto, native or reference, not {kind!r}")
@@ -68,4 +68,4 @@ def open_plane(kind: Kind, config: PlaneConfig, host: str, port: int) -> Plane:
         )
     from relay.plane.driver import ReferencePlane
 
-    return ReferencePlane(config, host, port)
+    return ReferencePlane(config, host, port, socket_buffer)

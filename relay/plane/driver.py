@@ -23,7 +23,7 @@ from relay.plane.reference.forwarder import Forwarder
 BATCH = 64  # datagrams per wake-up
 SLICE_US = 5_000  # a wake-up ends after the datagram that reaches this; a fan-out of 100 takes 1 ms for one
 BACKLOG = 64  # datagrams kept while the socket is full: one large frame; older media is worth less than newer
-SOCKET_BUFFER = 8 << 20  # bytes: 80 ms of 800 Mbit/s; the kernel gives less without privileges
+SOCKET_BUFFER = 4 << 20  # bytes: 40 ms of 800 Mbit/s; the kernel gives less without privileges
 _READ = 2048  # bytes: more than any datagram we take, so that a longer one shows
 _MAPPED = "::ffff:"
 _MAX_WIRE_NAMES = 16_384
@@ -43,7 +43,7 @@ class ReferencePlane:
 
     name = "reference"
 
-    def __init__(self, config: PlaneConfig, host: str, port: int) -> None:
+    def __init__(self, config: PlaneConfig, host: str, port: int, socket_buffer: int = SOCKET_BUFFER) -> None:
         """Bind the port. Raises SettingsError when that fails, UsageError for a wrong `config`."""
         if not config.wall_offset_us:
             config = replace(config, wall_offset_us=time.time_ns() // 1000 - now_us())
@@ -52,7 +52,7 @@ class ReferencePlane:
         self.on_events: Callable[[list[Event]], None] = _ignore
         self.on_taps: Callable[[list[tuple[int, bytes, int]]], None] = _ignore
         self._forwarder = Forwarder(config)
-        self._socket = _bind(host, port)
+        self._socket = _bind(host, port, socket_buffer)
         self._mapped = self._socket.family == socket.AF_INET6
         self._wire: dict[Address, Address] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -220,17 +220,17 @@ def _errno_name(error: OSError) -> str:
     return errno.errorcode.get(error.errno or 0, "unknown").lower()
 
 
-def _bind(host: str, port: int) -> socket.socket:
+def _bind(host: str, port: int, buffer: int) -> socket.socket:
     """A non-blocking UDP socket with large buffers. `::` falls back to IPv4 where there is no IPv6."""
     try:
         if ":" in host:
             try:
-                return _open(socket.AF_INET6, host, port)
+                return _open(socket.AF_INET6, host, port, buffer)
             except OSError:
                 if host != "::" or _has_ipv6():
                     raise
                 host = "0.0.0.0"
-        return _open(socket.AF_INET, host, port)
+        return _open(socket.AF_INET, host, port, buffer)
     except OSError as error:
         raise SettingsError(f"UDP port {port} on {host} cannot be opened: {error.strerror or error}") from error
 
@@ -244,13 +244,13 @@ def _has_ipv6() -> bool:
     return True
 
 
-def _open(family: socket.AddressFamily, host: str, port: int) -> socket.socket:
+def _open(family: socket.AddressFamily, host: str, port: int, buffer: int) -> socket.socket:
     opened = socket.socket(family, socket.SOCK_DGRAM)
     try:
         if family == socket.AF_INET6:
             opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
         for option in (socket.SO_RCVBUF, socket.SO_SNDBUF):
-            opened.setsockopt(socket.SOL_SOCKET, option, SOCKET_BUFFER)
+            opened.setsockopt(socket.SOL_SOCKET, option, buffer)
         opened.setblocking(False)
         opened.bind((host, port))
     except OSError:

@@ -237,3 +237,21 @@ async def test_an_offer_that_names_no_codec_of_the_room(store: RedisStore, node:
     with pytest.raises(BadOffer):
         await node.publish(Offer("demo", "alice", "owner", "v=0\r\nrubbish"))
     assert not node.sessions()
+
+
+async def test_a_room_that_nobody_returns_to_ends(store: RedisStore) -> None:
+    overrides: dict[str, object] = {"media.port": 0, "media.plane": "reference", "room.empty_room_ttl_s": 0.2}
+    settings = dev_settings(environ={}, overrides=overrides)
+    node = Node(settings, store, Metrics(), node_id="n1", version="test", advertised=["127.0.0.1"])
+    await node.start()
+    host = await Peer(node, "alice", "owner").publish()
+    await live_publication(node, store, "alice")
+    await asyncio.sleep(1.5)  # longer than an empty room is kept, and than a round of housekeeping
+    assert (await document(store)).on_air() == ["alice"]
+    await node.close(host.session)
+    deadline = time.monotonic() + 15
+    while await store.rooms():
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.05)
+    await node.shut_down()
+    await host.close()
