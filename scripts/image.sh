@@ -11,13 +11,13 @@
 # storage driver overlay where the kernel lets it, else vfs), on a base that debootstrap makes and that is tagged as the
 # FROM image.
 # Environment: IMAGE (default costream:dev), IMAGE_CACHE (default .cache/image), IMAGE_ENGINE and IMAGE_DRIVER (default:
-# what works), DEBIAN_MIRROR (default http://deb.debian.org/debian).
+# what works), DEBIAN_MIRROR (default: that of debootstrap).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 IMAGE=${IMAGE:-costream:dev}
 IMAGE_CACHE=$(realpath --canonicalize-missing "${IMAGE_CACHE:-.cache/image}")
-DEBIAN_MIRROR=${DEBIAN_MIRROR:-http://deb.debian.org/debian}
+DEBIAN_MIRROR=${DEBIAN_MIRROR:-}
 BASE=$(awk '$1 == "FROM" { print $2; exit }' Dockerfile)
 SUITE=${BASE#*:}
 SUITE=${SUITE%-slim}
@@ -70,8 +70,8 @@ make_base() {
     command -v debootstrap >/dev/null || fail "debootstrap is missing: apt-get install debootstrap"
     local root="$IMAGE_CACHE/rootfs" container
     rm -rf "$root"
-    echo "image: making $BASE with debootstrap from $DEBIAN_MIRROR"
-    debootstrap --variant=minbase "$SUITE" "$root" "$DEBIAN_MIRROR" >"$IMAGE_CACHE/debootstrap.log" 2>&1 ||
+    echo "image: making $BASE with debootstrap"
+    debootstrap --variant=minbase "$SUITE" "$root" ${DEBIAN_MIRROR:+"$DEBIAN_MIRROR"} >"$IMAGE_CACHE/debootstrap.log" 2>&1 ||
         fail "debootstrap failed, see $IMAGE_CACHE/debootstrap.log"
     rm -rf "$root"/var/cache/apt/archives/*.deb "$root"/var/lib/apt/lists/*
     container=$(b from scratch)
