@@ -109,7 +109,7 @@ settings() {
 }
 
 run() {
-    local environment code=0 child
+    local environment code child signalled
     mapfile -t environment < <(settings)
     if [ "$ENGINE" != buildah ]; then
         exec "$ENGINE" run --rm --network host "${environment[@]}" "$IMAGE" "$@"
@@ -119,21 +119,22 @@ run() {
     # buildah does not run the entry point by itself, nor does it hand on signals.
     b run --user costream --workingdir /var/lib/costream "${environment[@]}" "$CONTAINER" -- costream "$@" &
     child=$!
-    trap 'stop_container "$child"' TERM INT
-    wait "$child" || code=$?
-    while kill -0 "$child" 2>/dev/null; do
+    trap 'signalled=yes; stop_container "$child"' TERM INT
+    signalled=yes
+    while [ -n "$signalled" ]; do # a signal ends `wait` before the child has a status
+        signalled='' code=0
         wait "$child" || code=$?
     done
     return "$code"
 }
 
-# Send SIGTERM to the command inside: the last in the chain of processes under `buildah run`.
+# Send SIGTERM to the command inside, which is below buildah's own processes and above those that it started itself.
 stop_container() {
-    local process=$1 next
-    while next=$(pgrep -P "$process" | head -n 1) && [ -n "$next" ]; do
-        process=$next
+    local process=$1
+    while [ -n "$process" ] && [ "$(cat "/proc/$process/comm" 2>/dev/null)" != costream ]; do
+        process=$(pgrep -P "$process" | head -n 1)
     done
-    kill -TERM "$process"
+    kill -TERM "${process:-$1}"
 }
 
 health() {

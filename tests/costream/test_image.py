@@ -5,6 +5,7 @@ Skips loudly where neither is there; fails instead with CI=true. Building takes 
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import os
@@ -17,6 +18,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from costream.synthetic import Show, SyntheticHost, allow_loopback
+from signaling.tokens import mint
+from tests.interop.clients.wrtc_client import Watcher
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = str(ROOT / "scripts" / "image.sh")
@@ -101,12 +106,31 @@ def test_it_refuses_to_start_without_a_key(image: str) -> None:
     assert "auth.keys is empty" in refused.stderr
 
 
-def test_a_relay_in_it_is_healthy_and_drains(image: str, tmp_path: Path) -> None:
+def test_a_relay_in_it_is_healthy_forwards_media_and_drains(image: str, tmp_path: Path) -> None:
     del image
     log = tmp_path / "relay.log"
     with relay_in_image(log) as process:
         wait_until_healthy(process, log)
         assert b"costream_build_info" in get("/metrics")[1]
         assert subprocess.run([SCRIPT, "health"], capture_output=True, check=False).returncode == 0
+        asyncio.run(publish_and_watch())
     assert process.returncode == 0, log.read_text()[-4000:]
     assert '"event"' in log.read_text()
+
+
+async def publish_and_watch() -> None:
+    """A marked picture goes in by WHIP and comes out by WHEP."""
+    base, now = f"http://127.0.0.1:{HTTP_PORT}", time.time()
+
+    def token(identity: str, role: str) -> str:
+        return mint(KEYS, room="show", identity=identity, role=role, ttl_s=600, now=now)
+
+    allow_loopback()
+    async with SyntheticHost(
+        f"{base}/whip/show", token("alice", "owner"), Show(publisher=7, width=320, height=180)
+    ) as host:
+        await host.connected(30)
+        watcher = Watcher(f"{base}/whep/show", token("victor", "viewer"), videos=1, audios=1)
+        await watcher.start()
+        await watcher.until(lambda: len(watcher.videos[0].counters(7)) > 15, 30)
+        await watcher.close()
