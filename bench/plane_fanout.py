@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import os
 import select
 import socket
 import subprocess
@@ -25,6 +26,7 @@ from relay.plane.contract import (
     AddSlot,
     AddTrack,
     BindSlot,
+    Event,
     Feedback,
     Kind,
     LayerSpec,
@@ -74,7 +76,7 @@ async def _run(fan_out: int, seconds: float) -> Result:
     switched = asyncio.Event()
     count = 0
 
-    def on_events(events: list[object]) -> None:
+    def on_events(events: list[Event]) -> None:
         nonlocal count
         count += sum(isinstance(event, SlotSwitched) for event in events)
         if count >= fan_out:
@@ -97,6 +99,9 @@ async def _run(fan_out: int, seconds: float) -> Result:
         stdout=subprocess.PIPE,
         stdin=subprocess.PIPE,
     )
+    allowed = sorted(os.sched_getaffinity(0))
+    os.sched_setaffinity(peers.pid, {allowed[-1]})
+    os.sched_setaffinity(0, {allowed[0]})
     try:
         await asyncio.wait_for(switched.wait(), 20)
         await asyncio.sleep(0.5)
@@ -108,7 +113,9 @@ async def _run(fan_out: int, seconds: float) -> Result:
         total = sum(slot.packets for slot in plane.stats().slots.values())
     finally:
         peers.kill()
+        peers.wait()
         plane.close()
+        os.sched_setaffinity(0, allowed)
     return Result(fan_out, sent / cpu, sent / wall, _limit(), cpu / sent * 1e6, 1 - received / max(total, 1))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import operator
 import os
 import platform
@@ -12,6 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 RESULTS = Path(__file__).parent / "results"
@@ -81,9 +83,7 @@ def publish(name: str, figures: Sequence[Figure]) -> Path:
         holds = {True: "[green]yes", False: "[red]no", None: ""}[row.holds]
         peer = "" if row.beside_value is None else f"{row.beside_value:g}"
         ratio = "" if row.ratio is None else f"{row.ratio:g}"
-        table.add_row(
-            row.figure, f"{row.value:g}", row.unit, row.goal, holds, row.beside, peer, ratio, str(row.runs)
-        )
+        table.add_row(row.figure, f"{row.value:g}", row.unit, row.goal, holds, row.beside, peer, ratio, str(row.runs))
     console = Console(width=None if Console().is_terminal else 170)
     console.print(table)
     RESULTS.mkdir(exist_ok=True)
@@ -98,4 +98,5 @@ def percentile(values: Sequence[float], share: float) -> float:
     if not values:
         raise ValueError("no values")
     ordered = sorted(values)
-    return ordered[min(len(ordered) - 1, max(0, round(share * len(ordered) + 0.5) - 1))]
+    rank = math.ceil(share * len(ordered) - 1e-9)  # 0.07 * 100 is a little more than 7
+    return ordered[max(rank, 1) - 1]

@@ -1,0 +1,148 @@
+"""WHEP POST to first decoded frame with a real libwebrtc client, and where that time goes.
+
+Viewers join one after the other at random distances, so that the coalescing of keyframe requests is met as in life.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import statistics
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+import webrtc
+
+from bench.plan import Plan
+from bench.processes import Server, publisher, relay, stock, token
+from bench.report import Figure, figure, percentile
+from costream.synthetic import allow_loopback, gathered
+from costream.whip import Endpoint, Resource
+
+GAPS_S = (0.1, 0.9)
+JOINS = 20
+QUICK_JOINS = 4
+FIRST_FRAME_S = 10.0
+PARTS = ("POST answered", "ICE connected", "DTLS connected", "first packet", "first frame decoded")
+
+
+@dataclass
+class Join:
+    """Seconds since the POST at which each of PARTS was over."""
+
+    at: dict[str, float] = field(default_factory=dict)
+
+    def since_previous(self, part: str) -> float:
+        index = PARTS.index(part)
+        return self.at[part] - (self.at[PARTS[index - 1]] if index else 0.0)
+
+
+async def measure(plan: Plan) -> list[Figure]:
+    """Join the relay and stock aiortc, each with one publisher."""
+    count = QUICK_JOINS if plan.quick else JOINS
+    allow_loopback()
+    ours, theirs = [], []
+    for run in range(plan.runs):
+        async with relay(plan.test) as server, publisher(server, plan.load):
+            ours.append(await _joins(server, count, run, plan.settle_s))
+        async with stock(plan.test) as server, publisher(server, plan.load):
+            theirs.append(await _joins(server, count, run, plan.settle_s))
+    rows = [("p50", 0.5, ""), ("p99", 0.99, "<= 300")]
+    figures = [
+        figure(
+            f"WHEP POST to first decoded frame, {label}",
+            [percentile([join.at[PARTS[-1]] for join in joins], share) * 1e3 for joins in ours],
+            "ms",
+            goal=goal,
+            beside="stock aiortc WHEP endpoint",
+            beside_values=[percentile([join.at[PARTS[-1]] for join in joins], share) * 1e3 for joins in theirs],
+        )
+        for label, share, goal in rows
+    ]
+    figures += [
+        figure(
+            f"of it, until {part} (median; p99 {_worst(ours, part):.0f})",
+            [statistics.median(join.since_previous(part) for join in joins) * 1e3 for joins in ours],
+            "ms",
+            beside="stock aiortc WHEP endpoint",
+            beside_values=[statistics.median(join.since_previous(part) for join in joins) * 1e3 for joins in theirs],
+        )
+        for part in PARTS
+    ]
+    return figures
+
+
+def _worst(runs: list[list[Join]], part: str) -> float:
+    return percentile([join.since_previous(part) for joins in runs for join in joins], 0.99) * 1e3
+
+
+async def _joins(server: Server, count: int, seed: int, settle_s: float) -> list[Join]:
+    gaps = random.Random(seed)
+    await asyncio.sleep(settle_s)
+    # the first viewer of a process also pays for its imports and for what is made once
+    await _join(server, f"first{seed}")
+    joins = []
+    for number in range(count):
+        await asyncio.sleep(gaps.uniform(*GAPS_S))
+        joins.append(await _join(server, f"viewer{seed}-{number}"))
+        server.alive()
+    return joins
+
+
+async def _join(server: Server, identity: str) -> Join:
+    """One viewer from its offer to its first picture, and out again."""
+    pc = webrtc.RTCPeerConnection(webrtc.RTCConfiguration(bundle_policy="max-bundle"))
+    join, begin = Join(), 0.0
+    ice, dtls = asyncio.Event(), asyncio.Event()
+
+    def changed(_: object) -> None:
+        if str(pc.ice_connection_state) in ("connected", "completed"):
+            join.at.setdefault("ICE connected", time.monotonic() - begin)
+            ice.set()
+        if str(pc.connection_state) == "connected":
+            join.at.setdefault("DTLS connected", time.monotonic() - begin)
+            dtls.set()
+
+    pc.on("iceconnectionstatechange", changed)
+    pc.on("connectionstatechange", changed)
+    resource: Resource | None = None
+    async with Endpoint(server.whep, token(identity, "viewer")) as endpoint:
+        try:
+            receive = webrtc.RTCRtpTransceiverInit(direction="recvonly")
+            pc.add_transceiver("audio", receive)
+            track = pc.add_transceiver("video", receive).receiver.track
+            await pc.set_local_description(await pc.create_offer())
+            offer = await gathered(pc)
+            begin = time.monotonic()
+            resource = await endpoint.offer(offer)
+            join.at["POST answered"] = time.monotonic() - begin
+            await pc.set_remote_description(webrtc.RTCSessionDescriptionInit(type="answer", sdp=resource.answer))
+            async with asyncio.timeout(FIRST_FRAME_S):
+                await _first_frame(track)
+                join.at[PARTS[-1]] = time.monotonic() - begin
+                await ice.wait()
+                await dtls.wait()
+            join.at["first packet"] = join.at[PARTS[-1]] - await _decoding(pc)
+        finally:
+            if resource is not None:
+                await endpoint.delete(resource)
+            pc.close()
+    return join
+
+
+async def _first_frame(track: Any) -> None:
+    init = webrtc.MediaStreamTrackProcessorInit(track=track, max_buffer_size=4)
+    async for picture in webrtc.MediaStreamTrackProcessor(init).readable:
+        with contextlib.closing(picture):
+            return
+
+
+async def _decoding(pc: Any) -> float:
+    """Seconds from a frame's first packet to its decoded picture, mean of the few frames so far."""
+    for entry in (await pc.get_stats()).values():
+        values = vars(entry)
+        if str(values.get("type")) == "inbound-rtp" and values.get("kind") == "video" and values.get("frames_decoded"):
+            return float(values["total_processing_delay"]) / int(values["frames_decoded"])
+    return 0.0

@@ -1,0 +1,76 @@
+"""The command line of the benches, with the quickest of them run for real."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from bench.report import RESULTS
+
+ROOT = Path(__file__).parents[2]
+RUN = [sys.executable, "-m", "bench"]
+
+
+def test_an_unknown_bench_is_named_with_those_there_are() -> None:
+    done = subprocess.run([*RUN, "plain"], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 2
+    assert "no bench 'plain'" in done.stderr
+    assert "latency" in done.stderr
+
+
+@pytest.mark.interop
+@pytest.mark.timeout(120)
+def test_the_plane_bench_leaves_figures() -> None:
+    (RESULTS / "plane.json").unlink(missing_ok=True)
+    done = subprocess.run(
+        [*RUN, "plane", "--quick"], cwd=ROOT, capture_output=True, text=True, timeout=110, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    rows = json.loads((RESULTS / "plane.json").read_text())
+    fan_outs = [row for row in rows if row["figure"].startswith("packets out at fan-out")]
+    assert len(fan_outs) == 3
+    for row in fan_outs:
+        assert row["value"] > 0
+        assert row["beside_value"] > 0
+        assert row["machine"]
+    assert "packets out at fan-out 100" in done.stdout
+
+
+@pytest.mark.interop
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_bench_leaves_no_process_behind(number: signal.Signals) -> None:
+    bench = subprocess.Popen([*RUN, "dtls", "--quick"], cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    try:
+        children = _children_within(bench.pid, 15)
+        bench.send_signal(number)
+        _, told = bench.communicate(timeout=30)
+    finally:
+        bench.kill()
+    assert bench.returncode == 130, told
+    assert not [pid for pid in children if _runs(pid)]
+
+
+def _children_within(pid: int, seconds: float) -> list[int]:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        found = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        if found:
+            time.sleep(0.5)
+            return [int(child) for child in found]
+        time.sleep(0.02)
+    raise AssertionError("the bench started nothing")
+
+
+def _runs(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
