@@ -18,7 +18,8 @@ async def open_store(
     """Open the room store at `url`: `embedded`, redis://, rediss:// or unix://. `socket_timeout_s` bounds every call.
 
     The embedded one is started here and ends with the store's `close`; it keeps its socket and log in a new directory
-    under `directory` (the system's temporary one by default), removed afterwards. Raises StoreUnavailable when it does not start. A server elsewhere need not answer yet.
+    under `directory` (the system's temporary one by default), removed afterwards. Raises StoreUnavailable when it does
+    not start. A server elsewhere need not answer yet.
     """
     if url != EMBEDDED:
         return RedisStore(url, socket_timeout_s=socket_timeout_s, connect_timeout_s=connect_timeout_s)

@@ -76,8 +76,8 @@ class RoomReader:
 
     async def _run(self) -> None:
         delay = _FIRST_DELAY_S
-        # The client library may swallow a cancellation that meets an answer, so `_closed` is looked at as well.
-        while self._lost is None and not self._closed:
+        # The client library may swallow a cancellation that meets an answer, so that `ended` is looked at as well.
+        while not self.ended:
             try:
                 await self._read()
                 delay = _FIRST_DELAY_S
@@ -145,7 +145,11 @@ class Readers:
         for reader in list(self._readers.values()):
             self._end(reader)
         self._readers.clear()
-        await asyncio.gather(*self._ending, return_exceptions=True)
+        # Insist: Python 3.11's wait_for, with which the client sends, can swallow a cancellation (python/cpython#86296).
+        while self._ending:
+            for task in self._ending:
+                task.cancel()
+            await asyncio.wait(self._ending, timeout=0.1)
 
     def _end(self, reader: RoomReader) -> None:
         task = reader.close()

@@ -73,9 +73,10 @@ class RedisStore:
 
     # --- rooms ------------------------------------------------------------------------------------------------------
 
-    async def create(self, room: str, document: dict[str, Any], events: _Told | None = None) -> None:
-        """Store a new room and its first events (by default one `room.created`). Raises Conflict when it exists."""
-        told = [("room.created", {"room": {"id": room}})] if events is None else events
+    async def create(self, room: str, document: dict[str, Any], events: _Told = ()) -> None:
+        """Store a new room and its first events, `room.created` when none are given. Raises Conflict when it exists."""
+        # A room is never without a stream: that is how its followers know that it is there.
+        told = list(events) or [("room.created", {"room": {"id": room}})]
         # Indexed before and not after: a listed room that does not exist is filtered, one that is not listed is lost.
         await self._gate.run(lambda: self._client.sadd(_INDEX, room))
         reply = await self._script(
