@@ -145,7 +145,7 @@ class Readers:
         for reader in list(self._readers.values()):
             self._end(reader)
         self._readers.clear()
-        # Insist: wait_for of Python 3.11, with which the client sends, may swallow a cancellation (cpython issue 86296).
+        # Insist: wait_for of Python 3.11, with which the client sends, may swallow a cancellation (cpython issue 86296)
         while self._ending:
             for task in self._ending:
                 task.cancel()
