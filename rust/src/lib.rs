@@ -2,11 +2,13 @@
 
 pub mod arithmetic;
 pub mod audio_level;
+pub mod core;
 pub mod delay_trend;
 pub mod descriptors;
 pub mod error;
 pub mod estimate;
 pub mod history;
+pub mod io;
 pub mod machine;
 pub mod nack;
 pub mod out;

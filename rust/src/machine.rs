@@ -36,9 +36,6 @@ pub trait Machine: Send + 'static {
     /// What is to be sent. Whoever drains it clears it.
     fn out(&mut self) -> &mut OutBatch;
 
-    /// Datagrams and their bytes, as they are taken from `out`.
-    fn sent(&mut self, datagrams: u64, bytes: u64);
-
     /// Move what happened, in order, to the end of `into`.
     fn events(&mut self, into: &mut Vec<Self::Event>);
 

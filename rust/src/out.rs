@@ -1,108 +1,123 @@
-//! Where the core writes what is to be sent: one arena for the bytes, one list for where they go, both reused.
+//! Where the core writes what is to be sent: one buffer for the bytes, one list of where each datagram ends and goes.
 //!
-//! The caller drains the batch after each call into the core; what has not been drained stays in front, in order.
+//! The datagrams lie one behind the other, so that several to one destination can leave as one message. Both parts are
+//! reused: after they have grown to what a load needs, nothing is allocated.
 
 use std::net::SocketAddr;
 
-/// Bytes that a new batch can hold without growing: what 8 packets for 100 viewers take, which the cache holds too.
-const FIRST_ARENA: usize = 1 << 20;
+use crate::srtp::MAX_TRAILER;
+
+/// Bytes kept free behind what waits to go out: any packet we write fits.
+pub const ROOM: usize = 2048 + MAX_TRAILER;
 /// Bytes: one packet to 20,000 viewers. What comes above is dropped and counted.
-const MAX_ARENA: usize = 32 << 20;
+const LIMIT: usize = 32 << 20;
 
-/// One sealed datagram: `arena[offset..offset + length]` goes to `address`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Entry {
-    pub address: SocketAddr,
-    pub offset: u32,
-    pub length: u32,
-}
-
-/// Datagrams in the order in which they were committed. After it has grown to what a load needs, it allocates nothing.
+/// Sealed datagrams in the order in which they were written.
+#[derive(Debug)]
 pub struct OutBatch {
-    arena: Vec<u8>,
-    entries: Vec<Entry>,
+    bytes: Vec<u8>,
     used: usize,
-    reserved: Option<(SocketAddr, usize)>,
+    ends: Vec<(usize, SocketAddr)>,
     limit: usize,
     overflowed: u64,
 }
 
 impl Default for OutBatch {
     fn default() -> Self {
-        Self::with_limit(MAX_ARENA)
+        Self::with_limit(LIMIT)
     }
 }
 
 impl OutBatch {
-    /// A batch of at most `limit` bytes.
+    /// A batch that takes datagrams until it holds `limit` bytes.
     pub fn with_limit(limit: usize) -> Self {
-        // Zeroed memory of this size comes from the kernel untouched: what is never used costs nothing.
-        let arena = vec![0; FIRST_ARENA.min(limit)];
-        Self { arena, entries: Vec::with_capacity(1024), used: 0, reserved: None, limit, overflowed: 0 }
+        Self { bytes: Vec::new(), used: 0, ends: Vec::new(), limit, overflowed: 0 }
     }
 
-    /// Room for a datagram of at most `longest` bytes, to be written and then given to `commit`. What it holds is left
-    /// over from earlier datagrams. A room that is not committed is given again.
-    pub fn reserve(&mut self, address: SocketAddr, longest: usize) -> &mut [u8] {
-        if self.used + longest > self.arena.len() {
-            let wanted = (self.arena.len() * 2).clamp(self.used + longest, self.limit.max(self.used + longest));
-            self.arena.resize(wanted, 0);
+    /// Where the next datagram is to be written: at least ROOM bytes, with what earlier ones left there.
+    pub fn room(&mut self) -> &mut [u8] {
+        if self.bytes.len() - self.used < ROOM {
+            let longer = (self.bytes.len() * 2).max(self.used + 32 * ROOM);
+            self.bytes.resize(longer, 0);
         }
-        self.reserved = Some((address, longest));
-        &mut self.arena[self.used..self.used + longest]
+        &mut self.bytes[self.used..]
     }
 
-    /// The first `length` bytes of the room are a datagram. Nothing happens without a room, or when it is longer.
-    pub fn commit(&mut self, length: usize) {
-        let Some((address, longest)) = self.reserved.take() else { return };
-        if length > longest {
-            return;
-        }
-        if self.used + length > self.limit {
+    /// Send the first `length` bytes of `room`.
+    pub fn commit(&mut self, length: usize, address: SocketAddr) {
+        if self.used >= self.limit || self.used + length > self.bytes.len() {
             self.overflowed += 1;
             return;
         }
-        self.entries.push(Entry { address, offset: self.used as u32, length: length as u32 });
         self.used += length;
+        self.ends.push((self.used, address));
     }
 
-    /// Append a datagram that was made elsewhere.
-    pub fn push(&mut self, address: SocketAddr, datagram: &[u8]) {
-        self.reserve(address, datagram.len()).copy_from_slice(datagram);
-        self.commit(datagram.len());
+    /// Send a copy. Says no to a datagram that is longer than any we write.
+    pub fn push(&mut self, datagram: &[u8], address: SocketAddr) -> bool {
+        let Some(place) = self.room().get_mut(..datagram.len()) else { return false };
+        place.copy_from_slice(datagram);
+        self.commit(datagram.len(), address);
+        true
     }
 
-    pub fn entries(&self) -> &[Entry] {
-        &self.entries
-    }
-
-    pub fn arena(&self) -> &[u8] {
-        &self.arena[..self.used]
-    }
-
-    pub fn bytes(&self, entry: &Entry) -> &[u8] {
-        &self.arena[entry.offset as usize..(entry.offset + entry.length) as usize]
+    /// Datagrams that wait.
+    pub fn len(&self) -> usize {
+        self.ends.len()
     }
 
     pub fn is_empty(&self) -> bool {
-        self.entries.is_empty()
+        self.ends.is_empty()
     }
 
     /// Bytes that wait.
-    pub fn used(&self) -> usize {
+    pub fn bytes(&self) -> usize {
         self.used
+    }
+
+    pub fn waiting(&self) -> Waiting<'_> {
+        Waiting { bytes: &self.bytes[..self.used], ends: &self.ends }
     }
 
     /// Forget what was drained; the memory stays.
     pub fn clear(&mut self) {
-        self.entries.clear();
+        self.ends.clear();
         self.used = 0;
-        self.reserved = None;
+    }
+
+    /// Hand on every datagram in order, and forget them.
+    pub fn drain(&mut self, mut send: impl FnMut(&[u8], SocketAddr)) {
+        let waiting = self.waiting();
+        for index in 0..waiting.ends.len() {
+            send(waiting.datagram(index), waiting.ends[index].1);
+        }
+        self.clear();
     }
 
     /// Datagrams dropped because the batch was full.
     pub fn overflowed(&self) -> u64 {
         self.overflowed
+    }
+}
+
+/// What a batch holds: datagram `i` is what lies between the ends of the one before and its own.
+#[derive(Debug, Clone, Copy)]
+pub struct Waiting<'a> {
+    pub bytes: &'a [u8],
+    pub ends: &'a [(usize, SocketAddr)],
+}
+
+impl<'a> Waiting<'a> {
+    pub fn start(&self, index: usize) -> usize {
+        if index == 0 { 0 } else { self.ends[index - 1].0 }
+    }
+
+    pub fn length(&self, index: usize) -> usize {
+        self.ends[index].0 - self.start(index)
+    }
+
+    pub fn datagram(&self, index: usize) -> &'a [u8] {
+        &self.bytes[self.start(index)..self.ends[index].0]
     }
 }
 
@@ -117,25 +132,27 @@ mod tests {
     #[test]
     fn keeps_order_and_bytes() {
         let mut out = OutBatch::default();
-        out.reserve(address(1), 100)[..3].copy_from_slice(b"one");
-        out.commit(3);
-        out.reserve(address(9), 100)[..4].copy_from_slice(b"none");
-        out.push(address(2), b"three");
-        out.commit(5);
-        let got: Vec<_> = out.entries().iter().map(|entry| (entry.address.port(), out.bytes(entry))).collect();
-        assert_eq!(got, [(1, &b"one"[..]), (2, &b"three"[..])]);
-        out.clear();
-        assert!(out.is_empty() && out.used() == 0);
+        out.room()[..3].copy_from_slice(b"one");
+        out.commit(3, address(1));
+        out.room()[..4].copy_from_slice(b"none");
+        assert!(out.push(b"three", address(2)));
+        assert!(!out.push(&[0; 80_000], address(3)));
+        let mut got = Vec::new();
+        out.drain(|datagram, address| got.push((datagram.to_vec(), address.port())));
+        assert_eq!(got, [(b"one".to_vec(), 1), (b"three".to_vec(), 2)]);
+        assert!(out.is_empty() && out.bytes() == 0);
     }
 
     #[test]
     fn grows_to_its_limit_and_counts_the_rest() {
-        let mut out = OutBatch::with_limit(4 << 20);
+        let mut out = OutBatch::with_limit(1 << 20);
         for _ in 0..5000 {
-            out.push(address(1), &[7; 1000]);
+            out.push(&[7; 1000], address(1));
         }
-        assert_eq!(out.entries().len() as u64 + out.overflowed(), 5000);
-        assert_eq!(out.entries().len(), (4 << 20) / 1000);
-        assert_eq!(out.used(), out.entries().len() * 1000);
+        assert_eq!(out.len() as u64 + out.overflowed(), 5000);
+        assert_eq!(out.len(), (1usize << 20).div_ceil(1000));
+        out.clear();
+        assert!(out.push(b"again", address(1)));
+        assert_eq!(out.waiting().datagram(0), b"again");
     }
 }

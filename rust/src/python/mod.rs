@@ -1,10 +1,14 @@
 //! The Python module `relay.plane._native`.
 
+mod commands;
+mod events;
+mod forwarder;
 mod testing;
 
 use pyo3::prelude::*;
 
 #[pymodule]
 fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add_class::<forwarder::Forwarder>()?;
     testing::register(module)
 }

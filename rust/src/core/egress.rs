@@ -1,0 +1,338 @@
+//! What goes to viewers: forwarding, repeats for NACKs, sender reports and bandwidth probes. The twin of
+//! `relay/plane/reference/egress.py`.
+
+use super::contract::Kind;
+use super::state::{LayerKey, Probe, State};
+use super::timers::Timer;
+use crate::arithmetic::mul_div;
+use crate::descriptors::Descriptor;
+use crate::history::Sent;
+use crate::rewrite::Patch;
+use crate::rtcp::{SenderInfo, build_sdes, build_sr, ntp_from_wall_us, wall_us_from_ntp};
+use crate::rtp::Packet;
+use crate::serialise::{Block, Fields, Forwarding};
+
+/// Padding is spread in slices of this, so that it measures the path and not our burst.
+const PROBE_SLICE_US: i64 = 5_000;
+/// At most in one slice, whatever rate was asked for.
+const PROBE_PACKETS: u16 = 64;
+/// One octet says how much (RFC 3550 5.1).
+const MAX_PADDING: usize = 255;
+/// The latest packets, in turns, serve as padding that may even repair something.
+const REPEATED_IN_PROBE: u16 = 16;
+/// Between repeats to a viewer that has not yet reported.
+const DEFAULT_RTT_US: i64 = 50_000;
+
+/// Absolute send time: 6.18 fixed point seconds, 24 bits.
+pub fn send_time(now: i64) -> u32 {
+    mul_div(now, 1 << 18, 1_000_000) as u32 & 0xFF_FFFF
+}
+
+/// Send one packet to every slot that shows its layer: the loop that everything else stays out of.
+pub fn forward(core: &mut State, key: LayerKey, id: u32, descriptor: &Descriptor, now: i64) {
+    let State { tracks, slots, sessions, packets, out, drops, .. } = core;
+    let layer = &tracks[key.track].layers[key.index];
+    let (packet, data) = (packets.store.packet(id), packets.store.data(id));
+    let send_time = send_time(now);
+    let marker = if packet.marker { 0x80 } else { 0 };
+    let patch_offset = usize::from(descriptor.patch_offset);
+    let mut block = Block::default();
+    let mut renumbered: Option<Forwarding> = None; // what `block` was made with
+    for &slot in layer.players.values() {
+        let slot = &mut slots[slot];
+        let session = &mut sessions[slot.session];
+        let (Some(address), Some(srtp)) = (session.selected, &mut session.srtp) else {
+            slot.rewriter.drop(packet.seq);
+            continue;
+        };
+        let Some((seq, timestamp)) = slot.rewriter.rewrite(packet.seq, packet.timestamp, now) else { continue };
+        let type_and_marker = slot.out_type | marker | slot.marker;
+        slot.marker = 0;
+        let patch = if layer.patched { slot.pictures.patch(descriptor) } else { Patch::default() };
+        let mut transport_seq = 0;
+        if slot.measured {
+            session.transport_seq = session.transport_seq.wrapping_add(1);
+            transport_seq = session.transport_seq;
+        }
+        if renumbered.as_ref() != Some(slot.serialiser.forwarding()) {
+            slot.serialiser.forwarding().block(data, packet, &mut block);
+            renumbered = Some(*slot.serialiser.forwarding());
+        }
+        let fields =
+            Fields { type_and_marker, seq, timestamp, patch_offset, patch: patch.as_slice(), transport_seq, send_time };
+        let room = out.room();
+        let written = slot.serialiser.write(data, packet, &block, &fields, &[], room);
+        let Some(size) = written.and_then(|length| srtp.protect_rtp(room, length).ok()) else {
+            *drops.entry("out_refused").or_insert(0) += 1;
+            continue;
+        };
+        out.commit(size, address);
+        packets.counts.retain(id);
+        let sent = Sent {
+            packet: id,
+            timestamp,
+            send_time,
+            seq,
+            transport_seq,
+            type_and_marker,
+            patch_offset: descriptor.patch_offset,
+            patch,
+        };
+        if let Some(old) = slot.log.put(sent) {
+            packets.counts.release(old);
+        }
+        if slot.measured
+            && let Some(estimator) = &mut session.estimator
+        {
+            estimator.on_sent(transport_seq, size, now);
+        }
+        slot.octets += packet.payload_size() as u64;
+        slot.rate.add(size, now);
+        slot.stats.packets += 1;
+        slot.stats.bytes += size as u64;
+        session.stats.packets_out += 1;
+        session.stats.bytes_out += size as u64;
+    }
+}
+
+/// Answer a NACK from the log, by RTX where it was agreed on, else byte for byte as first sent.
+pub fn send_repair(core: &mut State, key: usize, sequences: impl Iterator<Item = u16>, now: i64) {
+    let owner = core.slots[key].session;
+    for seq in sequences {
+        let State { slots, sessions, packets, .. } = &mut *core;
+        let slot = &mut slots[key];
+        let session = &sessions[owner];
+        slot.stats.nacks += 1;
+        let rtt = if session.stats.round_trip_us != 0 { session.stats.round_trip_us } else { DEFAULT_RTT_US };
+        let sent = slot.log.resend(seq, now, rtt, Some(&mut slot.budget), |packet| packets.store.length(packet));
+        let done = match sent {
+            Some(sent) if session.srtp.is_some() && session.selected.is_some() => {
+                if slot.rtx_serialiser.is_some() && slot.rtx_type(sent.type_and_marker & 0x7F).is_some() {
+                    send_rtx(core, key, &sent, now)
+                } else {
+                    send_again(core, key, &sent, now)
+                }
+            }
+            _ => false,
+        };
+        let stats = &mut core.slots[key].stats;
+        if done {
+            stats.resent += 1;
+        } else {
+            stats.not_resent += 1;
+        }
+    }
+}
+
+/// Send a logged packet once more, byte for byte.
+fn send_again(core: &mut State, key: usize, sent: &Sent, now: i64) -> bool {
+    let State { slots, packets, out, .. } = &mut *core;
+    let serialiser = &slots[key].serialiser;
+    let (packet, data) = (packets.store.packet(sent.packet), packets.store.data(sent.packet));
+    let mut block = Block::default();
+    serialiser.forwarding().block(data, packet, &mut block);
+    let fields = Fields {
+        type_and_marker: sent.type_and_marker,
+        seq: sent.seq,
+        timestamp: sent.timestamp,
+        patch_offset: usize::from(sent.patch_offset),
+        patch: sent.patch.as_slice(),
+        transport_seq: sent.transport_seq,
+        send_time: sent.send_time,
+    };
+    let written = serialiser.write(data, packet, &block, &fields, &[], out.room());
+    seal_and_send(core, key, written, None, now)
+}
+
+/// Send a logged packet again on the repair stream (RFC 4588 4).
+fn send_rtx(core: &mut State, key: usize, sent: &Sent, now: i64) -> bool {
+    let transport_seq = next_transport_seq(core, key);
+    let State { slots, packets, out, .. } = &mut *core;
+    let slot = &mut slots[key];
+    let (Some(serialiser), Some(rtx_type)) = (&slot.rtx_serialiser, slot.rtx_type(sent.type_and_marker & 0x7F)) else {
+        return false;
+    };
+    let (packet, data) = (packets.store.packet(sent.packet), packets.store.data(sent.packet));
+    let mut block = Block::default();
+    serialiser.forwarding().block(data, packet, &mut block);
+    let fields = Fields {
+        type_and_marker: sent.type_and_marker & 0x80 | rtx_type,
+        seq: slot.rtx_seq,
+        timestamp: sent.timestamp,
+        patch_offset: usize::from(sent.patch_offset),
+        patch: sent.patch.as_slice(),
+        transport_seq,
+        send_time: send_time(now),
+    };
+    let written = serialiser.write(data, packet, &block, &fields, &sent.seq.to_be_bytes(), out.room());
+    slot.rtx_seq = slot.rtx_seq.wrapping_add(1);
+    seal_and_send(core, key, written, Some(transport_seq), now)
+}
+
+fn next_transport_seq(core: &mut State, key: usize) -> u16 {
+    let slot = &core.slots[key];
+    let session = &mut core.sessions[slot.session];
+    if slot.measured {
+        session.transport_seq = session.transport_seq.wrapping_add(1);
+    }
+    session.transport_seq
+}
+
+/// Send what was written to the front of `out.room()` and is not a first sending. `transport_seq` is None when it has
+/// no number of its own.
+fn seal_and_send(core: &mut State, key: usize, written: Option<usize>, transport_seq: Option<u16>, now: i64) -> bool {
+    let slot = &core.slots[key];
+    let session = &mut core.sessions[slot.session];
+    let (Some(srtp), Some(address)) = (&mut session.srtp, session.selected) else { return false };
+    let Some(size) = written.and_then(|length| srtp.protect_rtp(core.out.room(), length).ok()) else {
+        core.drop("out_refused");
+        return false;
+    };
+    core.out.commit(size, address);
+    if slot.measured
+        && let (Some(transport_seq), Some(estimator)) = (transport_seq, &mut session.estimator)
+    {
+        estimator.on_sent(transport_seq, size, now);
+    }
+    session.stats.packets_out += 1;
+    session.stats.bytes_out += size as u64;
+    true
+}
+
+/// Send SR and SDES while packets go out, and come back in an interval.
+pub fn sender_report_due(core: &mut State, key: usize, now: i64) {
+    let slot = &mut core.slots[key];
+    let Some(playing) = slot.playing else { return };
+    core.timers.set((Timer::SenderReport, slot.handle, 0), now + core.config.report_interval_us);
+    if slot.stats.packets == slot.reported {
+        return;
+    }
+    slot.reported = slot.stats.packets;
+    let wall = now + core.config.wall_offset_us;
+    let rtp_timestamp = timestamp_at(core, key, playing, wall, now);
+    let slot = &core.slots[key];
+    let info = SenderInfo {
+        ssrc: slot.ssrc,
+        ntp: ntp_from_wall_us(wall),
+        rtp_timestamp,
+        packets: slot.stats.packets as u32,
+        octets: slot.octets as u32,
+    };
+    let owner = slot.session;
+    let mut compound = std::mem::take(&mut core.scratch.control);
+    compound.clear();
+    build_sr(&info, &[], &mut compound);
+    build_sdes(slot.ssrc, &slot.cname, &mut compound);
+    core.send_control(owner, &compound);
+    core.scratch.control = compound;
+}
+
+/// The output timestamp of the instant `wall`.
+///
+/// The publisher's own reports tie its audio and video to one clock of its own. All its streams are moved to our wall
+/// clock by one common offset (`Session::ntp_offset`), so what it captured together is shown together. Before its
+/// first report, arrival has to do.
+fn timestamp_at(core: &State, key: usize, playing: LayerKey, wall: i64, now: i64) -> u32 {
+    let slot = &core.slots[key];
+    let layer = core.layer(playing);
+    let clock = layer.codec.as_ref().map_or(90_000, |codec| i64::from(codec.clock_hz));
+    let source = layer.source.map(|source| &core.sources[source]);
+    let offset = core.tracks[playing.track].session.and_then(|session| core.sessions[session].ntp_offset);
+    if let (Some(source), Some(offset)) = (source, offset)
+        && source.report_ntp != 0
+    {
+        let reported = wall_us_from_ntp(source.report_ntp) + offset;
+        let ticks = mul_div(wall - reported, clock, 1_000_000);
+        return slot.rewriter.timestamp_out(i64::from(source.report_rtp) + ticks);
+    }
+    slot.rewriter.last_timestamp().wrapping_add(mul_div(now - layer.last_packet, clock, 1_000_000) as u32)
+}
+
+/// Begin to send padding; a later probe replaces one that runs. Ignored when nobody could carry or measure it.
+pub fn start_probe(core: &mut State, key: usize, bitrate: i64, duration_us: i64, now: i64) {
+    if probe_slot(core, key).is_none() || bitrate <= 0 || duration_us <= 0 {
+        return;
+    }
+    let session = &mut core.sessions[key];
+    if let Some(estimator) = &mut session.estimator {
+        estimator.on_probe_started(bitrate, now);
+    }
+    session.probe = Some(Probe {
+        bitrate,
+        start: now,
+        end: now.saturating_add(duration_us),
+        bytes_before: session.stats.bytes_out,
+    });
+    core.timers.set((Timer::Probe, session.handle, 0), now + PROBE_SLICE_US);
+}
+
+/// Send the padding that one slice lacks.
+pub fn probe_due(core: &mut State, key: usize, now: i64) {
+    let (Some(probe), Some(slot)) = (core.sessions[key].probe, probe_slot(core, key)) else {
+        core.sessions[key].probe = None;
+        return;
+    };
+    let elapsed = now.min(probe.end) - probe.start;
+    let padded = core.sessions[key].stats.bytes_out - probe.bytes_before;
+    let mut missing = mul_div(probe.bitrate, elapsed, 8_000_000) - padded as i64;
+    for turn in 0..PROBE_PACKETS {
+        if missing <= 0 {
+            break;
+        }
+        let before = core.sessions[key].stats.bytes_out;
+        let latest = &core.slots[slot];
+        let sent = latest.log.get(latest.rewriter.last_seq().wrapping_sub(turn % REPEATED_IN_PROBE));
+        match sent.filter(|sent| latest.rtx_type(sent.type_and_marker & 0x7F).is_some()) {
+            Some(sent) => {
+                send_rtx(core, slot, &sent, now);
+            }
+            None => send_padding(core, slot, now),
+        }
+        missing -= (core.sessions[key].stats.bytes_out - before).max(1) as i64;
+    }
+    let session = &mut core.sessions[key];
+    if now >= probe.end {
+        session.probe = None;
+        if let Some(estimator) = &mut session.estimator {
+            estimator.on_probe_ended();
+        }
+    } else {
+        core.timers.set((Timer::Probe, session.handle, 0), (now + PROBE_SLICE_US).min(probe.end));
+    }
+}
+
+/// The first video slot with a repair stream and transport-cc, while there is a way to the peer.
+fn probe_slot(core: &State, key: usize) -> Option<usize> {
+    let session = &core.sessions[key];
+    if session.srtp.is_none() || session.selected.is_none() {
+        return None;
+    }
+    session.slots.values().copied().find(|&slot| {
+        let slot = &core.slots[slot];
+        slot.kind == Kind::Video && slot.transport_cc && slot.rtx_serialiser.is_some() && !slot.rtx_types.is_empty()
+    })
+}
+
+/// A packet of the repair stream with nothing but padding (RFC 4588 allows no empty original).
+fn send_padding(core: &mut State, key: usize, now: i64) {
+    let transport_seq = next_transport_seq(core, key);
+    let State { slots, out, .. } = &mut *core;
+    let slot = &mut slots[key];
+    let rtx_type = slot.rtx_type(slot.out_type).or_else(|| slot.rtx_types.first().map(|pair| pair.1));
+    let (Some(serialiser), Some(rtx_type)) = (&slot.rtx_serialiser, rtx_type) else { return };
+    let mut padding = [0; MAX_PADDING];
+    padding[MAX_PADDING - 1] = MAX_PADDING as u8;
+    let fields = Fields {
+        type_and_marker: rtx_type,
+        seq: slot.rtx_seq,
+        timestamp: slot.rewriter.last_timestamp(),
+        transport_seq,
+        send_time: send_time(now),
+        ..Fields::default()
+    };
+    let room = out.room();
+    let written = serialiser.write(&[], &Packet::default(), &Block::default(), &fields, &padding, room);
+    room[0] |= 0x20;
+    slot.rtx_seq = slot.rtx_seq.wrapping_add(1);
+    seal_and_send(core, key, written, Some(transport_seq), now);
+}

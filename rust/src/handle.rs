@@ -1,0 +1,212 @@
+//! What other threads hold of a shard: start it, order from it, close it.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use crate::error::UsageError;
+use crate::io::clock::now_us;
+use crate::machine::Machine;
+use crate::shard::{self, IoCounts, Options, Order, Shard, Shared};
+
+#[cfg(test)]
+mod tests;
+
+/// How long an answer may take: a round is some milliseconds, so who waits this long has lost the shard.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// How often one who waits looks whether the shard has failed.
+const LOOK: Duration = Duration::from_millis(50);
+/// Microseconds without a round after which a shard counts as hung. A round is never more than a second away.
+const HUNG_US: i64 = 5_000_000;
+
+/// Why an order was not carried out.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Refused {
+    /// The command at this place is wrong; those before it are done.
+    Usage(usize, UsageError),
+    /// Too many orders wait.
+    Full,
+    /// The shard panicked or hangs.
+    Failed,
+}
+
+type Thread<M> = JoinHandle<Option<Box<Shard<M>>>>;
+
+/// Where the machine is.
+enum Place<M: Machine> {
+    Parked(Box<Shard<M>>),
+    Running(Thread<M>, Receiver<()>),
+    /// Without a socket: it still counts, and still knows what it was told.
+    Closed(Box<M>, Box<IoCounts>),
+    Lost,
+}
+
+pub struct Handle<M: Machine> {
+    place: Mutex<Place<M>>,
+    shared: Arc<Shared<M>>,
+    address: SocketAddr,
+}
+
+impl<M: Machine> Handle<M> {
+    /// Bind the port. Nothing is received before `start`.
+    pub fn open(machine: M, host: IpAddr, port: u16, options: Options) -> io::Result<Self> {
+        let shard = Box::new(Shard::open(machine, host, port, options)?);
+        let (shared, address) = (shard.shared(), shard.address()?);
+        Ok(Self { place: Mutex::new(Place::Parked(shard)), shared, address })
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    pub fn shared(&self) -> &Shared<M> {
+        &self.shared
+    }
+
+    /// Run the shard on a thread of its own. Repeatable.
+    pub fn start(&self) -> io::Result<()> {
+        let mut place = self.place();
+        let shard = match std::mem::replace(&mut *place, Place::Lost) {
+            Place::Parked(shard) => shard,
+            other => {
+                *place = other;
+                return Ok(());
+            }
+        };
+        self.shared.beat.store(now_us(), Ordering::Relaxed);
+        let (ended, end) = sync_channel(1);
+        let body = move || {
+            let shard = shard.run().ok();
+            let _ = ended.send(()); // nobody waits unless the plane is being closed
+            shard.map(Box::new)
+        };
+        *place = Place::Running(thread::Builder::new().name("plane-0".into()).spawn(body)?, end);
+        Ok(())
+    }
+
+    /// Stop, send what waits, free the socket. Takes at most PATIENCE; a thread that hangs is left behind. Repeatable.
+    pub fn close(&self) {
+        let mut place = self.place();
+        let shard = match std::mem::replace(&mut *place, Place::Lost) {
+            Place::Parked(shard) => Some(shard),
+            Place::Running(thread, end) => self.join(thread, &end),
+            closed @ (Place::Closed(..) | Place::Lost) => {
+                *place = closed;
+                None
+            }
+        };
+        if let Some(shard) = shard {
+            let (machine, counts) = shard.close();
+            *place = Place::Closed(Box::new(machine), Box::new(counts));
+        }
+    }
+
+    fn join(&self, thread: Thread<M>, end: &Receiver<()>) -> Option<Box<Shard<M>>> {
+        self.shared.stop.store(true, Ordering::SeqCst);
+        self.shared.orders.tell();
+        if end.recv_timeout(PATIENCE) == Err(RecvTimeoutError::Timeout) {
+            self.shared.failed.store(true, Ordering::SeqCst);
+            return None;
+        }
+        thread.join().ok().flatten()
+    }
+
+    /// Carry out commands in order, and wait until they are done.
+    pub fn submit(&self, commands: Vec<M::Command>) -> Result<(), Refused> {
+        let done = match &mut *self.place() {
+            Place::Running(..) => self.ask(|reply| Order::Submit(commands, reply))?,
+            Place::Parked(shard) => {
+                let done = shard.submit(commands);
+                shard.settle();
+                done
+            }
+            Place::Closed(machine, _) => {
+                let done = shard::submit(&mut **machine, commands);
+                machine.out().clear();
+                machine.events(&mut Vec::new());
+                done
+            }
+            Place::Lost => return Err(Refused::Failed),
+        };
+        done.map_err(|(index, error)| Refused::Usage(index, error))
+    }
+
+    /// Feed a packet, without waiting.
+    pub fn inject(&self, track: u32, layer: u32, packet: Vec<u8>) -> Result<(), Refused> {
+        match &mut *self.place() {
+            Place::Running(..) => {
+                self.shared.orders.push(Order::Inject { track, layer, packet }).map_err(|_| Refused::Full)
+            }
+            Place::Parked(shard) => {
+                let mut packet = packet;
+                shard.inject(track, layer, &mut packet);
+                shard.settle();
+                Ok(())
+            }
+            Place::Closed(..) => Ok(()),
+            Place::Lost => Err(Refused::Failed),
+        }
+    }
+
+    /// Count everything.
+    pub fn stats(&self) -> Result<(M::Stats, IoCounts), Refused> {
+        match &mut *self.place() {
+            Place::Running(..) => self.ask(Order::Stats),
+            Place::Parked(shard) => Ok(shard.stats()),
+            Place::Closed(machine, counts) => Ok((machine.stats(), (**counts).clone())),
+            Place::Lost => Err(Refused::Failed),
+        }
+    }
+
+    /// Neither failed nor hung.
+    pub fn is_healthy(&self) -> bool {
+        if self.shared.failed.load(Ordering::SeqCst) {
+            return false;
+        }
+        match &*self.place() {
+            Place::Running(..) => now_us() - self.shared.beat.load(Ordering::Relaxed) < HUNG_US,
+            Place::Parked(_) | Place::Closed(..) => true,
+            Place::Lost => false,
+        }
+    }
+
+    fn place(&self) -> MutexGuard<'_, Place<M>> {
+        self.place.lock().unwrap_or_else(|poisoned| {
+            // A machine panicked in the hands of its caller: what it knows is not to be trusted any more.
+            let mut place = poisoned.into_inner();
+            *place = Place::Lost;
+            place
+        })
+    }
+
+    /// Give an order and wait for the answer.
+    fn ask<T>(&self, order: impl FnOnce(SyncSender<T>) -> Order<M>) -> Result<T, Refused> {
+        let (reply, answer) = sync_channel(1);
+        if self.shared.failed.load(Ordering::SeqCst) {
+            return Err(Refused::Failed);
+        }
+        self.shared.orders.push(order(reply)).map_err(|_| Refused::Full)?;
+        let until = Instant::now() + PATIENCE;
+        loop {
+            match answer.recv_timeout(LOOK) {
+                Ok(answer) => return Ok(answer),
+                Err(RecvTimeoutError::Disconnected) => return Err(Refused::Failed),
+                Err(RecvTimeoutError::Timeout) => {
+                    if self.shared.failed.load(Ordering::SeqCst) || Instant::now() > until {
+                        return Err(Refused::Failed);
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl<M: Machine> Drop for Handle<M> {
+    fn drop(&mut self) {
+        self.close();
+    }
+}

@@ -1,0 +1,322 @@
+//! One machine on one socket, run by one thread that never takes the GIL.
+//!
+//! A round of the thread: carry out orders, take what the socket has, do what is due, send all of it together. A
+//! packet that comes alone is forwarded at once; while one batch is forwarded the next one gathers in the kernel, so
+//! batches grow with the load, and no output is held longer than HOLD_US.
+
+use std::any::Any;
+use std::io;
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::mpsc::SyncSender;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::thread::{CpuSet, sched_setaffinity};
+
+use crate::error::UsageError;
+use crate::io::clock::now_us;
+use crate::io::probe::Abilities;
+use crate::io::{KernelWire, Receiver, SendCounts, Sender, count_error, set_joined, socket};
+use crate::machine::{Machine, Tapped};
+use crate::rings::Ring;
+
+/// Output is sent after this long, although more of the batch is to come.
+const HOLD_US: i64 = 1_000;
+/// Output is sent when it is this long: more would fall out of the cache before it is sent.
+const HOLD_BYTES: usize = 512 << 10;
+/// Rounds are at most this far apart, so that a thread that hangs shows.
+const BEAT_US: i64 = 1_000_000;
+
+pub const ORDERS: usize = 4096;
+pub const EVENTS: usize = 16_384;
+/// 4 s of one 1,000 packets/s layer.
+pub const TAPS: usize = 4096;
+
+/// How a shard is set up.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Options {
+    pub abilities: Abilities,
+    /// Stay on this CPU.
+    pub cpu: Option<usize>,
+}
+
+/// What the socket did, since the beginning.
+#[derive(Debug, Clone, Default)]
+pub struct IoCounts {
+    pub sent: SendCounts,
+    /// Messages that came, of one or more datagrams, and the system calls for them.
+    pub messages_in: u64,
+    pub calls_in: u64,
+    pub datagrams_in: u64,
+    /// Errors in place of datagrams, by errno.
+    pub errors_in: Vec<(i32, u64)>,
+    pub rounds: u64,
+    pub events_lost: u64,
+    pub taps_lost: u64,
+    pub orders_refused: u64,
+    /// Injected packets that the machine refused after all.
+    pub injects_refused: u64,
+    /// Datagrams dropped because too much waited to be sent.
+    pub out_overflowed: u64,
+}
+
+/// What became of commands; a wrong one comes with the number of those before it, which are done.
+pub type Submitted = Result<(), (usize, UsageError)>;
+
+/// What a thread may ask of a shard.
+pub enum Order<M: Machine> {
+    /// See `Shard::submit`.
+    Submit(Vec<M::Command>, SyncSender<Submitted>),
+    Inject { track: u32, layer: u32, packet: Vec<u8> },
+    Stats(SyncSender<(M::Stats, IoCounts)>),
+}
+
+/// What both sides hold.
+pub struct Shared<M: Machine> {
+    pub orders: Ring<Order<M>>,
+    pub events: Ring<M::Event>,
+    pub taps: Ring<Tapped>,
+    pub stop: AtomicBool,
+    pub failed: AtomicBool,
+    /// When the latest round began.
+    pub beat: AtomicI64,
+}
+
+impl<M: Machine> Shared<M> {
+    pub fn new() -> io::Result<Self> {
+        Ok(Self {
+            orders: Ring::new(ORDERS)?,
+            events: Ring::new(EVENTS)?,
+            taps: Ring::new(TAPS)?,
+            stop: AtomicBool::new(false),
+            failed: AtomicBool::new(false),
+            beat: AtomicI64::new(now_us()),
+        })
+    }
+}
+
+/// Carry out commands in order; the first wrong one ends it.
+pub fn submit<M: Machine>(machine: &mut M, commands: Vec<M::Command>) -> Submitted {
+    let now = now_us();
+    for (index, command) in commands.into_iter().enumerate() {
+        machine.apply(command, now).map_err(|error| (index, error))?;
+    }
+    Ok(())
+}
+
+/// The machine with its socket: what the thread works on.
+pub struct Shard<M: Machine> {
+    pub machine: M,
+    shared: Arc<Shared<M>>,
+    socket: Arc<UdpSocket>,
+    sender: Sender<KernelWire>,
+    receiver: Receiver,
+    options: Options,
+    counts: IoCounts,
+    more: bool,
+    events: Vec<M::Event>,
+    taps: Vec<Tapped>,
+}
+
+impl<M: Machine> Shard<M> {
+    /// Bind the port.
+    pub fn open(machine: M, host: IpAddr, port: u16, mut options: Options) -> io::Result<Self> {
+        let socket = Arc::new(socket::bind(host, port)?);
+        options.abilities.gro &= set_joined(&socket).is_ok();
+        let Abilities { gso, gro, sendmmsg } = options.abilities;
+        Ok(Self {
+            machine,
+            shared: Arc::new(Shared::new()?),
+            sender: Sender::new(KernelWire::new(socket.clone(), sendmmsg)?, gso),
+            receiver: Receiver::new(gro)?,
+            socket,
+            options,
+            counts: IoCounts::default(),
+            more: false,
+            events: Vec::new(),
+            taps: Vec::new(),
+        })
+    }
+
+    pub fn shared(&self) -> Arc<Shared<M>> {
+        self.shared.clone()
+    }
+
+    pub fn address(&self) -> io::Result<SocketAddr> {
+        self.socket.local_addr()
+    }
+
+    /// The thread's body: run until told to stop, then hand the shard back. A panic loses the shard and says so.
+    pub fn run(mut self) -> Result<Self, Box<dyn Any + Send>> {
+        let shared = self.shared.clone();
+        let done = catch_unwind(AssertUnwindSafe(move || {
+            self.pin();
+            while !self.shared.stop.load(Ordering::SeqCst) {
+                self.round();
+            }
+            self.orders();
+            self.settle();
+            self
+        }));
+        if done.is_err() {
+            shared.failed.store(true, Ordering::SeqCst);
+            // Whoever waits for an answer must not wait for ever.
+            while shared.orders.take().is_some() {}
+            shared.events.tell();
+        }
+        done
+    }
+
+    /// Give up the socket.
+    pub fn close(mut self) -> (M, IoCounts) {
+        let counts = self.counts();
+        (self.machine, counts)
+    }
+
+    /// Carry out commands in order; the first wrong one ends it.
+    pub fn submit(&mut self, commands: Vec<M::Command>) -> Submitted {
+        submit(&mut self.machine, commands)
+    }
+
+    pub fn inject(&mut self, track: u32, layer: u32, packet: &mut [u8]) {
+        if self.machine.inject(track, layer, packet, now_us()).is_err() {
+            self.counts.injects_refused += 1;
+        }
+    }
+
+    pub fn stats(&mut self) -> (M::Stats, IoCounts) {
+        let counts = self.counts();
+        (self.machine.stats(), counts)
+    }
+
+    /// What the socket did.
+    pub fn counts(&mut self) -> IoCounts {
+        let mut counts = self.counts.clone();
+        counts.sent = self.sender.counts.clone();
+        counts.events_lost = self.shared.events.overflowed();
+        counts.taps_lost = self.shared.taps.overflowed();
+        counts.orders_refused = self.shared.orders.overflowed();
+        counts.out_overflowed = self.machine.out().overflowed();
+        counts
+    }
+
+    /// Do what is due, send and tell.
+    pub fn settle(&mut self) {
+        let now = now_us();
+        if self.machine.next_timeout().is_some_and(|timeout| timeout <= now) {
+            self.machine.handle_timeout(now);
+        }
+        self.machine.settle(now);
+        self.sender.flush(self.machine.out());
+        self.tell();
+    }
+
+    fn tell(&mut self) {
+        self.machine.events(&mut self.events);
+        if !self.events.is_empty() {
+            for event in self.events.drain(..) {
+                let _ = self.shared.events.put(event); // a full ring counts what it refuses
+            }
+            self.shared.events.tell();
+        }
+        self.machine.taps(&mut self.taps);
+        if !self.taps.is_empty() {
+            for tapped in self.taps.drain(..) {
+                let _ = self.shared.taps.put(tapped);
+            }
+            self.shared.taps.tell();
+        }
+    }
+
+    fn round(&mut self) {
+        self.counts.rounds += 1;
+        self.shared.beat.store(now_us(), Ordering::Relaxed);
+        // After a full batch there is more to read: the kernel need not be asked.
+        let (readable, writable, told) = if self.more { (true, self.sender.is_blocked(), false) } else { self.wait() };
+        if writable {
+            self.sender.resume();
+        }
+        if told {
+            self.shared.orders.begin();
+        }
+        self.orders();
+        if readable {
+            self.receive();
+        }
+        self.settle();
+    }
+
+    /// Sleep until there is something to do. Returns what: datagrams came, the socket takes more, orders came.
+    fn wait(&mut self) -> (bool, bool, bool) {
+        let now = now_us();
+        let due = self.machine.next_timeout().map_or(BEAT_US, |timeout| (timeout - now).clamp(0, BEAT_US));
+        let patience = Timespec { tv_sec: due / 1_000_000, tv_nsec: due % 1_000_000 * 1_000 };
+        let wanted = if self.sender.is_blocked() { PollFlags::IN | PollFlags::OUT } else { PollFlags::IN };
+        let orders = &self.shared.orders;
+        let mut polled = [PollFd::new(&*self.socket, wanted), PollFd::new(orders, PollFlags::IN)];
+        if poll(&mut polled, Some(&patience)).is_err() {
+            return (true, false, true); // interrupted: look at everything
+        }
+        let [socket, orders] = polled.map(|one| one.revents());
+        let readable = socket.intersects(PollFlags::IN | PollFlags::ERR | PollFlags::HUP);
+        (readable, socket.contains(PollFlags::OUT), !orders.is_empty())
+    }
+
+    fn orders(&mut self) {
+        while let Some(order) = self.shared.orders.take() {
+            match order {
+                // Whoever asked may have given up waiting.
+                Order::Submit(commands, reply) => {
+                    let _ = reply.send(self.submit(commands));
+                }
+                Order::Inject { track, layer, mut packet } => self.inject(track, layer, &mut packet),
+                Order::Stats(reply) => {
+                    let _ = reply.send(self.stats());
+                }
+            }
+        }
+    }
+
+    fn receive(&mut self) {
+        self.counts.calls_in += 1;
+        match self.receiver.fill(&self.socket) {
+            Ok((messages, more)) => {
+                self.counts.messages_in += messages as u64;
+                self.more = more;
+            }
+            Err(error) => {
+                self.more = false;
+                if !matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) {
+                    // An ICMP error of some earlier datagram; it says nothing about the next.
+                    count_error(&mut self.counts.errors_in, &error, 1);
+                }
+                return;
+            }
+        }
+        loop {
+            let Self { machine, receiver, counts, .. } = self;
+            let since = now_us();
+            let finished = receiver.each(|datagram, source| {
+                let now = now_us();
+                counts.datagrams_in += 1;
+                machine.receive(datagram, source, now);
+                now - since < HOLD_US && machine.out().bytes() < HOLD_BYTES
+            });
+            if finished {
+                return;
+            }
+            self.orders();
+            self.settle();
+        }
+    }
+
+    fn pin(&self) {
+        let Some(cpu) = self.options.cpu.filter(|&cpu| cpu < CpuSet::MAX_CPU) else { return };
+        let mut set = CpuSet::new();
+        set.set(cpu);
+        // A CPU that is not there, or not ours: the scheduler chooses, as without the wish.
+        let _ = sched_setaffinity(None, &set);
+    }
+}
