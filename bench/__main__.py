@@ -34,6 +34,7 @@ def main() -> int:
     failed = False
     begin = time.monotonic()
     for name in options.names or BENCHES:
+        started = time.monotonic()
         try:
             figures = asyncio.run(_measure(name, plan))
         except KeyboardInterrupt:
@@ -44,7 +45,8 @@ def main() -> int:
             failed = True
         else:
             publish(name, figures)
-    print(f"{time.monotonic() - begin:.0f} s")
+            print(f"took {time.monotonic() - started:.0f} s\n")
+    print(f"{time.monotonic() - begin:.0f} s in all")
     return int(failed)
 
 

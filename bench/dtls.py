@@ -19,7 +19,7 @@ from bench.processes import relay, stock
 from bench.report import Figure, figure
 from relay.edge.dtls import Certificate, DtlsEnd
 
-HANDSHAKES_S = 1.5  # of processor time
+HANDSHAKES_S = 1.0  # of processor time
 
 
 async def measure(plan: Plan) -> list[Figure]:
@@ -27,7 +27,7 @@ async def measure(plan: Plan) -> list[Figure]:
     joins: list[list[float]] = [[], []]
     walls: list[list[float]] = [[], []]
     for _ in range(plan.runs):
-        for which, (endpoint, count) in enumerate(((relay(plan.test), 150), (stock(plan.test, "--idle"), 75))):
+        for which, (endpoint, count) in enumerate(((relay(plan.test), 120), (stock(plan.test, "--idle"), 50))):
             async with endpoint as server, crowd(server, 40 if plan.quick else count, "av", warm_up=4) as joined:
                 joins[which].append(joined.count / joined.cpu)
                 walls[which].append(joined.count / joined.seconds)

@@ -95,7 +95,7 @@ def delays(arrivals: Sequence[Arrival], opened: Callable[[bytes], bytes | None])
 
 async def measure(plan: Plan) -> list[Figure]:
     """Run relay and bare loop in turns."""
-    seconds = 2.0 if plan.quick else 6.0
+    seconds = 2.0 if plan.quick else 5.0
     through: list[list[float]] = []
     bare: list[list[float]] = []
     waits: list[list[float]] = [[], []]

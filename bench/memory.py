@@ -9,7 +9,7 @@ from bench.report import Figure, figure
 
 SLOTS = "aavv"
 SESSIONS = 500
-STOCK_SESSIONS = 100
+STOCK_SESSIONS = 60
 WARM_UP = 20  # what the first ones cost is the process's, not theirs
 
 

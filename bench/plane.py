@@ -25,7 +25,7 @@ STOCK_VIEWERS = 4
 
 async def measure(plan: Plan) -> list[Figure]:
     """Measure each fan-out and the limit in one process per run; then stock aiortc."""
-    seconds = 0.7 if plan.quick else 2.0
+    seconds = 0.7 if plan.quick else 1.5
     sent: dict[int, list[float]] = defaultdict(list)
     limit: dict[int, list[float]] = defaultdict(list)
     peer: list[float] = []
