@@ -83,8 +83,8 @@ def publish(name: str, figures: Sequence[Figure]) -> Path:
         holds = {True: "[green]yes", False: "[red]no", None: ""}[row.holds]
         peer = "" if row.beside_value is None else f"{row.beside_value:g}"
         ratio = "" if row.ratio is None else f"{row.ratio:g}"
-        name, beside = escape(row.figure), escape(row.beside)
-        table.add_row(name, f"{row.value:g}", row.unit, row.goal, holds, beside, peer, ratio, str(row.runs))
+        shown, beside = escape(row.figure), escape(row.beside)
+        table.add_row(shown, f"{row.value:g}", row.unit, row.goal, holds, beside, peer, ratio, str(row.runs))
     console = Console(width=None if Console().is_terminal else 170)
     console.print(table)
     RESULTS.mkdir(exist_ok=True)
