@@ -18,14 +18,15 @@ import uvloop
 from fastapi import FastAPI
 
 from costream.addresses import detect_addresses
-from costream.tls import prepare_tls
+from costream.tls import leaf_pem, prepare_tls
 from relay.cluster import open_store
+from relay.cluster.directory import RedisDirectory, Registration
 from relay.errors import SettingsError
 from relay.log import configure_logging
 from relay.metrics import Metrics
 from relay.node import Node, make_node_id
-from relay.ports import RoomStore
-from relay.settings import HttpSettings, NodeSettings
+from relay.ports import NodeRecord, RoomStore
+from relay.settings import EMBEDDED_STORE, HttpSettings, NodeSettings, SignalingSettings
 from signaling.app import create_app
 from signaling.nodes import LocalNodes
 from signaling.pages import find_pages
@@ -51,6 +52,7 @@ class Running:
     node: Node
     store: RoomStore
     app: FastAPI
+    registration: Registration | None = None
 
 
 def run_relay(settings: NodeSettings) -> None:
@@ -58,22 +60,36 @@ def run_relay(settings: NodeSettings) -> None:
     uvloop.run(serve(settings))
 
 
+def run_signaling(settings: SignalingSettings) -> None:
+    """Run the signaling service apart from the nodes until it is told to stop. Raises SettingsError as `run_relay`,
+    and for an embedded store, in which it would find no node."""
+    from costream.apart import serve_signaling
+
+    uvloop.run(serve_signaling(settings))
+
+
 async def serve(settings: NodeSettings, while_up: Callable[[Running], Awaitable[None]] | None = None) -> None:
     """Run a node; `while_up` is awaited once it answers. SIGTERM and SIGINT drain it, a second one ends it at once."""
+    async with stopping() as stop, running(settings) as up:
+        extra = asyncio.ensure_future(while_up(up)) if while_up is not None else None
+        try:
+            await stop.wait()
+        finally:
+            if extra is not None:
+                extra.cancel()
+                await asyncio.gather(extra, return_exceptions=True)
+        await drain(up)
+
+
+@contextlib.asynccontextmanager
+async def stopping() -> AsyncIterator[asyncio.Event]:
+    """An event that SIGTERM and SIGINT set; a second signal ends the process at once."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, _on_signal, stop, number)
     try:
-        async with running(settings) as up:
-            extra = asyncio.ensure_future(while_up(up)) if while_up is not None else None
-            try:
-                await stop.wait()
-            finally:
-                if extra is not None:
-                    extra.cancel()
-                    await asyncio.gather(extra, return_exceptions=True)
-            await drain(up)
+        yield stop
     finally:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.remove_signal_handler(number)
@@ -89,25 +105,25 @@ def _on_signal(stop: asyncio.Event, number: signal.Signals) -> None:
 @contextlib.asynccontextmanager
 async def running(settings: NodeSettings) -> AsyncIterator[Running]:
     """A node that answers on its ports; closed in the reverse order, whatever happens."""
-    raise_file_limit()
-    node_id = settings.node.id or make_node_id()
-    configure_logging(settings.log, node=node_id)
-    for library in ("uvicorn", "httpx2", "asyncio"):
-        logging.getLogger(library).setLevel(logging.WARNING)  # their daily business is not ours
-    metrics = Metrics(version=version(), node=node_id)
-    async with contextlib.AsyncExitStack() as stack:
-        store = await open_store(
-            settings.store.url,
-            socket_timeout_s=settings.store.socket_timeout_s,
-            connect_timeout_s=settings.store.connect_timeout_s,
+    if settings.cluster.control_url and settings.store.url == EMBEDDED_STORE:
+        raise SettingsError(
+            f"cluster.control_url is set, but store.url is {EMBEDDED_STORE!r}: nobody else could find this relay in "
+            "it. Name a store that all share: redis://host:port/db"
         )
-        stack.push_async_callback(store.close)
+    node_id, metrics = prepare_process(settings)
+    async with contextlib.AsyncExitStack() as stack:
+        store = await stack.enter_async_context(opened_store(settings))
         advertised = settings.media.advertise or detect_addresses(settings.media.host)
         node = Node(settings, store, metrics, node_id=node_id, version=version(), advertised=advertised)
         await node.start()
         stack.push_async_callback(node.shut_down)
-        app = create_app(settings, store, LocalNodes(node), metrics, version=version(), pages_directory=find_pages())
+        nodes = LocalNodes(node)
+        control = nodes.all()[0] if settings.cluster.control_url else None
+        app = create_app(
+            settings, store, nodes, metrics, control=control, version=version(), pages_directory=find_pages()
+        )
         await stack.enter_async_context(http(settings, app))
+        registration = await stack.enter_async_context(registered(settings, node)) if control else None
         lag = asyncio.create_task(metrics.measure_loop_lag())
         stack.callback(lag.cancel)
         log.info(
@@ -117,7 +133,66 @@ async def running(settings: NodeSettings) -> AsyncIterator[Running]:
             udp=settings.media.port,
             advertised=[f"{host}:{port}" for host, port in node.candidates],
         )
-        yield Running(settings, node, store, app)
+        yield Running(settings, node, store, app, registration)
+
+
+def prepare_process(settings: SignalingSettings) -> tuple[str, Metrics]:
+    """Set up what every service needs: limits, logging, metrics. Returns the process's name and its metrics."""
+    raise_file_limit()
+    node_id = settings.node.id or make_node_id()
+    configure_logging(settings.log, node=node_id)
+    for library in ("uvicorn", "httpx2", "asyncio"):
+        logging.getLogger(library).setLevel(logging.WARNING)  # their daily business is not ours
+    return node_id, Metrics(version=version(), node=node_id)
+
+
+@contextlib.asynccontextmanager
+async def opened_store(settings: SignalingSettings) -> AsyncIterator[RoomStore]:
+    """The room store, closed at the end."""
+    store = await open_store(
+        settings.store.url,
+        socket_timeout_s=settings.store.socket_timeout_s,
+        connect_timeout_s=settings.store.connect_timeout_s,
+    )
+    try:
+        yield store
+    finally:
+        await store.close()
+
+
+@contextlib.asynccontextmanager
+async def registered(settings: NodeSettings, node: Node) -> AsyncIterator[Registration]:
+    """A node's place in the directory, for as long as it serves."""
+    url = settings.cluster.control_url
+    certificate = leaf_pem(prepare_tls(settings)) if url.startswith("https://") else ""
+
+    def record() -> NodeRecord:
+        status = node.status()
+        return NodeRecord(
+            id=node.node_id,
+            control_url=url,
+            region=settings.node.region,
+            version=version(),
+            certificate=certificate,
+            sessions=status["sessions"],
+            max_sessions=status["max_sessions"],
+            draining=status["draining"],
+        )
+
+    registration = Registration(
+        open_directory(settings), record, heartbeat_s=settings.cluster.heartbeat_s, expiry_s=settings.cluster.expiry_s
+    )
+    registration.start()
+    try:
+        yield registration
+    finally:
+        await registration.stop()
+
+
+def open_directory(settings: SignalingSettings) -> RedisDirectory:
+    """The directory of nodes, in the store of the rooms."""
+    store = settings.store
+    return RedisDirectory(store.url, socket_timeout_s=store.socket_timeout_s, connect_timeout_s=store.connect_timeout_s)
 
 
 def raise_file_limit() -> None:
@@ -130,12 +205,15 @@ def raise_file_limit() -> None:
 async def drain(up: Running) -> None:
     """Refuse newcomers, tell clients, give sessions `node.drain_timeout_s` to go elsewhere."""
     up.app.state.context.drain.begin()
+    up.node.refuse_newcomers()
+    if up.registration is not None:
+        up.registration.renew()
     await up.node.drain(up.settings.node.drain_timeout_s)
     up.app.state.context.drain.end()
 
 
 @contextlib.asynccontextmanager
-async def http(settings: NodeSettings, app: FastAPI) -> AsyncIterator[None]:
+async def http(settings: SignalingSettings, app: FastAPI) -> AsyncIterator[None]:
     """Serve an application over HTTPS, and over plain HTTP where that is on. Raises SettingsError for a taken port."""
     tls = prepare_tls(settings)
     servers = [_server(app, ssl_certfile=str(tls.certificate), ssl_keyfile=str(tls.key))]

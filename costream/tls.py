@@ -65,6 +65,12 @@ def prepare_tls(settings: SignalingSettings, now: datetime.datetime | None = Non
     return load_pair(certificate, key, self_signed=True)
 
 
+def leaf_pem(files: TlsFiles) -> str:
+    """Return the PEM of the one certificate that HTTPS shows first, without its chain."""
+    held = x509.load_pem_x509_certificate(files.certificate.read_bytes())
+    return held.public_bytes(serialization.Encoding.PEM).decode()
+
+
 def wanted_names(host: str) -> tuple[str, ...]:
     """Return the names and addresses that a certificate for this bind address has to carry."""
     names = ["localhost", "127.0.0.1", "::1", socket.gethostname()]

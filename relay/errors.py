@@ -38,6 +38,10 @@ class StoreUnavailable(Overloaded):
     """The room store does not answer. Live sessions play on; changes have to wait."""
 
 
+class NodeUnreachable(Overloaded):
+    """The node that this concerns does not answer. It may have carried out what it was asked."""
+
+
 class CorruptDocument(CostreamError):
     """The store holds a room that cannot be read: not JSON, or fields missing or of the wrong type. Names the field."""
 

@@ -88,6 +88,51 @@ class NodeControl(Protocol):
         ...
 
 
+# --- who else is there ------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class NodeRecord:
+    """What a node tells about itself: who wants to call it needs no more."""
+
+    id: str
+    control_url: str
+    region: str
+    version: str
+    certificate: str = ""
+    """PEM of the certificate that its HTTPS shows; empty for plain HTTP."""
+    sessions: int = 0
+    max_sessions: int = 1
+    draining: bool = False
+
+    @property
+    def full(self) -> bool:
+        """Whether it had all its sessions at the last heartbeat."""
+        return self.sessions >= self.max_sessions
+
+
+class NodeDirectory(Protocol):
+    """The nodes that are alive. Every call raises StoreUnavailable within the store's time-out when it is gone."""
+
+    async def announce(self, record: NodeRecord, expiry_s: float) -> None:
+        """Write or renew a node's record; it ends by itself after `expiry_s`."""
+        ...
+
+    async def withdraw(self, node: str) -> None:
+        """Remove a node's record; no error when there is none."""
+        ...
+
+    async def nodes(self) -> list[NodeRecord]:
+        """List the records that have not expired, by id. One that cannot be read is left out."""
+        ...
+
+    async def place(self, room: str, node: str, instead_of: str | None = None) -> str:
+        """Return the node that a room was placed on; place it on `node` when it is on none, or on `instead_of`."""
+        ...
+
+    async def close(self) -> None: ...
+
+
 # --- room state -----------------------------------------------------------------------------------------------------
 
 

@@ -23,6 +23,7 @@ DEV_KEY_ID = "devkey"
 DEV_SECRET = "devsecret-change-me-0123456789abcdef"  # published on purpose: `costream dev` works without a file
 MIN_SECRET_BYTES = 32  # RFC 7518 section 3.2: a key for HS256 has at least 256 bits
 EMBEDDED_STORE = "embedded"
+PINNED_BY_DIRECTORY = "directory"
 
 
 def _is_address(text: str) -> str:
@@ -145,6 +146,30 @@ class StoreSettings(Section):
     connect_timeout_s: Seconds = 0.5
 
 
+def _is_control_url(text: str) -> str:
+    parts = urlsplit(text)
+    plain = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.username is None
+    if text and not (plain and parts.path in {"", "/"} and not parts.query and not parts.fragment):
+        raise ValueError("must be https://host:port or http://host:port, or empty")
+    return text.rstrip("/")
+
+
+class ClusterSettings(Section):
+    """`[cluster]`: how relays and a signaling service that runs apart find and trust each other."""
+
+    control_url: Annotated[str, AfterValidator(_is_control_url)] = ""
+    heartbeat_s: Seconds = 2.0
+    expiry_s: Seconds = 6.0
+    control_ca: Text = PINNED_BY_DIRECTORY
+    allow_plain_http: bool = False
+
+    @model_validator(mode="after")
+    def _heartbeats_may_be_lost(self) -> Self:
+        if self.expiry_s < 2 * self.heartbeat_s:
+            raise ValueError("expiry_s has to be at least twice heartbeat_s, or one late heartbeat removes a node")
+        return self
+
+
 class PlaneSettings(Section):
     """`[plane]`: what the packet path remembers and how often it may ask."""
 
@@ -193,6 +218,7 @@ class SignalingSettings(Section):
     http: HttpSettings = HttpSettings()
     room: RoomSettings = RoomSettings()
     store: StoreSettings = StoreSettings()
+    cluster: ClusterSettings = ClusterSettings()
     auth: AuthSettings = AuthSettings()
     rate: RateSettings = RateSettings()
     log: LogSettings = LogSettings()

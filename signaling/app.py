@@ -13,9 +13,10 @@ from relay.ports import RoomStore
 from relay.settings import LimitSettings, NodeSettings, SignalingSettings
 from signaling import health, openapi, pages, problems
 from signaling.context import Context
+from signaling.control import server as control_server
 from signaling.edge import Edge
 from signaling.limits import RateLimiter
-from signaling.nodes import Nodes
+from signaling.nodes import Node, Nodes
 from signaling.participants import routes as participants
 from signaling.publications import routes as publications
 from signaling.rooms import routes as rooms
@@ -31,6 +32,7 @@ def create_app(
     nodes: Nodes,
     metrics: Metrics,
     *,
+    control: Node | None = None,
     version: str = "0",
     pages_directory: Path | None = None,
     cors_origins: Sequence[str] = ("*",),
@@ -40,6 +42,7 @@ def create_app(
     """Return the application. The caller owns the store, the nodes and the metrics, and closes them.
 
     `app.state.context.drain` starts and ends the drain. `pages_directory` (see `pages.find_pages`) None: no pages.
+    `control` is the node of this process, if a signaling service elsewhere may use it (`signaling.control`).
     """
     app = FastAPI(
         title="costream",
@@ -67,5 +70,7 @@ def create_app(
         app.include_router(routes.router)
     app.include_router(webrtc.build("whip", "publisher", "WHIP"))
     app.include_router(webrtc.build("whep", "viewer", "WHEP"))
+    if control is not None:
+        app.include_router(control_server.build(control))
     pages.install(app, pages_directory)
     return app

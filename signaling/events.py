@@ -131,8 +131,12 @@ class Listener:
             await self._queue.put(None)
 
     async def _pump(self, source: AsyncIterator[RoomEvent]) -> None:
-        async for event in source:
-            await self._queue.put(event)
+        """Pass a session's events on until it ends. When the source fails the stream ends, as for the room's."""
+        try:
+            async for event in source:
+                await self._queue.put(event)
+        except CostreamError:
+            await self._queue.put(None)
 
     async def _announce_drain(self) -> None:
         await self._context.drain.began.wait()

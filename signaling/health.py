@@ -8,6 +8,7 @@ from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel
 
 from signaling.context import Ctx
+from signaling.nodes import ask_all
 
 router = APIRouter(tags=["health"])
 
@@ -20,6 +21,8 @@ class Readiness(BaseModel):
     status: str
     store: bool
     plane: bool
+    nodes: int
+    """How many nodes answer."""
     draining: bool
 
 
@@ -32,18 +35,20 @@ async def healthz() -> dict[str, str]:
     "/readyz",
     response_model=Readiness,
     summary="Whether new sessions are welcome",
-    responses={503: {"model": Readiness, "description": "The store is gone, the plane stopped, or the node drains"}},
+    responses={503: {"model": Readiness, "description": "The store is gone, no node answers, or all drain"}},
 )
 async def readyz(context: Ctx, response: Response) -> dict[str, Any]:
     store = await context.store.ping()
-    nodes = [node.status() for node in context.nodes.all()]
-    draining = context.drain.began.is_set() or any(node.get("draining", False) for node in nodes)
-    plane = bool(nodes) and all(node.get("plane") for node in nodes)
+    nodes = await ask_all(context.nodes, lambda node: node.status())
+    staying = [node for node in nodes if not node.get("draining", False)]
+    draining = context.drain.began.is_set() or (bool(nodes) and not staying)
+    plane = any(node.get("plane") for node in nodes)
     ready = store and plane and not draining
     if not ready:
         response.status_code = 503
         response.headers["Retry-After"] = str(context.limits.retry_after_s)
-    return {"status": "ready" if ready else "not ready", "store": store, "plane": plane, "draining": draining}
+    status = "ready" if ready else "not ready"
+    return {"status": status, "store": store, "plane": plane, "nodes": len(nodes), "draining": draining}
 
 
 @router.get(

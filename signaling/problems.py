@@ -208,6 +208,10 @@ class Draining(Problem):
     status, title = 503, "The node is about to stop"
 
 
+class NodeUnreachable(Problem):
+    status, title = 503, "The node does not answer"
+
+
 class StoreUnavailable(Problem):
     status, title = 503, "The room store does not answer"
 
@@ -227,6 +231,7 @@ _BY_ERROR: dict[type[errors.CostreamError], type[Problem]] = {
     errors.PreconditionFailed: PreconditionFailed,
     errors.PreconditionRequired: PreconditionRequired,
     errors.StoreUnavailable: StoreUnavailable,
+    errors.NodeUnreachable: NodeUnreachable,
     errors.Overloaded: Overloaded,
 }
 

@@ -26,6 +26,9 @@ MAX_TOKEN_BYTES = 4096  # fits into the 8 KiB that proxies allow for all headers
 MAX_NAME_LENGTH = 128  # characters of `sub` and `room`; they become keys of the store and labels of log lines
 LEEWAY_S = 5  # clocks of two machines differ; NTP keeps them well within
 
+CONTROL_AUDIENCE = "costream-control/"
+"""Start of the `aud` of the tokens with which a signaling service calls a node; the node's id follows."""
+
 _MAX_TIME = 253_402_300_799  # 9999-12-31; anything later is not a date that a library can show
 
 
@@ -55,8 +58,11 @@ def mint(
     ttl_s: int,
     now: float,
     key_id: str | None = None,
+    audience: str | None = None,
 ) -> str:
     """Sign a token with `keys[key_id]` (default: the first key). `now` is in seconds since the Unix epoch.
+
+    `audience` becomes `aud` (RFC 7519 section 4.1.3); tokens for the API have none.
 
     Raises BadRequest for a name, role, lifetime or key that no verifier would accept.
     """
@@ -71,7 +77,7 @@ def mint(
     issued = int(now)
     if ttl_s < 1 or issued + ttl_s > _MAX_TIME:
         raise BadRequest("the lifetime of a token must be at least 1 second and end before the year 10000")
-    claims = {
+    claims: dict[str, str | int] = {
         "iss": key_id,
         "sub": identity,
         "room": room,
@@ -80,6 +86,8 @@ def mint(
         "exp": issued + ttl_s,
         "jti": secrets.token_urlsafe(9),
     }
+    if audience is not None:
+        claims["aud"] = audience
     payload = json.dumps(claims, separators=(",", ":"))
     token = jws.serialize_compact(
         {"alg": ALGORITHM, "typ": "JWT"}, payload, OctKey.import_key(keys[key_id]), [ALGORITHM]
@@ -89,8 +97,11 @@ def mint(
     return token
 
 
-def verify(token: str, keys: Mapping[str, str], now: float) -> Claims:
-    """Check a token's signature and claims. `now` is in seconds since the Unix epoch. Raises InvalidToken."""
+def verify(token: str, keys: Mapping[str, str], now: float, audience: str | None = None) -> Claims:
+    """Check a token's signature and claims. `now` is in seconds since the Unix epoch. Raises InvalidToken.
+
+    With `audience` only a token made for it passes; without, none that was made for the control API of a node.
+    """
     if len(token) > MAX_TOKEN_BYTES:
         raise InvalidToken(f"the token exceeds {MAX_TOKEN_BYTES} bytes")
     try:
@@ -103,7 +114,9 @@ def verify(token: str, keys: Mapping[str, str], now: float) -> Claims:
         checked = jws.deserialize_compact(token.encode("ascii"), OctKey.import_key(secret), [ALGORITHM])
     except (JoseError, ValueError, TypeError, AttributeError, RecursionError):
         raise InvalidToken("the token is malformed or its signature is wrong") from None
-    return _claims(_object(checked.payload), now)
+    claims = _object(checked.payload)
+    _check_audience(claims.get("aud"), audience)
+    return _claims(claims, now)
 
 
 def is_name(value: object) -> bool:
@@ -130,6 +143,15 @@ def _claims(claims: dict[str, Any], now: float) -> Claims:
     token_id = _text(claims, "jti") if "jti" in claims else ""
     key_id = _text(claims, "iss")
     return Claims(key_id, claims["sub"], claims["room"], cast(Role, role), int(expires), int(issued), token_id)
+
+
+def _check_audience(given: object, wanted: str | None) -> None:
+    if wanted is None:
+        named = given if isinstance(given, list) else [given]
+        if any(isinstance(each, str) and each.startswith(CONTROL_AUDIENCE) for each in named):
+            raise InvalidToken("the token is for the control API of a node")
+    elif given != wanted:
+        raise InvalidToken(f"the token is not for {wanted}")
 
 
 def _object(payload: bytes | None) -> dict[str, Any]:

@@ -63,7 +63,7 @@ def test_comments_of_shared_keys_agree() -> None:
     """One key has one meaning: sections of both files read the same, but for the region's purpose."""
     texts = [(CONFIGS / name).read_text() for name in ("relay.toml", "signaling.toml")]
     sections = [dict(re.findall(r"^\[(\w+)\]\n(.*?)(?=^\[|\Z)", text, re.M | re.S)) for text in texts]
-    for section in ("http", "room", "store", "auth", "rate", "log"):
+    for section in ("http", "room", "store", "cluster", "auth", "rate", "log"):
         assert sections[0][section].strip() == sections[1][section].strip()
 
 
@@ -111,6 +111,9 @@ def test_variables_are_read_by_type(variable: str, text: str, section: str, key:
         ('[store]\nurl = "localhost"', "F:2: store.url = 'localhost': must be \"embedded\", redis://"),
         ('[http]\ntls_cert = "a"', "F:1: http: tls_cert and tls_key are set together or not at all"),
         ("[plane]\nestimate_min_bps = 2000000", "F:1: plane: estimate_min_bps <= estimate_start_bps"),
+        ('[cluster]\ncontrol_url = "relay-1:7443"', "F:2: cluster.control_url = 'relay-1:7443': must be https://"),
+        ('[cluster]\ncontrol_url = "https://a@b"', "F:2: cluster.control_url = 'https://a@b': must be https://"),
+        ("[cluster]\nheartbeat_s = 4", "F:1: cluster: expiry_s has to be at least twice heartbeat_s"),
         ("[http]\nport = ", "F: is not TOML: "),
         ("[http]\nport = 1\nport = 2", "F: is not TOML: "),
     ],

@@ -7,9 +7,9 @@ import json
 import time
 from collections.abc import Callable
 from dataclasses import asdict
-from typing import Any
 
 import structlog
+from pydantic import TypeAdapter, ValidationError
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
@@ -31,11 +31,13 @@ redis.call('SET', KEYS[1], at, 'EX', ARGV[3])
 return at
 """
 
+_RECORD: TypeAdapter[NodeRecord] = TypeAdapter(NodeRecord)
+
 log = structlog.get_logger(__name__)
 
 
 class RedisDirectory:
-    """A `NodeDirectory`. A record is JSON under `costream:node:{id}`; a sorted set of ids by last heartbeat lists them."""
+    """A `NodeDirectory`: records are JSON under `costream:node:{id}`, listed in a sorted set by last heartbeat."""
 
     def __init__(
         self,
@@ -114,16 +116,11 @@ class RedisDirectory:
 def parse_record(body: str) -> NodeRecord | None:
     """Read a record. None, and a line in the log, for one that is malformed: it must not hide the others."""
     try:
-        found: dict[str, Any] = json.loads(body)
-        record = NodeRecord(**found)
-        texts = (record.id, record.control_url, record.region, record.version, record.certificate)
-        if not all(isinstance(text, str) for text in texts) or not isinstance(record.status, dict):
-            raise TypeError("a member has the wrong type")
-        _ = record.full  # compares numbers
-    except (ValueError, TypeError, RecursionError) as error:
-        log.warning("a record in the directory of nodes cannot be read", reason=str(error), record=body[:200])
+        return _RECORD.validate_json(body, strict=True)
+    except ValidationError as error:
+        reason = error.errors(include_url=False, include_input=False)[0]["msg"]
+        log.warning("a record in the directory of nodes cannot be read", reason=reason, record=body[:200])
         return None
-    return record
 
 
 class Registration:

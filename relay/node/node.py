@@ -113,9 +113,13 @@ class Node:
             asyncio.create_task(self._every(ROOM_TICK_S, self._tick_rooms)),
         ]
 
+    def refuse_newcomers(self) -> None:
+        """Take no new session from now on; `status` says so."""
+        self._admission.draining = True
+
     async def drain(self, timeout_s: float) -> None:
         """Refuse newcomers and wait up to `timeout_s` for the sessions to end."""
-        self._admission.draining = True
+        self.refuse_newcomers()
         deadline = time.monotonic() + timeout_s
         while self._sessions and time.monotonic() < deadline:
             await asyncio.sleep(0.05)

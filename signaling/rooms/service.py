@@ -132,11 +132,11 @@ async def listen(
     listener = Listener(context, room, caller.identity)
     try:
         await listener.follow_room(latest if after is None else after, session, up_to_date=after in {None, latest})
+        if node is not None:
+            listener.follow_session(await node.session_events(session))
     except BaseException:
         await listener.close()
         raise
-    if node is not None:
-        listener.follow_session(node.session_events(session))
     listener.follow_drain()
     listener.end_in(max(0.0, caller.expires - context.wall()))
     return EventStream(listener)

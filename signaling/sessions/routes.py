@@ -14,6 +14,7 @@ from signaling.bodies import json_of, takes
 from signaling.context import Ctx
 from signaling.events import EventStream
 from signaling.ids import RoomId, SessionId
+from signaling.nodes import ask_all
 from signaling.openapi import EVENT_STREAM, may_fail
 from signaling.rooms.service import listen, read_room
 from signaling.sessions import service
@@ -36,17 +37,17 @@ SlotIndex = Annotated[int, Path(ge=0, le=255, description="m-line order among th
 async def list_sessions(room: RoomId, context: Ctx, caller: CallerDep) -> dict[str, Any]:
     caller.enter(room)
     await read_room(context, room)
-    return {"sessions": service.visible(context, caller, room)}
+    return {"sessions": await service.visible(context, caller, room)}
 
 
 @router.get(
     "/v1/sessions/{session}",
     response_model=Session,
     summary="Read a session",
-    responses=may_fail(*_REFUSALS, p.SessionNotFound),
+    responses=may_fail(*_REFUSALS, p.SessionNotFound, p.NodeUnreachable),
 )
 async def read_session(session: SessionId, context: Ctx, caller: CallerDep) -> dict[str, Any]:
-    return service.open_session(context, caller, session, Action.READ_SESSION)[1]
+    return (await service.open_session(context, caller, session, Action.READ_SESSION))[1]
 
 
 @router.delete(
@@ -54,10 +55,10 @@ async def read_session(session: SessionId, context: Ctx, caller: CallerDep) -> d
     status_code=204,
     response_class=Response,
     summary="End a session",
-    responses=may_fail(*_REFUSALS, p.SessionNotFound),
+    responses=may_fail(*_REFUSALS, p.SessionNotFound, p.NodeUnreachable),
 )
 async def end_session(session: SessionId, context: Ctx, caller: CallerDep) -> Response:
-    node, _ = service.open_session(context, caller, session, Action.CLOSE_SESSION)
+    node, _ = await service.open_session(context, caller, session, Action.CLOSE_SESSION)
     with service.session_errors():
         await node.close(session)
     return Response(status_code=204)
@@ -67,10 +68,11 @@ async def end_session(session: SessionId, context: Ctx, caller: CallerDep) -> Re
     "/v1/sessions/{session}/slots",
     response_model=SlotList,
     summary="List a session's slots",
-    responses=may_fail(*_REFUSALS, p.SessionNotFound),
+    responses=may_fail(*_REFUSALS, p.SessionNotFound, p.NodeUnreachable),
 )
 async def list_slots(session: SessionId, context: Ctx, caller: CallerDep) -> dict[str, Any]:
-    return {"slots": service.open_session(context, caller, session, Action.READ_SESSION)[1]["slots"]}
+    _, facts = await service.open_session(context, caller, session, Action.READ_SESSION)
+    return {"slots": facts["slots"]}
 
 
 @router.patch(
@@ -79,7 +81,14 @@ async def list_slots(session: SessionId, context: Ctx, caller: CallerDep) -> dic
     summary="Re-bind, pause or cap a slot",
     openapi_extra=takes(ChangeSlot, {"publication": None, "max_layer": "h"}),
     responses=may_fail(
-        *_REFUSALS, *_BODY, p.BadRequest, p.SessionNotFound, p.SlotNotFound, p.PublicationNotFound, p.Conflict
+        *_REFUSALS,
+        *_BODY,
+        p.BadRequest,
+        p.SessionNotFound,
+        p.SlotNotFound,
+        p.PublicationNotFound,
+        p.Conflict,
+        p.NodeUnreachable,
     ),
 )
 async def change_slot(
@@ -89,7 +98,7 @@ async def change_slot(
     caller: CallerDep,
     body: Annotated[ChangeSlot, Depends(json_of(ChangeSlot))],
 ) -> dict[str, Any]:
-    node, _ = service.open_session(context, caller, session, Action.CHANGE_SLOT)
+    node, _ = await service.open_session(context, caller, session, Action.CHANGE_SLOT)
     with service.session_errors():
         return await node.change_slot(session, index, SlotChange(body.model_dump(exclude_unset=True)))
 
@@ -99,7 +108,7 @@ async def change_slot(
     response_class=Response,
     summary="Follow a session's room and the session's own slot bindings",
     description="As `/v1/rooms/{room}/events`, with `slot.bound` of this session.",
-    responses=EVENT_STREAM | may_fail(*_REFUSALS, p.SessionNotFound, p.RoomNotFound, p.EventsGone),
+    responses=EVENT_STREAM | may_fail(*_REFUSALS, p.SessionNotFound, p.RoomNotFound, p.EventsGone, p.NodeUnreachable),
 )
 async def session_events(
     session: SessionId,
@@ -107,7 +116,7 @@ async def session_events(
     caller: ListenerDep,
     last_event_id: Annotated[str | None, Header(max_length=20)] = None,
 ) -> EventStream:
-    node, facts = service.open_session(context, caller, session, Action.READ_SESSION)
+    node, facts = await service.open_session(context, caller, session, Action.READ_SESSION)
     return await listen(context, caller, facts["room"], last_event_id, node=node, session=session)
 
 
@@ -120,4 +129,4 @@ async def session_events(
 )
 async def list_nodes(context: Ctx, caller: CallerDep) -> dict[str, Any]:
     caller.require(Action.READ_NODES)
-    return {"nodes": [node.status() for node in context.nodes.all()]}
+    return {"nodes": await ask_all(context.nodes, lambda node: node.status())}

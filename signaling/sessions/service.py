@@ -10,37 +10,38 @@ from relay.errors import NotFound
 from relay.stage.permissions import Action, Role, allowed
 from signaling.auth import Caller
 from signaling.context import Context
-from signaling.nodes import Node
+from signaling.nodes import Node, ask_all
 from signaling.problems import SessionNotFound, problem_of
 
 
-def visible(context: Context, caller: Caller, room: str) -> list[dict[str, Any]]:
+async def visible(context: Context, caller: Caller, room: str) -> list[dict[str, Any]]:
     """Return the sessions of a room that the caller may see, on all nodes."""
-    found = [session for node in context.nodes.all() for session in node.sessions(room)]
-    return [each for each in found if allowed(caller.actor, Action.READ_SESSION, each["identity"])]
+    found = await ask_all(context.nodes, lambda node: node.sessions(room))
+    sessions = [each for of_node in found for each in of_node]
+    return [each for each in sessions if allowed(caller.actor, Action.READ_SESSION, each["identity"])]
 
 
-def open_session(context: Context, caller: Caller, session: str, action: Action) -> tuple[Node, dict[str, Any]]:
+async def open_session(context: Context, caller: Caller, session: str, action: Action) -> tuple[Node, dict[str, Any]]:
     """Return the node that holds a session, and what it says of it. Raises WrongRoom, Forbidden, SessionNotFound."""
-    node, facts = _find(context, session)
+    node, facts = await _find(context, session)
     _check(caller, facts, action)
     return node, facts
 
 
-def open_resource(context: Context, caller: Caller, room: str, session: str, kind: str, action: Action) -> Node:
+async def open_resource(context: Context, caller: Caller, room: str, session: str, kind: str, action: Action) -> Node:
     """Return the node of a WHIP ("publisher") or WHEP ("viewer") resource. Raises as `open_session` does."""
     caller.enter(room)
-    node, facts = _find(context, session)
+    node, facts = await _find(context, session)
     if facts["room"] != room or facts["kind"] != kind:
         raise SessionNotFound(f"no session {session!r} here")
     _check(caller, facts, action)
     return node
 
 
-def _find(context: Context, session: str) -> tuple[Node, dict[str, Any]]:
+async def _find(context: Context, session: str) -> tuple[Node, dict[str, Any]]:
     with session_errors():
-        node = context.nodes.holding(session)
-        return node, node.session(session)
+        node = await context.nodes.holding(session)
+        return node, await node.session(session)
 
 
 def _check(caller: Caller, facts: dict[str, Any], action: Action) -> None:

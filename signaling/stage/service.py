@@ -12,6 +12,7 @@ from relay.stage.room import leave_seat
 from relay.stage.views import stage_view
 from signaling.auth import Caller
 from signaling.context import Context
+from signaling.nodes import ask_all
 from signaling.rooms.service import change_room, read_room
 from signaling.token_api.routes import mint
 
@@ -20,7 +21,7 @@ async def show(context: Context, caller: Caller, room: str) -> dict[str, Any]:
     """Return the stage."""
     caller.enter(room)
     caller.require(Action.READ_ROOM)
-    return _view(context, await read_room(context, room))
+    return await _view(context, await read_room(context, room))
 
 
 async def invite(context: Context, caller: Caller, room: str, identity: str) -> dict[str, Any]:
@@ -60,9 +61,9 @@ async def _change(
     context: Context, caller: Caller, room: str, change: Callable[[RoomState], RoomChange]
 ) -> dict[str, Any]:
     caller.enter(room)
-    return _view(context, await change_room(context, room, change))
+    return await _view(context, await change_room(context, room, change))
 
 
-def _view(context: Context, state: RoomState) -> dict[str, Any]:
-    speakers = (node.active_speaker(state.id) for node in context.nodes.all())
+async def _view(context: Context, state: RoomState) -> dict[str, Any]:
+    speakers = await ask_all(context.nodes, lambda node: node.active_speaker(state.id))
     return stage_view(state, next((speaker for speaker in speakers if speaker), None))

@@ -65,6 +65,7 @@ _OFFER_PROBLEMS = may_fail(
     p.UnsupportedMediaType,
     p.UnacceptableOffer,
     p.Overloaded,
+    p.NodeUnreachable,
     p.Draining,
 )
 _PATCH_PROBLEMS = may_fail(
@@ -76,6 +77,7 @@ _PATCH_PROBLEMS = may_fail(
     p.BodyTooLarge,
     p.UnsupportedMediaType,
     p.PreconditionRequired,
+    p.NodeUnreachable,
 )
 
 
@@ -122,7 +124,7 @@ def build(name: str, kind: str, tag: str) -> APIRouter:
         caller: CallerDep,
         if_match: Annotated[str | None, Header(max_length=512)] = None,
     ) -> Response:
-        node = open_resource(context, caller, room, session, kind, Action.CLOSE_SESSION)
+        node = await open_resource(context, caller, room, session, kind, Action.CLOSE_SESSION)
         require_type(request, FRAGMENT)
         fragment = await read_text(request, context.limits.offer_bytes)
         with session_errors():
@@ -137,7 +139,7 @@ def build(name: str, kind: str, tag: str) -> APIRouter:
         response_class=Response,
         summary="Whether the resource is there",
         operation_id=f"{name}_probe",
-        responses=may_fail(*_REFUSALS, p.SessionNotFound),
+        responses=may_fail(*_REFUSALS, p.SessionNotFound, p.NodeUnreachable),
     )
     @router.head(
         resource,
@@ -145,10 +147,10 @@ def build(name: str, kind: str, tag: str) -> APIRouter:
         response_class=Response,
         summary="Whether the resource is there",
         operation_id=f"{name}_probe_head",
-        responses=may_fail(*_REFUSALS, p.SessionNotFound),
+        responses=may_fail(*_REFUSALS, p.SessionNotFound, p.NodeUnreachable),
     )
     async def probe(room: RoomId, session: SessionId, context: Ctx, caller: CallerDep) -> Response:
-        open_resource(context, caller, room, session, kind, Action.READ_SESSION)
+        await open_resource(context, caller, room, session, kind, Action.READ_SESSION)
         return Response(status_code=204, headers={"Accept-Patch": FRAGMENT})
 
     @router.delete(
@@ -157,10 +159,10 @@ def build(name: str, kind: str, tag: str) -> APIRouter:
         response_class=Response,
         summary="End the session",
         operation_id=f"{name}_end",
-        responses=may_fail(*_REFUSALS, p.SessionNotFound),
+        responses=may_fail(*_REFUSALS, p.SessionNotFound, p.NodeUnreachable),
     )
     async def end(room: RoomId, session: SessionId, context: Ctx, caller: CallerDep) -> Response:
-        node = open_resource(context, caller, room, session, kind, Action.CLOSE_SESSION)
+        node = await open_resource(context, caller, room, session, kind, Action.CLOSE_SESSION)
         with session_errors():
             await node.close(session)
         return Response(status_code=200)  # not 204: OBS takes anything but 200 for a failure

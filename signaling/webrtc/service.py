@@ -24,8 +24,7 @@ async def join(request: Request, context: Context, room: str, *, publishing: boo
     caller = authenticate(request, context, bearer_token(request))
     caller.enter(room)
     count_join(context, caller)
-    node = context.nodes.choose(room)
-    node.admit(room, caller.identity, publishing)
+    node = await _admitting(context, room, caller.identity, publishing)
     require_type(request, SDP)
     require_accepted(request, SDP)
     sdp = await read_text(request, context.limits.offer_bytes)
@@ -37,6 +36,20 @@ async def join(request: Request, context: Context, room: str, *, publishing: boo
         return await (node.publish(offer) if publishing else node.watch(offer))
     except errors.NotFound as error:
         raise RoomNotFound(str(error)) from None
+
+
+async def _admitting(context: Context, room: str, identity: str, publishing: bool) -> Node:
+    """Return the room's node, which takes the newcomer. Raises Overloaded, NodeUnreachable."""
+    node = await context.nodes.choose(room)
+    try:
+        await node.admit(room, identity, publishing)
+    except errors.NodeUnreachable:
+        other = await context.nodes.choose(room)  # what is known now of that node may lead elsewhere
+        if other.node_id == node.node_id:
+            raise
+        await other.admit(room, identity, publishing)
+        return other
+    return node
 
 
 def _check(state: RoomState, actor: Actor, now: float, *, publishing: bool) -> None:
@@ -55,7 +68,7 @@ async def _find_room(context: Context, node: Node, room: str, caller: Caller) ->
     try:
         return await read_room(context, room)
     except errors.StoreUnavailable:
-        document = node.knows(room)
+        document = await node.knows(room)
         if document is None:
             raise
         return RoomState.from_json(document)

@@ -70,7 +70,7 @@ async def test_probes(api: Api) -> None:
     ready = await api.call("GET", "/readyz")
     assert (ready.status_code, ready.json()) == (
         200,
-        {"status": "ready", "store": True, "plane": True, "draining": False},
+        {"status": "ready", "store": True, "plane": True, "nodes": 1, "draining": False},
     )
     api.app.state.context.drain.begin()
     ready = await api.call("GET", "/readyz")

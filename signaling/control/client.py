@@ -1,0 +1,270 @@
+"""A relay in another process, called over its control API. Every call has a deadline; a dead node costs no waiting."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from contextlib import aclosing
+from typing import Any
+from urllib.parse import quote
+
+import httpx2
+import stamina
+import structlog
+from pydantic import ValidationError
+
+from relay.errors import NodeUnreachable
+from relay.ports import Answer, IceFragment, NodeRecord, Offer, RoomEvent, SlotChange
+from signaling.control.breaker import CallBreaker
+from signaling.control.trust import Trust
+from signaling.control.wire import PING_S, PREFIX, TOKEN_TTL_S, EventBody, read_error
+from signaling.tokens import CONTROL_AUDIENCE, mint
+
+CONNECT_S = 0.5
+OFFER_S = 2.0
+READ_S = 0.6
+"""The whole of a call, its retries included."""
+ATTEMPTS = 3
+_CONNECTIONS = 64
+_KEEP_ALIVE_S = 20.0  # shorter than the server's 30 s, so that no call meets a connection that is just being closed
+
+log = structlog.get_logger(__name__)
+
+
+class Tokens:
+    """Makes the tokens for one node's control API; each is used for half of its life."""
+
+    def __init__(self, keys: Mapping[str, str], caller: str, node: str, wall: Callable[[], float] = time.time) -> None:
+        self._keys, self._caller, self._node, self._wall = keys, caller, node, wall
+        self._token, self._renew_at = "", float("-inf")
+
+    def current(self) -> str:
+        """Return a token that is good for at least half a minute."""
+        now = self._wall()
+        if not self._renew_at - TOKEN_TTL_S / 2 <= now < self._renew_at:
+            self._token = mint(
+                self._keys,
+                room="*",
+                identity=self._caller,
+                role="service",
+                ttl_s=TOKEN_TTL_S,
+                now=now,
+                audience=CONTROL_AUDIENCE + self._node,
+            )
+            self._renew_at = now + TOKEN_TTL_S / 2
+        return self._token
+
+
+class RemoteNode:
+    """A `signaling.nodes.Node`. Close it with `disconnect`."""
+
+    def __init__(
+        self, record: NodeRecord, tokens: Tokens, trust: Trust, monotonic: Callable[[], float] = time.monotonic
+    ) -> None:
+        """Raises NodeUnreachable when the node must not be called at all (see `Trust`)."""
+        self.record = record
+        self.breaker = CallBreaker()
+        self._tokens = tokens
+        self._monotonic = monotonic
+        verify: Any = trust.context(record) or True
+        # Streams of events are many and long: the pool of the calls is not for them.
+        self._calls, self._streams = (
+            httpx2.AsyncClient(
+                base_url=record.control_url + PREFIX,
+                verify=verify,
+                trust_env=False,
+                timeout=httpx2.Timeout(None, connect=CONNECT_S),
+                limits=httpx2.Limits(max_connections=most, keepalive_expiry=_KEEP_ALIVE_S),
+            )
+            for most in (_CONNECTIONS, None)
+        )
+
+    @property
+    def node_id(self) -> str:
+        return self.record.id
+
+    async def disconnect(self) -> None:
+        """End all connections; streams of events end with NodeUnreachable."""
+        await self._calls.aclose()
+        await self._streams.aclose()
+
+    # --- calls -------------------------------------------------------------------------------------------------------
+
+    async def publish(self, offer: Offer) -> Answer:
+        return await self._offer("/publish", offer)
+
+    async def watch(self, offer: Offer) -> Answer:
+        return await self._offer("/watch", offer)
+
+    async def _offer(self, path: str, offer: Offer) -> Answer:
+        body = {
+            "room": offer.room,
+            "identity": offer.identity,
+            "role": offer.role,
+            "sdp": offer.sdp,
+            "client": offer.client,
+        }
+        return Answer(**await self._call("POST", path, body, deadline=OFFER_S))
+
+    async def trickle(self, session: str, fragment: str, etag: str | None) -> IceFragment | None:
+        body = {"fragment": fragment, "etag": etag}
+        found = await self._call("POST", f"/sessions/{quote(session)}/trickle", body, deadline=OFFER_S)
+        return None if found["restarted"] is None else IceFragment(**found["restarted"])
+
+    async def close(self, session: str) -> None:
+        await self._call("DELETE", f"/sessions/{quote(session)}")
+
+    async def session(self, session: str) -> dict[str, Any]:
+        return await self._read(f"/sessions/{quote(session)}")
+
+    async def sessions(self, room: str | None = None) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = (await self._read("/sessions", {} if room is None else {"room": room}))[
+            "sessions"
+        ]
+        return found
+
+    async def change_slot(self, session: str, index: int, change: SlotChange) -> dict[str, Any]:
+        return await self._call("PATCH", f"/sessions/{quote(session)}/slots/{index}", {"changes": change.changes})
+
+    async def status(self) -> dict[str, Any]:
+        return await self._read("/status")
+
+    async def admit(self, room: str, identity: str, publishing: bool) -> None:
+        publishes = "true" if publishing else "false"
+        await self._read("/admission", {"room": room, "identity": identity, "publishing": publishes})
+
+    async def knows(self, room: str) -> dict[str, Any] | None:
+        document: dict[str, Any] | None = (await self._read(f"/rooms/{quote(room)}"))["document"]
+        return document
+
+    async def active_speaker(self, room: str) -> str | None:
+        identity: str | None = (await self._read(f"/rooms/{quote(room)}/speaker"))["identity"]
+        return identity
+
+    async def _read(self, path: str, query: Mapping[str, str] | None = None) -> dict[str, Any]:
+        """Ask for something that changes nothing: tried up to `ATTEMPTS` times within `READ_S`."""
+        attempts = stamina.retry_context(
+            on=_NotAnswered, attempts=ATTEMPTS, timeout=READ_S, wait_initial=0.01, wait_max=0.05, wait_jitter=0.01
+        )
+        try:
+            async with asyncio.timeout(READ_S):
+                async for attempt in attempts:
+                    with attempt:
+                        return await self._try("GET", path, query=query)
+        except _NotAnswered as error:
+            raise NodeUnreachable(f"node {self.node_id} does not answer: {error}", 1) from None
+        except TimeoutError:
+            self.breaker.failed(self._monotonic())
+            raise NodeUnreachable(f"node {self.node_id} did not answer within {READ_S:g} s", 1) from None
+        raise AssertionError("a retry either returns or raises")
+
+    async def _call(
+        self, method: str, path: str, body: dict[str, Any] | None = None, deadline: float = OFFER_S
+    ) -> dict[str, Any]:
+        """Ask for a change, once: whether it was made is not known when no answer comes."""
+        try:
+            async with asyncio.timeout(deadline):
+                return await self._try(method, path, body)
+        except _NotAnswered as error:
+            raise NodeUnreachable(f"node {self.node_id} does not answer: {error}", 1) from None
+        except TimeoutError:
+            self.breaker.failed(self._monotonic())
+            raise NodeUnreachable(f"node {self.node_id} did not answer within {deadline:g} s", 1) from None
+
+    async def _try(
+        self, method: str, path: str, body: dict[str, Any] | None = None, query: Mapping[str, str] | None = None
+    ) -> dict[str, Any]:
+        """One request. Raises what the node raised, NodeUnreachable while the breaker is open, and _NotAnswered."""
+        self._check_breaker()
+        content = None if body is None else json.dumps(body, ensure_ascii=False).encode("utf-8", "replace")
+        headers = self._headers() | ({"Content-Type": "application/json"} if body is not None else {})
+        try:
+            response = await self._calls.request(method, path, content=content, params=query, headers=headers)
+        except httpx2.HTTPError as error:
+            self.breaker.failed(self._monotonic())
+            raise _NotAnswered(repr(error)) from None
+        if response.status_code == 401:  # another node's address by now, or other keys: in any case not this node
+            self.breaker.failed(self._monotonic())
+        else:
+            self.breaker.succeeded()
+        return self._result(response)
+
+    def _check_breaker(self) -> None:
+        if not self.breaker.allows(self._monotonic()):
+            raise NodeUnreachable(f"node {self.node_id} did not answer of late", 1)
+
+    def _headers(self) -> dict[str, str]:
+        return {"Authorization": f"Bearer {self._tokens.current()}"}
+
+    def _result(self, response: httpx2.Response) -> dict[str, Any]:
+        if response.status_code == 204:
+            return {}
+        try:
+            found = response.json()
+        except ValueError:
+            found = None
+        if not isinstance(found, dict):
+            raise NodeUnreachable(f"node {self.node_id} answered {response.status_code} without JSON", 1)
+        if response.is_success:
+            return found
+        error = read_error(found.get("error"))
+        if error is not None:
+            raise error
+        log.error("a node refuses to be controlled", node=self.node_id, status=response.status_code, problem=found)
+        raise NodeUnreachable(f"node {self.node_id} refused with {response.status_code}; the log says why", 1)
+
+    # --- events ------------------------------------------------------------------------------------------------------
+
+    async def session_events(self, session: str) -> AsyncIterator[RoomEvent]:
+        """See `Node.session_events`. The iterator raises NodeUnreachable when the stream is cut."""
+        events = self._follow(session)
+        try:
+            async with asyncio.timeout(READ_S):
+                await anext(events)
+        except TimeoutError:
+            self.breaker.failed(self._monotonic())
+            raise NodeUnreachable(f"node {self.node_id} did not answer within {READ_S:g} s", 1) from None
+        return _events(events)
+
+    async def _follow(self, session: str) -> AsyncGenerator[RoomEvent | None, None]:
+        """Yield None once the node follows the session, then its events."""
+        self._check_breaker()
+        timeout = httpx2.Timeout(2 * PING_S, connect=CONNECT_S)
+        path = f"/sessions/{quote(session)}/events"
+        try:
+            async with self._streams.stream("GET", path, headers=self._headers(), timeout=timeout) as response:
+                self.breaker.succeeded()
+                if not response.is_success:
+                    await response.aread()
+                    self._result(response)
+                kind = "message"
+                async for line in response.aiter_lines():
+                    if line == ": following":
+                        yield None
+                    name, _, value = line.partition(": ")
+                    if name == "event":
+                        kind = value
+                    elif name == "data" and kind == "end":
+                        return
+                    elif name == "data":
+                        yield RoomEvent(**EventBody.model_validate_json(value).model_dump())
+        except httpx2.HTTPError as error:
+            if isinstance(error, httpx2.ConnectError | httpx2.ConnectTimeout):
+                self.breaker.failed(self._monotonic())
+            raise NodeUnreachable(f"the events of {session} were cut: {error!r}", 1) from None
+        except ValidationError:
+            raise NodeUnreachable(f"the events of {session} cannot be read", 1) from None
+        raise NodeUnreachable(f"the events of {session} were cut", 1)
+
+
+class _NotAnswered(Exception):
+    """No answer to one try; the message says why."""
+
+
+async def _events(found: AsyncGenerator[RoomEvent | None, None]) -> AsyncIterator[RoomEvent]:
+    async with aclosing(found):
+        async for event in found:
+            if event is not None:
+                yield event
