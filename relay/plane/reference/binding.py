@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from relay.plane.contract import Kind, PayloadType, SlotSwitched
 from relay.plane.reference.descriptors import Descriptor
+from relay.plane.reference.egress import forward
 from relay.plane.reference.keyframes import request_keyframe
 from relay.plane.reference.rtcp import wall_us_from_ntp
 from relay.plane.reference.rtp import Packet, timestamp_delta
@@ -16,6 +17,7 @@ from relay.plane.reference.serialise import Forwarding, Serialiser
 from relay.plane.reference.state import PASSED_ON, Core, Layer, Slot, Track
 from relay.plane.reference.timers import Timer
 
+RECENT_PACKETS = 192  # half a second of 4 Mbit/s; a stream with more begins with a fresh keyframe instead
 FIRST_REPORT_US = 20_000  # a sender report this soon after a splice lets the viewer synchronise lips at once
 MAX_ALIGNMENT_S = 5  # sender reports that disagree with arrival by more than this are not believed
 
@@ -53,6 +55,8 @@ def plan(core: Core, slot: Slot, now: int, ask: bool = True) -> None:
     if playing is target:
         return
     _wait(slot, target)
+    if playing is None and start_from_recent(core, slot, target, now):
+        return
     if not target.active and (playing is None or playing.track is not track):
         fallback = _nearest_live(track, target.index)
         if fallback is not None:
@@ -99,6 +103,7 @@ def stop_playing(slot: Slot) -> None:
 
 def restart_players(core: Core, layer: Layer, now: int) -> None:
     """The layer's stream broke off (another SSRC, codec or a reset): those who show it wait for a fresh start."""
+    layer.recent = []
     for slot in list(layer.players.values()):
         stop_playing(slot)
         plan(core, slot, now)
@@ -113,6 +118,32 @@ def splice_waiters(core: Core, layer: Layer, packet: Packet, descriptor: Descrip
         else:  # waiting on would ask the publisher for keyframes for ever
             slot.waiting.remove(layer)
             del layer.waiters[slot.handle]
+
+
+def note_recent(layer: Layer, packet: Packet, descriptor: Descriptor, starts: bool) -> None:
+    """Remember the video since the latest decodable start, for slots that begin a moment later."""
+    if starts:
+        layer.recent = [(packet, descriptor)]
+    elif layer.recent:
+        layer.recent.append((packet, descriptor))
+        if len(layer.recent) > RECENT_PACKETS:
+            layer.recent = []
+
+
+def start_from_recent(core: Core, slot: Slot, layer: Layer, now: int) -> bool:
+    """Start a slot that shows nothing with the packets since a keyframe that is younger than the publisher may be asked
+    for another one. Of many viewers who come at once only the first waits for a keyframe. Returns whether it started.
+    """
+    recent = layer.recent
+    if not layer.active or not recent or now - recent[0][0].arrival >= core.config.keyframe_interval_us:
+        return False
+    out_type = _output_type(slot, layer)
+    if out_type is None:
+        return False
+    _splice(core, slot, layer, out_type, *recent[0], now)
+    for packet, descriptor in recent:
+        forward(core, (slot,), layer, packet, descriptor, now)
+    return True
 
 
 def _splice(

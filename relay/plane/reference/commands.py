@@ -288,6 +288,7 @@ def _mute_track(core: Core, track: Track, muted: bool, now: int) -> None:
         return
     track.muted = muted
     for layer in track.layers:
+        layer.recent = []
         for slot in list(layer.players.values()) if muted else ():
             stop_playing(slot)
     for slot in list(track.slots.values()):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from relay.plane.contract import Kind
 from relay.plane.reference.descriptors import Descriptor
@@ -30,15 +30,15 @@ def send_time(now: int) -> int:
     return (now << 18) // 1_000_000 & 0xFFFFFF
 
 
-def forward(core: Core, layer: Layer, packet: Packet, descriptor: Descriptor, now: int) -> None:
-    """Send one packet to every slot that shows its layer: the loop that everything else stays out of."""
+def forward(core: Core, slots: Iterable[Slot], layer: Layer, packet: Packet, descriptor: Descriptor, now: int) -> None:
+    """Send one packet to slots that show its layer: the loop that everything else stays out of."""
     seq_in, timestamp_in, patched = packet.seq, packet.timestamp, layer.patched
     stamp = (now << 18) // 1_000_000 & 0xFFFFFF
     marker = 0x80 if packet.marker else 0
     patch_offset = descriptor.patch_offset
     payload_size = packet.payload_end - packet.payload_offset
     out = core.out
-    for slot in layer.players.values():
+    for slot in slots:
         session = slot.session
         address, srtp = session.selected, session.srtp
         if address is None or srtp is None:

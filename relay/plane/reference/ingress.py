@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from relay.plane.contract import Kind, LayerStarted, LayerStopped, LoudnessMeasured
 from relay.plane.reference.audio_level import WINDOW_US, parse_audio_level
-from relay.plane.reference.binding import replan_waiting, restart_players, splice_waiters
+from relay.plane.reference.binding import note_recent, replan_waiting, restart_players, splice_waiters
 from relay.plane.reference.descriptors import Descriptor, inspector
 from relay.plane.reference.egress import forward
 from relay.plane.reference.feedback import check_losses, note_transport_seq
@@ -128,12 +128,14 @@ def _accept(core: Core, layer: Layer, packet: Packet, arrival: Arrival, now: int
         _tap(core, layer, packet, now)
     if track.muted:
         return ""
+    if track.kind is Kind.VIDEO:
+        note_recent(layer, packet, descriptor, decodable and arrival is not Arrival.RECOVERED)
     if decodable and layer.waiters and arrival is not Arrival.RECOVERED:
         splice_waiters(core, layer, packet, descriptor, now)
     if decodable and track.kind is Kind.VIDEO:
         keyframe_came(core, layer)
     if layer.players:
-        forward(core, layer, packet, descriptor, now)
+        forward(core, layer.players.values(), layer, packet, descriptor, now)
     return ""
 
 
@@ -201,6 +203,7 @@ def _take_over(core: Core, layer: Layer, source: Source, now: int) -> bool:
 
 def _retire(layer: Layer) -> None:
     """Take the layer's source away, keeping what it counted."""
+    layer.recent = []
     if layer.source is not None and layer.source.detector is not None:
         layer.lost_before += layer.source.detector.given_up
     layer.source = None

@@ -15,7 +15,7 @@ from pylibsrtp._binding import ffi, lib
 
 from relay.errors import UsageError
 
-MAX_PLAIN = 1356  # bytes: 1500 less libsrtp's longest trailer (16 tag + 128 MKI)
+MAX_PLAIN = 1484  # bytes: MAX_SEALED less the longest tag. GStreamer fills packets of 1400 bytes before SRTP
 MAX_SEALED = 1500  # bytes: nothing longer arrives in one Ethernet frame
 REPLAY_WINDOW = 1024  # packets: half a second at 2,000 packets/s, so that a retransmission is not taken for a replay
 _TRAILER = 4 + 16 + 128

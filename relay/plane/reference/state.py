@@ -26,7 +26,7 @@ from relay.plane.reference.history import ResendBudget, SentLog
 from relay.plane.reference.nack import LossDetector
 from relay.plane.reference.rate import Rate
 from relay.plane.reference.rewrite import PictureIds, Rewriter
-from relay.plane.reference.rtp import EXTENSIONS
+from relay.plane.reference.rtp import EXTENSIONS, Packet
 from relay.plane.reference.serialise import Forwarding, Serialiser
 from relay.plane.reference.srtp import Srtp
 from relay.plane.reference.timers import Timers
@@ -112,6 +112,7 @@ class Layer:
         "payload_type",
         "players",
         "rate",
+        "recent",
         "recovered_before",
         "source",
         "stats",
@@ -138,6 +139,7 @@ class Layer:
         self.keyframe_timestamp = -1  # RTP timestamp of the latest keyframe
         self.parameters_seen = False  # H264: parameter sets come in band, so a decodable start has them
         self.fir_number = 0
+        self.recent: list[tuple[Packet, Descriptor]] = []  # video since the latest keyframe; empty when too long
         self.rate = Rate()
         self.lost_before = 0  # by sources that this layer had earlier
         self.recovered_before = 0
