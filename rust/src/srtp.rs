@@ -14,8 +14,8 @@ use zeroize::{Zeroize, Zeroizing};
 use crate::error::UsageError;
 use crate::rtp::{read_u16, read_u32};
 
-/// Bytes: 1500 less libsrtp's longest trailer (16 tag + 128 MKI).
-pub const MAX_PLAIN: usize = 1356;
+/// Bytes: MAX_SEALED less the longest tag. GStreamer fills packets of 1400 bytes before SRTP.
+pub const MAX_PLAIN: usize = 1484;
 /// Bytes: nothing longer arrives in one Ethernet frame.
 pub const MAX_SEALED: usize = 1500;
 /// Packets: half a second at 2,000 packets/s, so that a retransmission is not taken for a replay.
