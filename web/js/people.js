@@ -23,6 +23,9 @@ export class People {
     const [{ participants }, stage] = await Promise.all([this.api.get(`${this.path}/participants`), this.api.get(`${this.path}/stage`)]);
     this.participants = participants.sort((a, b) => (ORDER[a.state] ?? 9) - (ORDER[b.state] ?? 9) || a.identity.localeCompare(b.identity));
     this.invitations = stage.invitations.map((invitation) => invitation.identity);
+    const shown = JSON.stringify([this.participants, this.invitations]);
+    if (shown === this.shown) return; // rows that stay are not replaced under somebody's finger
+    this.shown = shown;
     this.list.replaceChildren(...this.participants.map((person) => this.row(person)));
   }
 

@@ -11,6 +11,7 @@ import { Viewer } from './viewer.js';
 
 const { room, token } = fragmentParameters();
 const LOG_LINES = 100;
+const PEOPLE_INTERVAL_MS = 3000; // viewers come and go without events: there may be thousands of them
 
 class Studio {
   constructor() {
@@ -56,6 +57,7 @@ class Studio {
     byId('studio').hidden = false;
     this.tiles.layOut();
     this.refresh();
+    this.peopleTimer = setInterval(() => this.refresh(), PEOPLE_INTERVAL_MS);
     this.healthTimer = setInterval(async () => showHealth(byId('health'), await this.publisher.health()), 1000);
     await listDevices(byId('live-camera'), byId('live-microphone'), this.stream);
   }
@@ -125,6 +127,7 @@ class Studio {
 
   async leave(message = null) {
     clearInterval(this.healthTimer);
+    clearInterval(this.peopleTimer);
     this.stopLevel?.();
     await Promise.all([this.publisher?.stop(), this.viewer?.stop()]);
     this.stream?.getTracks().forEach((track) => track.stop());
