@@ -126,7 +126,7 @@ impl<M: Machine> Handle<M> {
             }
             Place::Closed(machine, _) => {
                 let done = shard::submit(&mut **machine, commands);
-                machine.out().clear();
+                machine.transmit().clear();
                 machine.events(&mut Vec::new());
                 done
             }
@@ -136,14 +136,13 @@ impl<M: Machine> Handle<M> {
     }
 
     /// Feed a packet, without waiting.
-    pub fn inject(&self, track: u32, layer: u32, packet: Vec<u8>) -> Result<(), Refused> {
+    pub fn inject(&self, track: u32, layer: i64, packet: Vec<u8>) -> Result<(), Refused> {
         match &mut *self.place() {
             Place::Running(..) => {
                 self.shared.orders.push(Order::Inject { track, layer, packet }).map_err(|_| Refused::Full)
             }
             Place::Parked(shard) => {
-                let mut packet = packet;
-                shard.inject(track, layer, &mut packet);
+                shard.inject(track, layer, &packet);
                 shard.settle();
                 Ok(())
             }

@@ -18,10 +18,10 @@ pub trait Machine: Send + 'static {
     fn apply(&mut self, command: Self::Command, now: i64) -> Result<(), UsageError>;
 
     /// Take a plaintext RTP packet for a track without session.
-    fn inject(&mut self, track: u32, layer: u32, packet: &mut [u8], now: i64) -> Result<(), UsageError>;
+    fn inject(&mut self, track: u32, layer: i64, packet: &[u8], now: i64) -> Result<(), UsageError>;
 
-    /// Take a datagram of any content from anyone. It may be decrypted in place.
-    fn receive(&mut self, datagram: &mut [u8], source: SocketAddr, now: i64);
+    /// Take a datagram of any content from anyone.
+    fn receive(&mut self, datagram: &[u8], source: SocketAddr, now: i64);
 
     /// Do what was put off while a batch of datagrams came in. Called before each flush.
     fn settle(&mut self, now: i64) {
@@ -33,8 +33,11 @@ pub trait Machine: Send + 'static {
 
     fn handle_timeout(&mut self, now: i64);
 
-    /// What is to be sent. Whoever drains it clears it.
-    fn out(&mut self) -> &mut OutBatch;
+    /// What waits to be sent.
+    fn out(&self) -> &OutBatch;
+
+    /// Take what waits: it counts as sent. Whoever calls this clears the batch.
+    fn transmit(&mut self) -> &mut OutBatch;
 
     /// Move what happened, in order, to the end of `into`.
     fn events(&mut self, into: &mut Vec<Self::Event>);

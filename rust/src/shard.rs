@@ -69,7 +69,11 @@ pub type Submitted = Result<(), (usize, UsageError)>;
 pub enum Order<M: Machine> {
     /// See `Shard::submit`.
     Submit(Vec<M::Command>, SyncSender<Submitted>),
-    Inject { track: u32, layer: u32, packet: Vec<u8> },
+    Inject {
+        track: u32,
+        layer: i64,
+        packet: Vec<u8>,
+    },
     Stats(SyncSender<(M::Stats, IoCounts)>),
 }
 
@@ -180,7 +184,7 @@ impl<M: Machine> Shard<M> {
         submit(&mut self.machine, commands)
     }
 
-    pub fn inject(&mut self, track: u32, layer: u32, packet: &mut [u8]) {
+    pub fn inject(&mut self, track: u32, layer: i64, packet: &[u8]) {
         if self.machine.inject(track, layer, packet, now_us()).is_err() {
             self.counts.injects_refused += 1;
         }
@@ -209,7 +213,7 @@ impl<M: Machine> Shard<M> {
             self.machine.handle_timeout(now);
         }
         self.machine.settle(now);
-        self.sender.flush(self.machine.out());
+        self.sender.flush(self.machine.transmit());
         self.tell();
     }
 
@@ -265,18 +269,21 @@ impl<M: Machine> Shard<M> {
     }
 
     fn orders(&mut self) {
-        while let Some(order) = self.shared.orders.take() {
+        // What is put while these are carried out waits for the next round, whose turn it is to send and tell.
+        for _ in 0..ORDERS {
+            let Some(order) = self.shared.orders.take() else { return };
             match order {
                 // Whoever asked may have given up waiting.
                 Order::Submit(commands, reply) => {
                     let _ = reply.send(self.submit(commands));
                 }
-                Order::Inject { track, layer, mut packet } => self.inject(track, layer, &mut packet),
+                Order::Inject { track, layer, packet } => self.inject(track, layer, &packet),
                 Order::Stats(reply) => {
                     let _ = reply.send(self.stats());
                 }
             }
         }
+        self.shared.orders.tell();
     }
 
     fn receive(&mut self) {

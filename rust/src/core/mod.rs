@@ -11,6 +11,7 @@ pub mod egress;
 pub mod feedback;
 pub mod ingress;
 pub mod keyframes;
+mod machine;
 pub mod packets;
 pub mod reports;
 pub mod state;
@@ -113,8 +114,8 @@ impl Core {
     }
 
     /// When `handle_timeout` has something to do; None while nothing is due ever.
-    pub fn next_timeout(&mut self) -> Option<i64> {
-        self.state.timers.next()
+    pub fn next_timeout(&self) -> Option<i64> {
+        self.state.timers.first()
     }
 
     /// Do what is due at or before `now`.

@@ -20,16 +20,15 @@ use crate::error::UsageError;
 use crate::estimate::BandwidthEstimator;
 use crate::history::{ResendBudget, SentLog};
 use crate::nack::LossDetector;
+use crate::out::OutBatch;
 use crate::rate::Rate;
 use crate::rewrite::{PictureIds, Rewriter};
 use crate::serialise::{Forwarding, Serialiser};
-use crate::srtp::{MAX_TRAILER, Srtp};
+use crate::srtp::Srtp;
 use crate::transport_cc::{self, Recorder};
 
 /// Packets waiting for `taps()`: 4 s of one 1,000 packets/s layer.
 pub const MAX_TAPPED: usize = 4096;
-/// Bytes kept free behind what waits to go out: any packet we write fits.
-const ROOM: usize = 2048 + MAX_TRAILER;
 
 /// 64 random-looking bits for one purpose of one handle: splitmix64 over the three.
 ///
@@ -329,62 +328,6 @@ impl Session {
     }
 }
 
-/// Sealed datagrams, one behind the other in one buffer that is used again and again.
-#[derive(Debug, Default)]
-pub struct Out {
-    bytes: Vec<u8>,
-    used: usize,
-    datagrams: Vec<(usize, Address)>, // where each ends
-}
-
-impl Out {
-    /// Where the next datagram is to be written: any packet of ours fits, and its trailer.
-    pub fn room(&mut self) -> &mut [u8] {
-        if self.bytes.len() - self.used < ROOM {
-            let longer = (self.bytes.len() * 2).max(self.used + 32 * ROOM);
-            self.bytes.resize(longer, 0);
-        }
-        &mut self.bytes[self.used..]
-    }
-
-    /// Send what was written to the front of `room`.
-    pub fn commit(&mut self, length: usize, address: Address) {
-        self.used += length;
-        self.datagrams.push((self.used, address));
-    }
-
-    /// Send a copy. A datagram longer than any we write is cut by the caller's own fault, and so not taken.
-    pub fn push(&mut self, datagram: &[u8], address: Address) -> bool {
-        let Some(place) = self.room().get_mut(..datagram.len()) else { return false };
-        place.copy_from_slice(datagram);
-        self.commit(datagram.len(), address);
-        true
-    }
-
-    pub fn len(&self) -> usize {
-        self.datagrams.len()
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.datagrams.is_empty()
-    }
-
-    pub fn bytes(&self) -> usize {
-        self.used
-    }
-
-    /// Hand on every datagram in order, and forget them.
-    pub fn drain(&mut self, mut send: impl FnMut(&[u8], Address)) {
-        let mut start = 0;
-        for &(end, address) in &self.datagrams {
-            send(&self.bytes[start..end], address);
-            start = end;
-        }
-        self.datagrams.clear();
-        self.used = 0;
-    }
-}
-
 /// Buffers that are taken for the length of one call.
 #[derive(Default)]
 pub struct Scratch {
@@ -411,7 +354,7 @@ pub struct State {
     pub by_ufrag: HashMap<String, usize>,
     pub timers: Timers,
     pub packets: Packets,
-    pub out: Out,
+    pub out: OutBatch,
     pub events: Vec<Event>,
     pub tapped: Vec<(u32, u32, i64)>, // tap, packet, arrival
     pub taps_dropped: u64,
@@ -440,7 +383,7 @@ impl State {
             by_address: HashMap::new(),
             by_ufrag: HashMap::new(),
             timers: Timers::default(),
-            out: Out::default(),
+            out: OutBatch::default(),
             events: Vec::new(),
             tapped: Vec::new(),
             taps_dropped: 0,

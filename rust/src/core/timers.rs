@@ -49,6 +49,7 @@ impl Timers {
         } else {
             self.heap.push(Reverse((when, key)));
         }
+        self.prune();
     }
 
     /// Set a deadline unless the key has one.
@@ -61,26 +62,31 @@ impl Timers {
     /// Forget a deadline; nothing happens when there is none.
     pub fn cancel(&mut self, key: Key) {
         self.due.remove(&key);
+        self.prune();
     }
 
     /// When the first deadline is.
-    pub fn next(&mut self) -> Option<i64> {
-        while let Some(&Reverse((when, key))) = self.heap.peek() {
-            if self.due.get(&key) == Some(&when) {
-                return Some(when);
-            }
-            self.heap.pop();
-        }
-        None
+    pub fn first(&self) -> Option<i64> {
+        self.heap.peek().map(|Reverse((when, _))| *when)
     }
 
     /// Take the first deadline that is at or before `now`.
     pub fn pop(&mut self, now: i64) -> Option<Key> {
-        if self.next()? > now {
+        if self.first()? > now {
             return None;
         }
         let Reverse((_, key)) = self.heap.pop()?;
         self.due.remove(&key);
+        self.prune();
         Some(key)
+    }
+
+    /// Let the top of the heap be a deadline that still holds.
+    fn prune(&mut self) {
+        while let Some(Reverse((when, key))) = self.heap.peek()
+            && self.due.get(key) != Some(when)
+        {
+            self.heap.pop();
+        }
     }
 }

@@ -87,7 +87,7 @@ impl Receiver {
             let (index, from) = (self.message, self.offset);
             let header = &self.headers[index];
             let length = (header.msg_len as usize).min(self.slot);
-            let size = segment_size(&self.controls[index], header.msg_hdr.msg_controllen as usize);
+            let size = segment_size(&self.controls[index], header.msg_hdr.msg_controllen);
             let end = if size == 0 { length } else { length.min(from + size) };
             (self.message, self.offset) = if end < length { (index, end) } else { (index + 1, 0) };
             let Some(address) = self.names[index].address() else { continue };

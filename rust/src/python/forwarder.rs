@@ -45,7 +45,7 @@ impl Forwarder {
         self.core.inject(track, layer, packet, now).map_err(usage)
     }
 
-    fn next_timeout(&mut self) -> Option<i64> {
+    fn next_timeout(&self) -> Option<i64> {
         self.core.next_timeout()
     }
 

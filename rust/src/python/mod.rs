@@ -3,6 +3,7 @@
 mod commands;
 mod events;
 mod forwarder;
+mod plane;
 mod testing;
 
 use pyo3::prelude::*;
@@ -10,5 +11,6 @@ use pyo3::prelude::*;
 #[pymodule]
 fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<forwarder::Forwarder>()?;
+    module.add_class::<plane::NativePlane>()?;
     testing::register(module)
 }
