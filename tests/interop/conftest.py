@@ -93,7 +93,7 @@ def relay_with(request: pytest.FixtureRequest, _short_directory: Path) -> Iterat
     """Starts a relay of the test's own, with settings (see `Relay`); ended and its log kept like the shared one's."""
     started: list[Relay] = []
 
-    def start(**settings: object) -> Relay:
+    def start(**settings: Any) -> Relay:
         own = Relay(_short_directory / f"own{len(list(_short_directory.iterdir()))}", **settings)
         started.append(own)
         own.start()

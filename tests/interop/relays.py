@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import json
 import os
 import re
 import signal
@@ -20,13 +21,12 @@ import httpx2
 import psutil
 
 from costream.synthetic import Show, SyntheticHost
-from relay.settings import DEV_KEY_ID, DEV_SECRET
 from signaling.tokens import mint
 from tests.interop.clients.wrtc_client import Watcher
 
 ROOT = Path(__file__).resolve().parents[2]
 ARTIFACTS = ROOT / "tests" / "artifacts"
-KEYS = {DEV_KEY_ID: DEV_SECRET}
+KEYS = {"tests": "a key of the tests' own, so that they may bind all interfaces"}
 READY_S = 30.0
 EXIT_S = 20.0  # the drain's default and slack
 
@@ -53,10 +53,12 @@ class Relay:
     """One `costream dev` process. Settings are keyword arguments with `__` for the dot: `limits__max_sessions=1`.
 
     `directory` takes its state, its store's socket and its log; keep it short (a socket's path may have 107 bytes).
+    `lan` binds and advertises the machine's addresses instead of loopback, which libnice never uses.
     """
 
-    def __init__(self, directory: Path, **settings: object) -> None:
+    def __init__(self, directory: Path, *, lan: bool = False, **settings: object) -> None:
         self.directory = directory
+        self._flags = ["--lan"] if lan else []
         self.port = self.plain_port = 0
         self._settings = {"rate__api_per_minute": 100_000, "rate__joins_per_minute": 10_000, **settings}
         self._process: subprocess.Popen[bytes] | None = None
@@ -97,12 +99,13 @@ class Relay:
 
     def _spawn(self) -> None:
         self.port, self.plain_port = free_ports()
-        settings = {"node__state_dir": self.directory / "state", "log__format": "json", **self._settings}
+        own = {"node__state_dir": self.directory / "state", "log__format": "json", "auth__keys": json.dumps(KEYS)}
+        settings = own | self._settings
         assignments = [f"--set={name.replace('__', '.')}={value}" for name, value in settings.items()]
         ports = [f"--port={self.port}", f"--http-port={self.plain_port}"]
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "costream.cli", "dev", *ports, *assignments],
+                [sys.executable, "-m", "costream.cli", "dev", *self._flags, *ports, *assignments],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
