@@ -125,7 +125,9 @@ async def _join(server: Server, identity: str) -> Join:
                 join.at[PARTS[-1]] = time.monotonic() - begin
                 await ice.wait()
                 await dtls.wait()
-            join.at["first packet"] = join.at[PARTS[-1]] - await _decoding(pc)
+            # a mean over few frames may reach back too far
+            first_packet = join.at[PARTS[-1]] - await _decoding(pc)
+            join.at["first packet"] = max(first_packet, join.at["DTLS connected"])
         finally:
             if resource is not None:
                 await endpoint.delete(resource)
