@@ -32,10 +32,10 @@ from relay.stage.live_model import (
     SpeakerChanged,
     Viewer,
 )
-from relay.stage.people import as_of_room
-from relay.stage.permissions import Action, Actor, Role, allowed
+from relay.stage.permissions import Role
+from relay.stage.sight import Sight
 from relay.stage.slot_wishes import check_wishes
-from relay.stage.slots import Candidate, SlotState, Voices, assign
+from relay.stage.slots import Voices
 from relay.stage.speaker import SpeakerDetector, SpeakerSettings
 
 
@@ -49,12 +49,11 @@ class LiveRoom:
         speaker: SpeakerSettings | None = None,
         layers: LayerSettings | None = None,
     ) -> None:
-        self._choose = choose_payload_type
         self._layer_settings = layers or LayerSettings()
         self._voices = SpeakerDetector(speaker)
         self._speaking: frozenset[str] = frozenset()
-        self._state: RoomState | None = None
         self._tracks: dict[str, LocalTrack] = {}
+        self._sight = Sight(choose_payload_type, self._tracks, self._voices)
         self._publication_of: dict[int, str] = {}
         self._viewers: dict[int, Viewer] = {}
         self._slot_owner: dict[int, tuple[Viewer, Slot]] = {}
@@ -88,13 +87,13 @@ class LiveRoom:
     def update(self, document: RoomState | dict[str, Any], now: float) -> None:
         """Take the newest document. Raises CorruptDocument, and then goes on by the last one."""
         state = document if isinstance(document, RoomState) else RoomState.from_json(document)
-        self._state = state
+        self._sight.state = state
         before = self._voices.speaker
-        self._voices.keep(self._audible().values())
+        self._voices.keep(self._sight.audible().values())
         self._tell_speaker(before)
         for track in self._tracks.values():
             self._apply_mute(track)
-        self._reassign(now)
+        self._reassign(self._viewers.values(), now)
 
     # --- publications on this node ----------------------------------------------------------------------------------
 
@@ -116,14 +115,14 @@ class LiveRoom:
         self._tracks[publication] = fresh
         self._publication_of[track] = publication
         self._apply_mute(fresh)
-        self._reassign(now)
+        self._reassign(self._viewers.values(), now, anew=True)
 
     def track_gone(self, track: int, now: float) -> None:
         """The track was removed from the plane. Unknown handles are ignored: it may have been replaced before."""
         publication = self._publication_of.pop(track, None)
         if publication is not None:
             del self._tracks[publication]
-            self._reassign(now)
+            self._reassign(self._viewers.values(), now, anew=True)
 
     def on_layer_started(self, track: int, layer: int, now: float) -> None:
         """The plane: packets of a layer arrive."""
@@ -144,7 +143,7 @@ class LiveRoom:
 
     def on_loudness(self, levels: Iterable[tuple[int, int]], now: float) -> None:
         """The plane's `LoudnessMeasured.levels`."""
-        audible = self._audible()
+        audible = self._sight.audible()
         heard: dict[str, float] = {}
         for track, level in levels:
             publication = self._publication_of.get(track)
@@ -168,7 +167,8 @@ class LiveRoom:
         self._viewers[session] = viewer
         for slot in ordered:
             self._slot_owner[slot.spec.slot] = (viewer, slot)
-        self._assign(viewer, now)
+            slot.formats = self._sight.formats(slot)
+        self._reassign([viewer], now, anew=True)
 
     def remove_session(self, session: int) -> None:
         """A session is gone, with its slots; unknown ones are ignored."""
@@ -191,7 +191,7 @@ class LiveRoom:
             return
         viewer, known = owner
         known.plays = (track, layer)
-        who = self._state.publications.get(publication) if self._state else None
+        who = self._sight.state.publications.get(publication) if self._sight.state else None
         rid = _rid(self._tracks[publication], layer)
         bound = SlotBound(
             viewer.session_id, known.spec.index, publication, who.identity if who else None, rid, timestamp
@@ -204,7 +204,7 @@ class LiveRoom:
         Raises NotFound (session, slot, publication), BadRequest (field, kind, layer), Conflict (codec, own, pinned).
         """
         viewer = self._viewers.get(session)
-        slot = check_wishes(viewer, index, changes, self)
+        slot = check_wishes(viewer, index, changes, self._sight)
         assert viewer is not None
         if "publication" in changes:
             slot.pin = changes["publication"]
@@ -213,7 +213,7 @@ class LiveRoom:
         if "paused" in changes and changes["paused"] != slot.paused:
             slot.paused = changes["paused"]
             self._commands.append(PauseSlot(slot.spec.slot, slot.paused))
-        self._assign(viewer, now)
+        self._reassign([viewer], now, anew=True)
         return self._slot_view(slot, {})
 
     def view(self, session: int, bitrates: Mapping[int, int] | None = None) -> list[dict[str, Any]]:
@@ -229,58 +229,11 @@ class LiveRoom:
         for viewer in self._viewers.values():
             self._allocate(viewer, now)
 
-    # --- what a viewer may see (asked by slot_wishes too) -------------------------------------------------------------
-
-    def candidates(self, viewer: Viewer) -> list[Candidate]:
-        """Return what this viewer may see, in join order. Backstage is for owner and moderators, and only by a pin."""
-        state = self._state
-        if state is None:
-            return []
-        backstage = allowed(as_of_room(state, Actor(viewer.identity, viewer.role)), Action.WATCH_BACKSTAGE)
-        found = []
-        for order, each in enumerate(state.publications.values()):
-            seat = state.seats.get(each.identity)
-            if each.identity == viewer.identity or each.id not in self._tracks or seat is None:
-                continue
-            if seat.state != "on_air" and not backstage:
-                continue
-            live = each.state == "live" and not state.is_muted(each)
-            spoke = self._voices.last_spoke(each.identity)
-            hidden = seat.state != "on_air"
-            found.append(Candidate(each.id, each.kind, each.identity, order, live, spoke, by_pin=hidden))
-        return found
-
-    def carries(self, slot: Slot, publication: str) -> int | None:
-        """Return the slot's payload type for a publication, None when none was negotiated."""
-        track = self._tracks[publication]
-        return self._choose(slot.spec.payload_types, track.payload) if track.kind is slot.spec.kind else None
-
-    def publishes(self, identity: str, publication: str) -> bool:
-        """Whether the publication is this identity's own."""
-        each = self._state.publications.get(publication) if self._state else None
-        return each is not None and each.identity == identity
-
-    def rids(self, publication: str | None) -> tuple[str, ...]:
-        """Return a local publication's layers, lowest first."""
-        return self._tracks[publication].rids if publication in self._tracks else ()
-
     # --- inside -----------------------------------------------------------------------------------------------------
 
-    def _audible(self) -> dict[str, str]:
-        """Return the identities of audio publications that may make an active speaker, by publication."""
-        state = self._state
-        if state is None:
-            return {}
-        on_air = set(state.on_air())
-        return {
-            each.id: each.identity
-            for each in state.publications.values()
-            if each.kind == "audio" and each.state == "live" and each.identity in on_air and not state.is_muted(each)
-        }
-
     def _apply_mute(self, track: LocalTrack) -> None:
-        each = self._state.publications.get(track.publication) if self._state else None
-        muted = self._state.is_muted(each) if self._state and each else track.muted
+        each = self._sight.state.publications.get(track.publication) if self._sight.state else None
+        muted = self._sight.state.is_muted(each) if self._sight.state and each else track.muted
         if muted != track.muted:
             track.muted = muted
             self._commands.append(MuteTrack(track.track, muted))
@@ -304,32 +257,29 @@ class LiveRoom:
         speaker_changed, speaking_changed = self._voices.speaker != before, speaking != self._speaking
         self._speaking = speaking
         self._tell_speaker(before)
-        for viewer in self._viewers.values():
-            if (speaker_changed and viewer.crowded) or (speaking_changed and "audio" in viewer.crowded):
-                self._assign(viewer, now)
+        if speaker_changed or speaking_changed:
+            self._reassign(self._viewers.values(), now)
 
-    def _reassign(self, now: float) -> None:
-        for viewer in self._viewers.values():
-            self._assign(viewer, now)
+    def _reassign(self, viewers: Iterable[Viewer], now: float, *, anew: bool = False) -> None:
+        """Assign the slots of some viewers; with `anew` tell the plane even where the assignment is the same."""
+        self._sight.forget()
+        for viewer in viewers:
+            self._assign(viewer, now, anew=anew)
 
-    def _assign(self, viewer: Viewer, now: float) -> None:
-        slots = {slot.spec.index: slot for slot in viewer.slots}
+    def _assign(self, viewer: Viewer, now: float, *, anew: bool) -> None:
+        state = self._sight.state
         for slot in viewer.slots:
-            if self._state is not None and slot.pin not in self._state.publications:
+            if slot.pin is not None and state is not None and slot.pin not in state.publications:
                 slot.pin = None
-        states = [
-            SlotState(index, slot.spec.kind.value, slot.pin, slot.paused, slot.shows) for index, slot in slots.items()
-        ]
-        candidates = self.candidates(viewer)
-        identities = {each.id: each.identity for each in candidates}
-        voices = Voices(self._voices.speaker, self._speaking)
-        wanted = assign(states, candidates, voices, lambda i, pub: self.carries(slots[i], pub) is not None)
-        for index, publication in wanted.items():
-            slot = slots[index]
-            slot.shows, slot.identity = publication, identities.get(publication or "")
-        shown = set(wanted.values())
-        viewer.crowded = frozenset(each.kind for each in candidates if each.id not in shown and not each.by_pin)
-        self._allocate(viewer, now)
+        wanted = self._sight.assignment(viewer, Voices(self._voices.speaker, self._speaking))
+        for slot in viewer.slots:
+            publication = wanted[slot.spec.index]
+            if slot.shows != publication:
+                slot.shows, anew = publication, True
+                each = state.publications.get(publication) if state and publication else None
+                slot.identity = each.identity if each else None
+        if anew:
+            self._allocate(viewer, now)
 
     def _allocate(self, viewer: Viewer, now: float) -> None:
         """Choose the layers and tell the plane what is new."""
@@ -369,7 +319,7 @@ class LiveRoom:
                 self._events.append(SlotBound(viewer.session_id, slot.spec.index, None, None, None, None))
             return
         track = self._tracks[slot.shows].track
-        payload_type = self.carries(slot, slot.shows)
+        payload_type = self._sight.carries(slot, slot.shows)
         if (slot.track, slot.payload_type) != (track, payload_type):
             slot.track, slot.payload_type, slot.layer = track, payload_type, layer or 0
             self._commands.append(BindSlot(handle, track, slot.layer, payload_type))

@@ -44,6 +44,8 @@ class Slot:
     """A viewer's slot. `layer` is what was asked of the plane, `plays` what the plane said it shows (track, layer)."""
 
     spec: SlotSpec
+    formats: int = 0
+    """Names the slot's payload types; equal ones have equal numbers (see `sight`)."""
     pin: str | None = None
     paused: bool = False
     pinned_layer: str | None = None
@@ -67,8 +69,6 @@ class Viewer:
     slots: list[Slot]
     allocator: LayerAllocator
     estimate: int | None = None
-    crowded: frozenset[str] = frozenset()
-    """The kinds of which there is more to see than is shown; only for these does it matter who speaks."""
 
 
 @dataclass(frozen=True, slots=True)

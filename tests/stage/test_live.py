@@ -402,3 +402,23 @@ def test_the_commands_alone_lead_to_what_the_view_says(data: st.DataObject) -> N
         assert len(playing) == len(set(playing))
         hidden = {name for name, seat in node.state.seats.items() if seat.state == "backstage"}
         assert not {slot["identity"] for slot in node.live.view(7)} & hidden
+
+
+def test_slots_of_many_formats_are_kept_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("relay.stage.sight.MAX_FORMATS", 2)
+    node = Node(GUEST)
+    for number in range(5):
+        codec = PayloadType(number + 90, "vp8" if number % 2 else "h264", 90_000)
+        node.watch("video", session=number, first=1000 * number, codecs=(codec,))
+    assert [node.shown(number)[0] for number in range(5)] == [None, "gus-video", None, "gus-video", None]
+
+
+def test_a_thousand_equal_viewers_are_shown_the_same() -> None:
+    node = Node(GUEST, OTHER)
+    for number in range(1000):
+        node.watch("video", "audio", session=number, actor=Actor(f"v{number}", Role.VIEWER), first=10_000 + number * 10)
+    node.watch("video", "audio", session=5000, actor=OTHER, first=90_000)
+    commands = node.speak(2.0, greta=95)
+    assert sum(isinstance(each, BindSlot) for each in commands) == 2000
+    assert {tuple(node.shown(number)) for number in range(1000)} == {("greta-video", "greta-audio")}
+    assert node.shown(5000) == ["gus-video", "gus-audio"]
