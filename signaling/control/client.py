@@ -7,6 +7,7 @@ import json
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import aclosing
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
@@ -22,15 +23,20 @@ from signaling.control.trust import Trust
 from signaling.control.wire import PING_S, PREFIX, TOKEN_TTL_S, EventBody, read_error
 from signaling.tokens import CONTROL_AUDIENCE, mint
 
-CONNECT_S = 0.5
-OFFER_S = 2.0
-READ_S = 0.6
-"""The whole of a call, its retries included."""
 ATTEMPTS = 3
 _CONNECTIONS = 64
 _KEEP_ALIVE_S = 20.0  # shorter than the server's 30 s, so that no call meets a connection that is just being closed
 
 log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Deadlines:
+    """Seconds. `change` and `read` bound the whole of a call, a read's retries included."""
+
+    connect: float = 0.5
+    change: float = 2.0
+    read: float = 0.6
 
 
 class Tokens:
@@ -61,12 +67,18 @@ class RemoteNode:
     """A `signaling.nodes.Node`. Close it with `disconnect`."""
 
     def __init__(
-        self, record: NodeRecord, tokens: Tokens, trust: Trust, monotonic: Callable[[], float] = time.monotonic
+        self,
+        record: NodeRecord,
+        tokens: Tokens,
+        trust: Trust,
+        deadlines: Deadlines | None = None,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         """Raises NodeUnreachable when the node must not be called at all (see `Trust`)."""
         self.record = record
         self.breaker = CallBreaker()
         self._tokens = tokens
+        self._deadlines = deadlines or Deadlines()
         self._monotonic = monotonic
         verify: Any = trust.context(record) or True
         # Streams of events are many and long: the pool of the calls is not for them.
@@ -75,7 +87,7 @@ class RemoteNode:
                 base_url=record.control_url + PREFIX,
                 verify=verify,
                 trust_env=False,
-                timeout=httpx2.Timeout(None, connect=CONNECT_S),
+                timeout=httpx2.Timeout(None, connect=self._deadlines.connect),
                 limits=httpx2.Limits(max_connections=most, keepalive_expiry=_KEEP_ALIVE_S),
             )
             for most in (_CONNECTIONS, None)
@@ -106,11 +118,11 @@ class RemoteNode:
             "sdp": offer.sdp,
             "client": offer.client,
         }
-        return Answer(**await self._call("POST", path, body, deadline=OFFER_S))
+        return Answer(**await self._call("POST", path, body))
 
     async def trickle(self, session: str, fragment: str, etag: str | None) -> IceFragment | None:
         body = {"fragment": fragment, "etag": etag}
-        found = await self._call("POST", f"/sessions/{quote(session)}/trickle", body, deadline=OFFER_S)
+        found = await self._call("POST", f"/sessions/{quote(session)}/trickle", body)
         return None if found["restarted"] is None else IceFragment(**found["restarted"])
 
     async def close(self, session: str) -> None:
@@ -144,12 +156,17 @@ class RemoteNode:
         return identity
 
     async def _read(self, path: str, query: Mapping[str, str] | None = None) -> dict[str, Any]:
-        """Ask for something that changes nothing: tried up to `ATTEMPTS` times within `READ_S`."""
+        """Ask for something that changes nothing: tried up to `ATTEMPTS` times within its deadline."""
         attempts = stamina.retry_context(
-            on=_NotAnswered, attempts=ATTEMPTS, timeout=READ_S, wait_initial=0.01, wait_max=0.05, wait_jitter=0.01
+            on=_NotAnswered,
+            attempts=ATTEMPTS,
+            timeout=self._deadlines.read,
+            wait_initial=0.01,
+            wait_max=0.05,
+            wait_jitter=0.01,
         )
         try:
-            async with asyncio.timeout(READ_S):
+            async with asyncio.timeout(self._deadlines.read):
                 async for attempt in attempts:
                     with attempt:
                         return await self._try("GET", path, query=query)
@@ -157,21 +174,21 @@ class RemoteNode:
             raise NodeUnreachable(f"node {self.node_id} does not answer: {error}", 1) from None
         except TimeoutError:
             self.breaker.failed(self._monotonic())
-            raise NodeUnreachable(f"node {self.node_id} did not answer within {READ_S:g} s", 1) from None
+            raise NodeUnreachable(f"node {self.node_id} did not answer within {self._deadlines.read:g} s", 1) from None
         raise AssertionError("a retry either returns or raises")
 
-    async def _call(
-        self, method: str, path: str, body: dict[str, Any] | None = None, deadline: float = OFFER_S
-    ) -> dict[str, Any]:
+    async def _call(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
         """Ask for a change, once: whether it was made is not known when no answer comes."""
         try:
-            async with asyncio.timeout(deadline):
+            async with asyncio.timeout(self._deadlines.change):
                 return await self._try(method, path, body)
         except _NotAnswered as error:
             raise NodeUnreachable(f"node {self.node_id} does not answer: {error}", 1) from None
         except TimeoutError:
             self.breaker.failed(self._monotonic())
-            raise NodeUnreachable(f"node {self.node_id} did not answer within {deadline:g} s", 1) from None
+            raise NodeUnreachable(
+                f"node {self.node_id} did not answer within {self._deadlines.change:g} s", 1
+            ) from None
 
     async def _try(
         self, method: str, path: str, body: dict[str, Any] | None = None, query: Mapping[str, str] | None = None
@@ -221,17 +238,17 @@ class RemoteNode:
         """See `Node.session_events`. The iterator raises NodeUnreachable when the stream is cut."""
         events = self._follow(session)
         try:
-            async with asyncio.timeout(READ_S):
+            async with asyncio.timeout(self._deadlines.read):
                 await anext(events)
         except TimeoutError:
             self.breaker.failed(self._monotonic())
-            raise NodeUnreachable(f"node {self.node_id} did not answer within {READ_S:g} s", 1) from None
+            raise NodeUnreachable(f"node {self.node_id} did not answer within {self._deadlines.read:g} s", 1) from None
         return _events(events)
 
     async def _follow(self, session: str) -> AsyncGenerator[RoomEvent | None, None]:
         """Yield None once the node follows the session, then its events."""
         self._check_breaker()
-        timeout = httpx2.Timeout(2 * PING_S, connect=CONNECT_S)
+        timeout = httpx2.Timeout(2 * PING_S, connect=self._deadlines.connect)
         path = f"/sessions/{quote(session)}/events"
         try:
             async with self._streams.stream("GET", path, headers=self._headers(), timeout=timeout) as response:

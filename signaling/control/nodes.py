@@ -19,7 +19,7 @@ import structlog
 from relay.errors import CostreamError, NodeUnreachable, NotFound, Overloaded, StoreUnavailable
 from relay.ports import NodeDirectory, NodeRecord, RoomStore
 from relay.settings import SignalingSettings
-from signaling.control.client import RemoteNode, Tokens
+from signaling.control.client import Deadlines, RemoteNode, Tokens
 from signaling.control.trust import Trust
 from signaling.nodes import Node, node_of
 
@@ -34,12 +34,20 @@ log = structlog.get_logger(__name__)
 class RemoteNodes:
     """`signaling.nodes.Nodes` by the directory. `start` it, `close` it."""
 
-    def __init__(self, settings: SignalingSettings, store: RoomStore, directory: NodeDirectory, caller: str) -> None:
+    def __init__(
+        self,
+        settings: SignalingSettings,
+        store: RoomStore,
+        directory: NodeDirectory,
+        caller: str,
+        deadlines: Deadlines | None = None,
+    ) -> None:
         """`caller` names this process in its tokens. Raises SettingsError when the CA's file cannot be used."""
         self._settings = settings
         self._store = store
         self._directory = directory
         self._caller = caller
+        self._deadlines = deadlines
         self._trust = Trust(settings.cluster)
         self._nodes: dict[str, RemoteNode] = {}
         self._places: OrderedDict[str, str] = OrderedDict()
@@ -158,7 +166,7 @@ class RemoteNodes:
             return
         tokens = Tokens(self._settings.auth.keys, self._caller, record.id)
         try:
-            self._nodes[record.id] = RemoteNode(record, tokens, self._trust)
+            self._nodes[record.id] = RemoteNode(record, tokens, self._trust, self._deadlines)
         except NodeUnreachable as error:
             log.error("a node in the directory cannot be called", node=record.id, reason=str(error))
             return

@@ -28,6 +28,7 @@ NAMES = [
     "malformed-body",
     "method-not-allowed",
     "missing-token",
+    "node-unreachable",
     "not-a-host",
     "not-acceptable",
     "not-found",
@@ -72,6 +73,7 @@ def test_the_names_are_a_promise() -> None:
         (errors.PreconditionFailed("x"), (412, "precondition-failed")),
         (errors.PreconditionRequired("x"), (428, "precondition-required")),
         (errors.Overloaded("x"), (503, "overloaded")),
+        (errors.NodeUnreachable("x"), (503, "node-unreachable")),
         (errors.StoreUnavailable("x"), (503, "store-unavailable")),
     ],
 )

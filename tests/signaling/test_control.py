@@ -1,0 +1,340 @@
+"""The control API between a signaling service and a relay, over real sockets."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+from control_world import KEYS, Served, calling, serving
+from hypothesis import given
+from hypothesis import strategies as st
+from memory_node import ANSWER
+
+from costream.tls import prepare_tls
+from relay import errors
+from relay.errors import NodeUnreachable, NotFound, Overloaded, SettingsError
+from relay.ports import Answer, IceFragment, NodeRecord, Offer, RoomEvent, RoomStore, SlotChange
+from relay.settings import ClusterSettings, dev_settings
+from signaling import tokens
+from signaling.control.breaker import CallBreaker
+from signaling.control.client import Deadlines, RemoteNode
+from signaling.control.wire import error_member, read_error
+from signaling.tokens import CONTROL_AUDIENCE, mint
+
+OFFER = Offer("demo", "bob", "guest", "v=0\r\nö\x01\r\n", "OBS")
+ERRORS = sorted(
+    (
+        kind
+        for _, kind in inspect.getmembers(errors, inspect.isclass)
+        if issubclass(kind, errors.CostreamError) and kind.__module__ == errors.__name__
+    ),
+    key=lambda kind: kind.__name__,
+)
+
+
+@pytest.fixture
+async def served(store: RoomStore) -> AsyncIterator[Served]:
+    async with serving(store) as served:
+        yield served
+
+
+@pytest.fixture
+async def remote(served: Served) -> AsyncIterator[RemoteNode]:
+    async with calling(served.record()) as remote:
+        yield remote
+
+
+async def test_every_method_says_what_the_node_says(served: Served, remote: RemoteNode) -> None:
+    node = served.node
+    assert await remote.publish(OFFER) == Answer("n1~s1", ANSWER, "ice-1")
+    assert await remote.watch(Offer("demo", "carol", "viewer", "v=0")) == Answer("n1~s2", ANSWER, "ice-1")
+    assert node.offers[0] == OFFER
+    assert await remote.session("n1~s1") == node.session("n1~s1")
+    assert await remote.sessions() == node.sessions()
+    assert await remote.sessions("other") == []
+    assert await remote.status() == node.status()
+    assert await remote.trickle("n1~s1", "a=candidate", "ice-1") is None
+    assert await remote.trickle("n1~s1", "a=ice-ufrag", "ice-1") == IceFragment("a=ice-ufrag:new\r\n", "ice-2")
+    slot = await remote.change_slot("n1~s2", 0, SlotChange({"paused": True, "layer": None}))
+    assert (slot["paused"], slot["pinned"]) == (True, True)
+    node.documents["demo"], node.speakers["demo"] = {"id": "demo"}, "bob"
+    assert (await remote.knows("demo"), await remote.knows("other")) == ({"id": "demo"}, None)
+    assert (await remote.active_speaker("demo"), await remote.active_speaker("other")) == ("bob", None)
+    await remote.admit("demo", "bob", True)
+    await remote.close("n1~s1")
+    with pytest.raises(NotFound):
+        await remote.close("n1~s1")
+
+
+@pytest.mark.parametrize("kind", ERRORS)
+async def test_every_error_comes_back_as_it_was(
+    served: Served, remote: RemoteNode, kind: type[errors.CostreamError]
+) -> None:
+    fault = kind("why", code="seat-taken") if issubclass(kind, errors.RequestError) else kind("why")
+    if isinstance(fault, Overloaded):
+        fault.retry_after = 17
+
+    async def publish(offer: Offer) -> Answer:
+        raise fault
+
+    served.node.publish = publish  # type: ignore[method-assign]
+    with pytest.raises(kind) as caught:
+        await remote.publish(OFFER)
+    assert type(caught.value) is kind
+    assert vars(caught.value) == vars(fault)
+    assert str(caught.value) == "why"
+    assert remote.breaker.is_closed
+
+
+NAMES = st.sampled_from(["name", "detail", "code", "retry_after"]) | st.text()
+LEAVES = st.none() | st.booleans() | st.integers() | st.text() | st.sampled_from([kind.__name__ for kind in ERRORS])
+MEMBERS = st.recursive(LEAVES, lambda inner: st.lists(inner) | st.dictionaries(NAMES, inner), max_leaves=8)
+
+
+@given(MEMBERS)
+def test_a_strange_error_is_read_or_left(member: Any) -> None:
+    error = read_error(member)
+    assert error is None or read_error(error_member(error)) is not None
+
+
+def token(keys: dict[str, str] = KEYS, **changes: Any) -> str:
+    wanted = {"room": "*", "identity": "sig", "role": "service", "audience": CONTROL_AUDIENCE + "n1"} | changes
+    return mint(keys, ttl_s=60, now=time.time() + wanted.pop("later", 0), **wanted)
+
+
+@pytest.mark.parametrize(
+    "given_token",
+    [
+        pytest.param(None, id="none"),
+        pytest.param("x.y.z", id="malformed"),
+        pytest.param(token(audience=None), id="a backend's service token"),
+        pytest.param(token(audience=CONTROL_AUDIENCE + "n2"), id="of another node"),
+        pytest.param(token(audience="n1"), id="of another audience"),
+        pytest.param(token(room="demo"), id="of one room"),
+        pytest.param(token(role="owner"), id="an owner's"),
+        pytest.param(token(later=-70), id="expired"),
+        pytest.param(token({next(iter(KEYS)): "x" * 32}), id="signed with another key"),
+    ],
+)
+@pytest.mark.parametrize("path", ["/status", "/sessions/n1~s1/events", "/publish"])
+async def test_wrong_tokens_are_refused(served: Served, given_token: str | None, path: str) -> None:
+    async with httpx2.AsyncClient(base_url=f"http://127.0.0.1:{served.port}/control/v1") as client:
+        headers = {"Authorization": f"Bearer {given_token}"} if given_token else {}
+        response = await client.request("POST" if path == "/publish" else "GET", path, headers=headers)
+    assert response.status_code == 401
+    assert response.headers["WWW-Authenticate"].startswith("Bearer")
+
+
+async def test_a_control_token_opens_nothing_else(served: Served) -> None:
+    with pytest.raises(tokens.InvalidToken, match="control API"):
+        tokens.verify(token(), KEYS, time.time())
+    async with httpx2.AsyncClient(base_url=f"http://127.0.0.1:{served.port}") as client:
+        headers = {"Authorization": f"Bearer {token()}"}
+        assert (await client.get("/v1/nodes", headers=headers)).status_code == 401
+        assert (await client.get("/control/v1/status", headers=headers)).status_code == 200
+        assert "control" not in (await client.get("/openapi.json")).text
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "status"),
+    [
+        ("POST", "/publish", b"", 422),
+        ("POST", "/publish", b"[]", 422),
+        ("POST", "/publish", b'{"room": 1, "identity": "a", "role": "guest", "sdp": "v=0"}', 422),
+        ("POST", "/publish", b"\xff" * 10, 422),
+        ("POST", "/publish", b" " * 300_000, 413),
+        ("PATCH", "/sessions/n1~s1/slots/x", b"{}", 400),
+        ("PATCH", "/sessions/n1~s1/slots/0", b'{"changes": []}', 422),
+        ("POST", "/sessions/n1~s1/trickle", b'{"fragment": "a", "more": 1}', 422),
+        ("GET", "/admission", b"", 400),
+        ("GET", "/nowhere", b"", 404),
+    ],
+)
+async def test_bad_requests_are_problems(served: Served, method: str, path: str, body: bytes, status: int) -> None:
+    async with httpx2.AsyncClient(base_url=f"http://127.0.0.1:{served.port}/control/v1") as client:
+        headers = {"Authorization": f"Bearer {token()}", "Content-Type": "application/json"}
+        response = await client.request(method, path, content=body, headers=headers)
+    assert (response.status_code, response.headers["content-type"]) == (status, "application/problem+json")
+
+
+async def test_other_keys_make_a_node_unreachable(served: Served) -> None:
+    async with calling(served.record(), {next(iter(KEYS)): "other-" + "x" * 32}) as remote:
+        with pytest.raises(NodeUnreachable, match="refused with 401"):
+            await remote.status()
+
+
+# --- events ---------------------------------------------------------------------------------------------------------
+
+
+async def test_events_of_a_session(served: Served, remote: RemoteNode) -> None:
+    with pytest.raises(NotFound):
+        await remote.session_events("n1~s1")
+    session = (await remote.watch(OFFER)).session
+    events = await remote.session_events(session)
+    sent = [RoomEvent((1 << 63) + number, "slot.bound", {"mid": "ö\n", "n": number}) for number in range(3)]
+    for event in sent:
+        served.node.queues[session].put_nowait(event)
+    assert [await anext(events) for _ in sent] == sent
+
+
+async def test_events_end_with_the_session(served: Served, remote: RemoteNode) -> None:
+    session = (await remote.watch(OFFER)).session
+
+    async def one(session: str) -> AsyncIterator[RoomEvent]:
+        yield RoomEvent(1, "slot.bound", {})
+
+    served.node.session_events = one  # type: ignore[method-assign]
+    assert [event.sync_id async for event in await remote.session_events(session)] == [1]
+
+
+async def test_events_that_are_cut_say_so(served: Served, remote: RemoteNode) -> None:
+    events = await remote.session_events((await remote.watch(OFFER)).session)
+    following = asyncio.ensure_future(anext(events))
+    await served.stop()
+    with pytest.raises(NodeUnreachable):
+        await following
+
+
+async def test_a_relay_that_stops_ends_the_streams(served: Served, remote: RemoteNode) -> None:
+    events = await remote.session_events((await remote.watch(OFFER)).session)
+    served.app.state.context.drain.end()
+    with pytest.raises(NodeUnreachable, match="were cut"):
+        await anext(events)
+
+
+# --- nodes that do not answer ---------------------------------------------------------------------------------------
+
+
+def test_the_breaker_in_virtual_time() -> None:
+    breaker = CallBreaker(failures=3, open_s=1.0)
+    for _ in range(2):
+        breaker.failed(10.0)
+    breaker.succeeded()
+    for _ in range(3):
+        assert breaker.allows(10.0)
+        breaker.failed(10.0)
+    assert not breaker.is_closed
+    assert not breaker.allows(10.9)
+    assert breaker.allows(11.0)  # the trial
+    assert not breaker.allows(11.1)  # of which there is one
+    breaker.failed(11.2)
+    assert not breaker.allows(12.1)
+    assert breaker.allows(12.2)
+    assert not breaker.allows(13.1)
+    assert breaker.allows(13.2)  # the trial was never told of: its turn is over
+    breaker.succeeded()
+    assert breaker.is_closed
+    assert breaker.allows(13.2)
+
+
+async def test_a_dead_node_costs_no_waiting(served: Served, remote: RemoteNode) -> None:
+    await remote.status()
+    await served.stop()
+    with pytest.raises(NodeUnreachable):
+        await remote.status()
+    assert not remote.breaker.is_closed
+    with pytest.raises(NodeUnreachable, match="of late"):
+        await remote.publish(OFFER)
+    again = Served(served.app.state.context.store, port=served.port)
+    await again.start()
+    remote.breaker.succeeded()  # what a probe finds, without waiting for its time
+    assert (await remote.status())["id"] == "n1"
+    await again.stop()
+
+
+async def test_a_silent_node_is_given_up_in_time() -> None:
+    """A partition: the connection stands, nothing comes back."""
+
+    async def swallow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        writer.close()
+
+    silent = await asyncio.start_server(swallow, "127.0.0.1", 0)
+    url = f"http://127.0.0.1:{silent.sockets[0].getsockname()[1]}"
+    async with calling(_record(url), deadlines=Deadlines(read=0.1)) as remote:
+        for _ in range(3):
+            with pytest.raises(NodeUnreachable, match="did not answer within"):
+                await remote.status()
+        with pytest.raises(NodeUnreachable, match="of late"):
+            await remote.status()
+    silent.close()
+
+
+async def test_what_is_no_relay_is_no_bug_of_ours() -> None:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readline()
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nConnection: close\r\n\r\n<htm>")
+        await writer.drain()
+        writer.close()
+
+    other = await asyncio.start_server(answer, "127.0.0.1", 0)
+    async with calling(_record(f"http://127.0.0.1:{other.sockets[0].getsockname()[1]}")) as remote:
+        with pytest.raises(NodeUnreachable, match="without JSON"):
+            await remote.status()
+    other.close()
+
+
+def _record(url: str) -> NodeRecord:
+    return NodeRecord(id="n1", control_url=url, region="", version="0")
+
+
+# --- trust ----------------------------------------------------------------------------------------------------------
+
+
+def certificate(directory: Path) -> tuple[Path, Path]:
+    settings = dev_settings(environ={}, overrides={"node.state_dir": str(directory)})
+    files = prepare_tls(settings)
+    return files.certificate, files.key
+
+
+async def test_tls_is_pinned_by_the_directory(store: RoomStore, tmp_path: Path) -> None:
+    own, other = certificate(tmp_path / "a"), certificate(tmp_path / "b")
+    async with serving(store, tls=own) as served:
+        async with calling(served.record()) as remote:
+            assert (await remote.status())["id"] == "n1"
+        async with calling(served.record(certificate=other[0].read_text())) as remote:
+            with pytest.raises(NodeUnreachable, match="CERTIFICATE_VERIFY_FAILED"):
+                await remote.status()
+
+
+async def test_tls_by_a_ca(store: RoomStore, tmp_path: Path) -> None:
+    own, other = certificate(tmp_path / "a"), certificate(tmp_path / "b")
+    async with serving(store, tls=own) as served:
+        async with calling(served.record(certificate=""), settings=ClusterSettings(control_ca=str(own[0]))) as remote:
+            assert (await remote.status())["id"] == "n1"
+        async with calling(served.record(), settings=ClusterSettings(control_ca=str(other[0]))) as remote:
+            with pytest.raises(NodeUnreachable, match="CERTIFICATE_VERIFY_FAILED"):
+                await remote.status()
+
+
+@pytest.mark.parametrize(
+    ("url", "reason"),
+    [
+        ("http://203.0.113.7:7080", "allow_plain_http"),
+        ("https://203.0.113.7:7443", "no usable certificate"),
+        ("ftp://203.0.113.7", "no usable control_url"),
+        ("http://[", "no usable control_url"),
+        ("", "no usable control_url"),
+    ],
+)
+async def test_what_is_never_called(url: str, reason: str) -> None:
+    with pytest.raises(NodeUnreachable, match=reason):
+        async with calling(_record(url)):
+            pass
+
+
+async def test_plain_http_by_permission() -> None:
+    async with calling(_record("http://203.0.113.7"), settings=ClusterSettings(allow_plain_http=True)) as remote:
+        assert remote.node_id == "n1"
+
+
+async def test_a_ca_that_is_no_file(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="control_ca"):
+        async with calling(_record(""), settings=ClusterSettings(control_ca=str(tmp_path / "none"))):
+            pass
