@@ -5,8 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Literal, Protocol
 
+import structlog
+
 from relay.errors import SettingsError
 from relay.plane.contract import Address, Command, Event, PlaneConfig, PlaneStats
+
+log = structlog.get_logger()
 
 Kind = Literal["auto", "native", "reference"]
 
@@ -55,17 +59,35 @@ class Plane(Protocol):
 def open_plane(kind: Kind, config: PlaneConfig, host: str, port: int, socket_buffer: int = 4 << 20) -> Plane:
     """Open a plane on a UDP port (0: any). `host` is a numeric address; `::` takes IPv4 and IPv6 where both exist.
 
-    `auto` takes the native plane where its extension is installed; this version comes without. A `seed` of 0 is
+    `auto` takes the native plane where its extension is installed, else the reference, and logs which. A `seed` of 0 is
     replaced by a random one, and a `wall_offset_us` of 0 by the clock's. Raises SettingsError when the port cannot be
     bound, or when `native` is asked for and not there. `socket_buffer` is in bytes, each way.
     """
     if kind not in ("auto", "native", "reference"):
         raise SettingsError(f"plane must be auto, native or reference, not {kind!r}")
-    if kind == "native":
-        raise SettingsError(
-            "the native packet plane was asked for, but its extension is not installed; "
-            'set the plane to "auto" or "reference"'
-        )
+    if kind != "reference":
+        missing = native_missing()
+        if not missing:
+            from relay.plane.native import NativePlane
+
+            plane = NativePlane(config, host, port, socket_buffer)
+            log.info("native packet plane opened", ways=plane.ways)
+            return plane
+        if kind == "native":
+            raise SettingsError(
+                f"the native packet plane was asked for, but its extension is not installed ({missing}); "
+                'set the plane to "auto" or "reference"'
+            )
+        log.warning("native packet plane is not installed, so the slower reference runs", reason=missing)
     from relay.plane.driver import ReferencePlane
 
     return ReferencePlane(config, host, port, socket_buffer)
+
+
+def native_missing() -> str:
+    """Why the native plane cannot run here, "" when it can."""
+    try:
+        from relay.plane._native import NativePlane  # noqa: F401
+    except ImportError as error:
+        return str(error)
+    return ""

@@ -35,9 +35,11 @@ pub const EVENTS: usize = 16_384;
 pub const TAPS: usize = 4096;
 
 /// How a shard is set up.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy)]
 pub struct Options {
     pub abilities: Abilities,
+    /// Bytes of the socket's buffers, each way.
+    pub socket_buffer: usize,
     /// Stay on this CPU.
     pub cpu: Option<usize>,
 }
@@ -127,7 +129,7 @@ pub struct Shard<M: Machine> {
 impl<M: Machine> Shard<M> {
     /// Bind the port.
     pub fn open(machine: M, host: IpAddr, port: u16, mut options: Options) -> io::Result<Self> {
-        let socket = Arc::new(socket::bind(host, port)?);
+        let socket = Arc::new(socket::bind(host, port, options.socket_buffer)?);
         options.abilities.gro &= set_joined(&socket).is_ok();
         let Abilities { gso, gro, sendmmsg } = options.abilities;
         Ok(Self {

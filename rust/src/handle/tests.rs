@@ -5,8 +5,10 @@ use std::sync::Arc;
 
 use super::*;
 use crate::io::probe::Abilities;
+use crate::io::socket::SOCKET_BUFFER;
 use crate::machine::Tapped;
 use crate::out::OutBatch;
+use crate::rings::Ring;
 
 const WAIT: Duration = Duration::from_secs(10); // only a hang takes so long
 
@@ -88,7 +90,7 @@ impl Machine for Echo {
 }
 
 fn open(copies: usize) -> Handle<Echo> {
-    let options = Options { abilities: Abilities::probe(), cpu: Some(0) };
+    let options = Options { abilities: Abilities::probe(), socket_buffer: SOCKET_BUFFER, cpu: Some(0) };
     let echo = Echo { copies, ..Echo::default() };
     Handle::open(echo, Ipv4Addr::LOCALHOST.into(), 0, options).expect("a port")
 }
@@ -100,15 +102,20 @@ fn client(handle: &Handle<Echo>) -> UdpSocket {
     client
 }
 
-fn event(handle: &Handle<Echo>) -> String {
+/// The next item of a ring, which comes when the round's orders are done.
+fn next<T>(ring: &Ring<T>) -> T {
     let until = Instant::now() + WAIT;
     loop {
-        if let Some(event) = handle.shared().events.take() {
-            return event;
+        if let Some(item) = ring.take() {
+            return item;
         }
-        assert!(Instant::now() < until, "no event came");
+        assert!(Instant::now() < until, "nothing came");
         thread::sleep(Duration::from_millis(1));
     }
+}
+
+fn event(handle: &Handle<Echo>) -> String {
+    next(&handle.shared().events)
 }
 
 #[test]
@@ -137,7 +144,7 @@ fn datagrams_commands_and_times_go_in_and_come_out() {
     assert_eq!(handle.inject(0, 0, b"nobody's".to_vec()), Ok(()));
     let (received, counts) = handle.stats().expect("counts");
     assert_eq!((received, counts.datagrams_in, counts.sent.datagrams, counts.injects_refused), (200, 200, 400, 1));
-    let tapped = handle.shared().taps.take().expect("a packet");
+    let tapped = next(&handle.shared().taps);
     assert_eq!((tapped.0, &tapped.1[..]), (4, &b"packet"[..]));
     assert!(handle.is_healthy());
     handle.close();

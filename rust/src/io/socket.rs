@@ -8,11 +8,11 @@ use socket2::{Domain, Protocol, Socket, Type};
 /// Bytes: 80 ms of 800 Mbit/s; the kernel gives less without privileges.
 pub const SOCKET_BUFFER: usize = 8 << 20;
 
-/// A non-blocking UDP socket with large buffers. `::` takes IPv4 too, and falls back to IPv4 where there is no IPv6.
-pub fn bind(host: IpAddr, port: u16) -> io::Result<UdpSocket> {
-    match open(SocketAddr::new(host, port)) {
+/// A non-blocking UDP socket with buffers of `buffer` bytes each way. `::` takes IPv4 too, and falls back to IPv4 where there is no IPv6.
+pub fn bind(host: IpAddr, port: u16, buffer: usize) -> io::Result<UdpSocket> {
+    match open(SocketAddr::new(host, port), buffer) {
         Err(_) if host == IpAddr::V6(Ipv6Addr::UNSPECIFIED) && !has_ipv6() => {
-            open(SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), port))
+            open(SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), port), buffer)
         }
         done => done,
     }
@@ -22,13 +22,13 @@ fn has_ipv6() -> bool {
     UdpSocket::bind((Ipv6Addr::LOCALHOST, 0)).is_ok()
 }
 
-fn open(address: SocketAddr) -> io::Result<UdpSocket> {
+fn open(address: SocketAddr, buffer: usize) -> io::Result<UdpSocket> {
     let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
     if address.is_ipv6() {
         socket.set_only_v6(false)?;
     }
-    socket.set_recv_buffer_size(SOCKET_BUFFER)?;
-    socket.set_send_buffer_size(SOCKET_BUFFER)?;
+    socket.set_recv_buffer_size(buffer)?;
+    socket.set_send_buffer_size(buffer)?;
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
     Ok(socket.into())
@@ -51,9 +51,9 @@ mod tests {
 
     #[test]
     fn a_port_is_bound_once() {
-        let first = bind(IpAddr::V4(Ipv4Addr::LOCALHOST), 0).expect("a port");
+        let first = bind(IpAddr::V4(Ipv4Addr::LOCALHOST), 0, SOCKET_BUFFER).expect("a port");
         let port = first.local_addr().expect("its name").port();
-        assert!(bind(IpAddr::V4(Ipv4Addr::LOCALHOST), port).is_err());
+        assert!(bind(IpAddr::V4(Ipv4Addr::LOCALHOST), port, SOCKET_BUFFER).is_err());
     }
 
     #[test]

@@ -136,7 +136,7 @@ fn a_full_batch_says_that_more_may_wait() {
 
 #[test]
 fn a_dual_stack_socket_speaks_both() {
-    let Ok(from) = socket::bind("::".parse().expect("an address"), 0) else { return };
+    let Ok(from) = socket::bind("::".parse().expect("an address"), 0, socket::SOCKET_BUFFER) else { return };
     if name(&from).is_ipv4() {
         eprintln!("no IPv6 here: nothing to test");
         return;

@@ -79,12 +79,19 @@ impl NativePlane {
     /// Bind the port; OSError when that fails, ValueError for a host that is no address. `max_packets` are the slots for
     /// ingress packets, 1.5 KiB each; `cpu` is where the thread is to stay.
     #[new]
-    #[pyo3(signature = (config, host, port, *, cpu=None, max_packets=65_536))]
-    fn new(config: &Bound<'_, PyAny>, host: &str, port: u16, cpu: Option<usize>, max_packets: u32) -> PyResult<Self> {
+    #[pyo3(signature = (config, host, port, socket_buffer, *, cpu=None, max_packets=65_536))]
+    fn new(
+        config: &Bound<'_, PyAny>,
+        host: &str,
+        port: u16,
+        socket_buffer: usize,
+        cpu: Option<usize>,
+        max_packets: u32,
+    ) -> PyResult<Self> {
         let core = Core::new(commands::config(config, max_packets)?).map_err(usage)?;
         let host: IpAddr = host.parse().map_err(|_| PyValueError::new_err("not a numeric address"))?;
         let abilities = Abilities::probe();
-        let handle = Handle::open(core, host, port, Options { abilities, cpu })?;
+        let handle = Handle::open(core, host, port, Options { abilities, socket_buffer, cpu })?;
         let contract = Contract::load(config.py())?;
         Ok(Self { handle, contract, abilities, injectable: Mutex::default() })
     }
