@@ -2,6 +2,7 @@
 //! `relay/plane/reference/binding.py`, where the rules stand.
 
 use super::contract::{ABS_SEND_TIME, Event, ExtensionIds, Kind, MID, PASSED_ON, PayloadType, TRANSPORT_CC};
+use super::egress::forward;
 use super::keyframes::request_keyframe;
 use super::state::{LayerKey, Slot, State};
 use super::timers::Timer;
@@ -12,6 +13,8 @@ use crate::rtcp::wall_us_from_ntp;
 use crate::rtp::{Packet, timestamp_delta};
 use crate::serialise::{Forwarding, Serialiser};
 
+/// Half a second of 4 Mbit/s; a stream with more begins with a fresh keyframe instead.
+const RECENT_PACKETS: usize = 192;
 /// A sender report this soon after a splice lets the viewer synchronise lips at once.
 const FIRST_REPORT_US: i64 = 20_000;
 /// Sender reports that disagree with arrival by more than this are not believed.
@@ -65,6 +68,9 @@ pub fn plan(core: &mut State, key: usize, now: i64, ask: bool) {
     }
     let elsewhere = playing.is_none_or(|layer| layer.track != owner);
     wait(core, key, target);
+    if playing.is_none() && start_from_recent(core, key, target, now) {
+        return;
+    }
     if !core.layer(target).active
         && elsewhere
         && let Some(fallback) = nearest_live(core, target)
@@ -145,6 +151,7 @@ pub fn stop_playing(core: &mut State, key: usize) {
 
 /// The layer's stream broke off (another SSRC, codec or a reset): those who show it wait for a fresh start.
 pub fn restart_players(core: &mut State, layer: LayerKey, now: i64) {
+    core.forget_recent(layer);
     for_each(
         core,
         |core| &core.layer(layer).players,
@@ -168,6 +175,42 @@ pub fn splice_waiters(core: &mut State, layer: LayerKey, packet: &Packet, descri
             }
         },
     );
+}
+
+/// Remember the video since the latest decodable start, for slots that begin a moment later.
+pub fn note_recent(core: &mut State, key: LayerKey, id: u32, descriptor: &Descriptor, starts: bool) {
+    if starts {
+        core.forget_recent(key);
+    }
+    let State { tracks, packets, .. } = core;
+    let recent = &mut tracks[key.track].layers[key.index].recent;
+    if !starts && recent.is_empty() {
+        return;
+    }
+    packets.counts.retain(id);
+    recent.push((id, *descriptor));
+    if recent.len() > RECENT_PACKETS {
+        core.forget_recent(key);
+    }
+}
+
+/// Start a slot that shows nothing with the packets since a keyframe that is younger than the publisher may be asked
+/// for another one. Of many viewers who come at once only the first waits for a keyframe. Returns whether it started.
+fn start_from_recent(core: &mut State, key: usize, layer: LayerKey, now: i64) -> bool {
+    let played = core.layer(layer);
+    let Some((first, descriptor)) = played.recent.first().copied().filter(|_| played.active) else { return false };
+    let packet = *core.packets.store.packet(first);
+    if now - packet.arrival >= core.config.keyframe_interval_us {
+        return false;
+    }
+    let Some(out_type) = output_type(core, key, layer) else { return false };
+    splice(core, key, layer, out_type, &packet, &descriptor, now);
+    let recent = std::mem::take(&mut core.layer_mut(layer).recent);
+    for (id, descriptor) in &recent {
+        forward(core, layer, Some(key), *id, descriptor, now);
+    }
+    core.layer_mut(layer).recent = recent;
+    true
 }
 
 fn stop_waiting_for(core: &mut State, key: usize, layer: LayerKey) {

@@ -264,6 +264,7 @@ fn leave_session(core: &mut State, key: usize) {
     let handle = core.tracks[key].handle;
     for index in 0..core.tracks[key].layers.len() {
         let layer = LayerKey { track: key, index };
+        core.forget_recent(layer);
         for_each(core, |core| &core.layer(layer).players, stop_playing);
         for_each(core, |core| &core.layer(layer).waiters, stop_waiting);
         for timer in [Timer::Nack, Timer::Keyframe, Timer::Silence] {
@@ -327,8 +328,9 @@ fn mute_track(core: &mut State, key: usize, muted: bool, now: i64) {
     if std::mem::replace(&mut core.tracks[key].muted, muted) == muted {
         return;
     }
-    if muted {
-        for index in 0..core.tracks[key].layers.len() {
+    for index in 0..core.tracks[key].layers.len() {
+        core.forget_recent(LayerKey { track: key, index });
+        if muted {
             for_each(core, |core| &core.tracks[key].layers[index].players, stop_playing);
         }
     }

@@ -28,8 +28,9 @@ pub fn send_time(now: i64) -> u32 {
     mul_div(now, 1 << 18, 1_000_000) as u32 & 0xFF_FFFF
 }
 
-/// Send one packet to every slot that shows its layer: the loop that everything else stays out of.
-pub fn forward(core: &mut State, key: LayerKey, id: u32, descriptor: &Descriptor, now: i64) {
+/// Send one packet to every slot that shows its layer, or to `only` one of them: the loop that everything else stays
+/// out of.
+pub fn forward(core: &mut State, key: LayerKey, only: Option<usize>, id: u32, descriptor: &Descriptor, now: i64) {
     let State { tracks, slots, sessions, packets, out, drops, .. } = core;
     let layer = &tracks[key.track].layers[key.index];
     let (packet, data) = (packets.store.packet(id), packets.store.data(id));
@@ -38,7 +39,8 @@ pub fn forward(core: &mut State, key: LayerKey, id: u32, descriptor: &Descriptor
     let patch_offset = usize::from(descriptor.patch_offset);
     let mut block = Block::default();
     let mut renumbered: Option<Forwarding> = None; // what `block` was made with
-    for &slot in layer.players.values() {
+    let players = layer.players.values().copied().filter(|_| only.is_none()).chain(only);
+    for slot in players {
         let slot = &mut slots[slot];
         let session = &mut sessions[slot.session];
         let (Some(address), Some(srtp)) = (session.selected, &mut session.srtp) else {

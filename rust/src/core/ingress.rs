@@ -1,7 +1,7 @@
 //! What comes from publishers: from an SRTP packet to the layer it belongs to, and on to taps and slots. The twin of
 //! `relay/plane/reference/ingress.py`.
 
-use super::binding::{replan_waiting, restart_players, splice_waiters};
+use super::binding::{note_recent, replan_waiting, restart_players, splice_waiters};
 use super::contract::{Event, ExtensionIds, Kind, MID, REPAIRED_RID, RID};
 use super::egress::forward;
 use super::feedback::{check_losses, note_transport_seq};
@@ -193,6 +193,9 @@ fn pass_on(core: &mut State, key: LayerKey, id: u32, packet: &Packet, arrival: A
     if muted {
         return;
     }
+    if kind == Kind::Video {
+        note_recent(core, key, id, &descriptor, decodable && arrival != Arrival::Recovered);
+    }
     if decodable && !core.layer(key).waiters.is_empty() && arrival != Arrival::Recovered {
         splice_waiters(core, key, packet, &descriptor, now);
     }
@@ -200,7 +203,7 @@ fn pass_on(core: &mut State, key: LayerKey, id: u32, packet: &Packet, arrival: A
         keyframe_came(core, key);
     }
     if !core.layer(key).players.is_empty() {
-        forward(core, key, id, &descriptor, now);
+        forward(core, key, None, id, &descriptor, now);
     }
 }
 
@@ -286,6 +289,7 @@ fn take_over(core: &mut State, key: LayerKey, source: usize, now: i64) -> bool {
 
 /// Take the layer's source away, keeping what it counted.
 fn retire(core: &mut State, key: LayerKey) {
+    core.forget_recent(key);
     let given_up = core.detector(key).map_or(0, |detector| detector.given_up);
     let layer = core.layer_mut(key);
     layer.lost_before += given_up;

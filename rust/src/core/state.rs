@@ -15,7 +15,7 @@ use super::contract::{
 use super::packets::Packets;
 use super::timers::Timers;
 use crate::audio_level::Loudness;
-use crate::descriptors::Codec;
+use crate::descriptors::{Codec, Descriptor};
 use crate::error::UsageError;
 use crate::estimate::BandwidthEstimator;
 use crate::history::{ResendBudget, SentLog};
@@ -149,6 +149,7 @@ pub struct Layer {
     pub keyframe_timestamp: Option<u32>, // RTP timestamp of the latest keyframe
     pub parameters_seen: bool,           // H264: parameter sets come in band, so a decodable start has them
     pub fir_number: u8,
+    pub recent: Vec<(u32, Descriptor)>, // video since the latest keyframe, held; empty when too long
     pub rate: Rate,
     pub lost_before: i64, // by sources that this layer had earlier
     pub stats: LayerStats,
@@ -172,6 +173,7 @@ impl Layer {
             keyframe_timestamp: None,
             parameters_seen: false,
             fir_number: 0,
+            recent: Vec::new(),
             rate: Rate::default(),
             lost_before: 0,
             stats: LayerStats::new(rid),
@@ -407,6 +409,13 @@ impl State {
 
     pub fn layer_mut(&mut self, key: LayerKey) -> &mut Layer {
         &mut self.tracks[key.track].layers[key.index]
+    }
+
+    /// Forget the video since the latest keyframe.
+    pub fn forget_recent(&mut self, key: LayerKey) {
+        for (packet, _) in self.tracks[key.track].layers[key.index].recent.drain(..) {
+            self.packets.counts.release(packet);
+        }
     }
 
     /// The detector of the source that plays a layer.

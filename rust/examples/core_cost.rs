@@ -1,0 +1,188 @@
+//! What the core costs per forwarded packet: one publisher's 1100-byte packets, opened, accounted, rewritten, written
+//! and sealed for N viewers with keys of their own. Prints nanoseconds per packet out, the least of the rounds, and how
+//! many allocations the last round made.
+//!
+//! `cargo run --release --example core_cost`
+
+#![allow(unsafe_code)] // a global allocator cannot be written without
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use _native::core::Core;
+use _native::core::contract::*;
+use _native::srtp::{Profile, Srtp};
+
+struct Counting;
+
+thread_local! {
+    static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
+}
+
+// SAFETY: everything is handed on to the system's allocator.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        ALLOCATIONS.set(ALLOCATIONS.get() + 1);
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, place: *mut u8, layout: Layout) {
+        unsafe { System.dealloc(place, layout) }
+    }
+
+    unsafe fn realloc(&self, place: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        ALLOCATIONS.set(ALLOCATIONS.get() + 1);
+        unsafe { System.realloc(place, layout, size) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+const BURST: usize = 8;
+const PACKETS: usize = 64;
+const ROUNDS: usize = 40;
+
+fn config() -> PlaneConfig {
+    PlaneConfig {
+        keyframe_interval_us: 500_000,
+        layer_silence_us: 1_500_000,
+        history_video: 1024,
+        history_audio: 256,
+        estimate_start: 1_000_000,
+        estimate_min: 50_000,
+        estimate_max: 20_000_000,
+        transport_cc_interval_us: 50_000,
+        report_interval_us: 1_000_000,
+        address_stale_us: 2_000_000,
+        max_addresses: 8,
+        wall_offset_us: 0,
+        seed: 1,
+        max_packets: 8192,
+    }
+}
+
+fn key(of: u32) -> Vec<u8> {
+    (0..28).map(|index| index as u8 ^ of as u8 ^ (of >> 8) as u8).collect()
+}
+
+/// A binding request with USE-CANDIDATE, as a browser sends it.
+fn check(ufrag: &str) -> Vec<u8> {
+    let mut body = Vec::new();
+    let name = format!("{ufrag}:peer");
+    for (kind, value) in [(0x0006u16, name.as_bytes()), (0x0025, &[][..])] {
+        body.extend_from_slice(&kind.to_be_bytes());
+        body.extend_from_slice(&(value.len() as u16).to_be_bytes());
+        body.extend_from_slice(value);
+        body.resize(body.len().next_multiple_of(4), 0);
+    }
+    let mut message = vec![0, 1];
+    message.extend_from_slice(&((body.len() + 24) as u16).to_be_bytes());
+    message.extend_from_slice(&[0x21, 0x12, 0xA4, 0x42]);
+    message.extend_from_slice(&[7; 12]);
+    message.extend_from_slice(&body);
+    let key = aws_lc_rs::hmac::Key::new(aws_lc_rs::hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, b"password");
+    let tag = aws_lc_rs::hmac::sign(&key, &message);
+    message.extend_from_slice(&[0, 8, 0, 20]);
+    message.extend_from_slice(tag.as_ref());
+    message
+}
+
+fn open(core: &mut Core, session: u32) -> SocketAddr {
+    let address = SocketAddr::from(([10, 0, (session >> 8) as u8, session as u8], 4000));
+    let mut extensions = ExtensionIds::default();
+    (extensions.0[MID], extensions.0[ABS_SEND_TIME], extensions.0[TRANSPORT_CC]) = (4, 2, 3);
+    let (ufrag, password) = (format!("u{session}"), "password".to_owned());
+    let opened = Command::OpenSession { session, ufrag: ufrag.clone(), password, extensions };
+    core.apply(opened, 0).expect("a new session");
+    core.receive(&check(&ufrag), address, 0);
+    let (tx_key, rx_key) = (key(session).into(), key(session + 10_000).into());
+    let keys = Command::SetKeys { session, profile: Profile::Aes128Gcm, tx_key, rx_key };
+    core.apply(keys, 0).expect("good keys");
+    address
+}
+
+fn vp8() -> Vec<PayloadType> {
+    let media = PayloadType { number: 96, codec: "vp8".into(), clock_hz: 90_000, apt: None, profile: String::new() };
+    let repair = PayloadType { number: 97, codec: "rtx".into(), apt: Some(96), ..media.clone() };
+    vec![media, repair]
+}
+
+fn stage(viewers: u32) -> (Core, Srtp, SocketAddr) {
+    let mut core = Core::new(config()).expect("a good configuration");
+    let feedback = Feedback { nack: true, pli: true, fir: true, remb: true, transport_cc: true };
+    let source = open(&mut core, 0);
+    let layers = vec![LayerSpec { rid: String::new(), ssrc: Some(77), rtx_ssrc: None }];
+    let media = Media { mid: "0".into(), payload_types: vp8(), layers, feedback };
+    core.apply(Command::AddTrack { track: 1, session: Some(0), kind: Kind::Video, media }, 0).expect("a new track");
+    for viewer in 1..=viewers {
+        open(&mut core, viewer);
+        let slot = NewSlot {
+            slot: viewer,
+            session: viewer,
+            kind: Kind::Video,
+            mid: "0".into(),
+            ssrc: 1000 + viewer,
+            rtx_ssrc: Some(100_000 + viewer),
+            payload_types: vp8(),
+            feedback,
+            cname: "c".into(),
+        };
+        core.apply(Command::AddSlot(slot), 0).expect("a new slot");
+        let bind = Command::BindSlot { slot: viewer, track: Some(1), layer: 0, payload_type: Some(96) };
+        core.apply(bind, 0).expect("a slot and a track");
+    }
+    core.transmit(|_, _| ());
+    let sender = Srtp::new(Profile::Aes128Gcm, &key(10_000), &key(0)).expect("good keys");
+    (core, sender, source)
+}
+
+fn publish(sender: &mut Srtp, seq: u16) -> Vec<u8> {
+    let mut packet = vec![0; 1140];
+    packet[..2].copy_from_slice(&[0x80, 96]);
+    packet[2..4].copy_from_slice(&seq.to_be_bytes());
+    packet[4..8].copy_from_slice(&(u32::from(seq) / 8 * 3000).to_be_bytes());
+    packet[11] = 77;
+    // the start of a key frame of 640x360
+    packet[12..23].copy_from_slice(&[0x10, 0x10, 2, 0, 0x9D, 1, 0x2A, 0x80, 2, 0x68, 1]);
+    let length = sender.protect_rtp(&mut packet, 1112).expect("it is sealed");
+    packet.truncate(length);
+    packet
+}
+
+/// The least nanoseconds per packet out, packets out in all, and allocations of the last round.
+pub fn measure(viewers: u32) -> (f64, u64, u64) {
+    let (mut core, mut sender, source) = stage(viewers);
+    let (mut least, mut now, mut seq, mut sent, mut allocations) = (f64::MAX, 1_000_000, 0u16, 0, 0);
+    for _ in 0..ROUNDS {
+        let sealed: Vec<Vec<u8>> = (0..PACKETS as u16).map(|index| publish(&mut sender, seq + index)).collect();
+        seq += PACKETS as u16;
+        let before = ALLOCATIONS.get();
+        let (start, mut round) = (Instant::now(), 0u32);
+        for burst in sealed.chunks(BURST) {
+            for datagram in burst {
+                core.receive(datagram, source, now);
+            }
+            core.transmit(|_, _| round += 1);
+            now += 33_000;
+            core.handle_timeout(now);
+            core.transmit(|_, _| ());
+            core.events().for_each(drop);
+        }
+        least = least.min(start.elapsed().as_nanos() as f64 / f64::from(round));
+        sent += u64::from(round);
+        allocations = ALLOCATIONS.get() - before;
+    }
+    (least, sent, allocations)
+}
+
+#[allow(dead_code)] // not when this is a module of a test
+fn main() {
+    println!("{:>8}{:>16}{:>16}{:>16}", "viewers", "ns per packet", "packets out", "allocations");
+    for viewers in [10, 100, 500, 2000] {
+        let (least, sent, allocations) = measure(viewers);
+        println!("{viewers:>8}{least:>16.0}{sent:>16}{allocations:>16}");
+    }
+}
