@@ -143,18 +143,18 @@ async def test_a_server_that_cannot_start_says_why(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the kernel's parent-death signal is Linux's")
-async def test_the_server_dies_with_a_parent_that_is_killed() -> None:
+async def test_the_server_dies_with_a_parent_that_is_killed(tmp_path: Path) -> None:
     program = (
-        "import asyncio\n"
+        "import asyncio, pathlib, sys\n"
         "from relay.cluster import EmbeddedServer\n"
         "async def main():\n"
-        "    server = EmbeddedServer()\n"
+        "    server = EmbeddedServer(pathlib.Path(sys.argv[1]))\n"
         "    await server.start()\n"
         "    print(server.pid, server.url, flush=True)\n"
         "    await asyncio.sleep(60)\n"
         "asyncio.run(main())\n"
     )
-    parent = await asyncio.create_subprocess_exec(sys.executable, "-c", program, stdout=subprocess.PIPE)
+    parent = await asyncio.create_subprocess_exec(sys.executable, "-c", program, str(tmp_path), stdout=subprocess.PIPE)
     assert parent.stdout is not None
     async with asyncio.timeout(20):
         pid = int((await parent.stdout.readline()).split()[0])
