@@ -1,6 +1,6 @@
 """`python -m bench [NAMES…] [--quick]`: measure, print a table each, and write `bench/results/<name>.json`.
 
-All of them take about five minutes, with `--quick` a little over one; those are for seeing that they run, not for quoting.
+All of them take about five minutes, with `--quick` a little over one: that is for seeing that they run.
 """
 
 from __future__ import annotations
