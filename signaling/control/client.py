@@ -157,24 +157,19 @@ class RemoteNode:
 
     async def _read(self, path: str, query: Mapping[str, str] | None = None) -> dict[str, Any]:
         """Ask for something that changes nothing: tried up to `ATTEMPTS` times within its deadline."""
+        deadline = self._deadlines.read
         attempts = stamina.retry_context(
-            on=_NotAnswered,
-            attempts=ATTEMPTS,
-            timeout=self._deadlines.read,
-            wait_initial=0.01,
-            wait_max=0.05,
-            wait_jitter=0.01,
+            on=_NotAnswered, attempts=ATTEMPTS, timeout=deadline, wait_initial=0.01, wait_max=0.05, wait_jitter=0.01
         )
         try:
-            async with asyncio.timeout(self._deadlines.read):
+            async with asyncio.timeout(deadline):
                 async for attempt in attempts:
                     with attempt:
                         return await self._try("GET", path, query=query)
         except _NotAnswered as error:
-            raise NodeUnreachable(f"node {self.node_id} does not answer: {error}", 1) from None
+            raise self._unreachable(f"does not answer: {error}") from None
         except TimeoutError:
-            self.breaker.failed(self._monotonic())
-            raise NodeUnreachable(f"node {self.node_id} did not answer within {self._deadlines.read:g} s", 1) from None
+            raise self._too_late(self._deadlines.read) from None
         raise AssertionError("a retry either returns or raises")
 
     async def _call(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -183,7 +178,7 @@ class RemoteNode:
             async with asyncio.timeout(self._deadlines.change):
                 return await self._try(method, path, body)
         except _NotAnswered as error:
-            raise NodeUnreachable(f"node {self.node_id} does not answer: {error}", 1) from None
+            raise self._unreachable(f"does not answer: {error}") from None
         except TimeoutError:
             self.breaker.failed(self._monotonic())
             raise NodeUnreachable(
@@ -210,7 +205,14 @@ class RemoteNode:
 
     def _check_breaker(self) -> None:
         if not self.breaker.allows(self._monotonic()):
-            raise NodeUnreachable(f"node {self.node_id} did not answer of late", 1)
+            raise self._unreachable("did not answer of late")
+
+    def _too_late(self, deadline: float) -> NodeUnreachable:
+        self.breaker.failed(self._monotonic())
+        return self._unreachable(f"did not answer within {deadline:g} s")
+
+    def _unreachable(self, why: str) -> NodeUnreachable:
+        return NodeUnreachable(f"node {self.node_id} {why}", retry_after=1)
 
     def _headers(self) -> dict[str, str]:
         return {"Authorization": f"Bearer {self._tokens.current()}"}
@@ -223,14 +225,14 @@ class RemoteNode:
         except ValueError:
             found = None
         if not isinstance(found, dict):
-            raise NodeUnreachable(f"node {self.node_id} answered {response.status_code} without JSON", 1)
+            raise self._unreachable(f"answered {response.status_code} without JSON")
         if response.is_success:
             return found
         error = read_error(found.get("error"))
         if error is not None:
             raise error
         log.error("a node refuses to be controlled", node=self.node_id, status=response.status_code, problem=found)
-        raise NodeUnreachable(f"node {self.node_id} refused with {response.status_code}; the log says why", 1)
+        raise self._unreachable(f"refused with {response.status_code}; the log says why")
 
     # --- events ------------------------------------------------------------------------------------------------------
 
@@ -241,8 +243,7 @@ class RemoteNode:
             async with asyncio.timeout(self._deadlines.read):
                 await anext(events)
         except TimeoutError:
-            self.breaker.failed(self._monotonic())
-            raise NodeUnreachable(f"node {self.node_id} did not answer within {self._deadlines.read:g} s", 1) from None
+            raise self._too_late(self._deadlines.read) from None
         return _events(events)
 
     async def _follow(self, session: str) -> AsyncGenerator[RoomEvent | None, None]:
