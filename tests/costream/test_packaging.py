@@ -61,3 +61,4 @@ def test_compose_sets_settings_that_exist(service: str) -> None:
     assert settings.store.url == "redis://redis:6379/0"
     if isinstance(settings, NodeSettings):
         assert f"{settings.media.port}:{settings.media.port}/udp" in services[service]["ports"]
+        assert settings.cluster.control_url == f"https://{service}:{settings.http.port}"
