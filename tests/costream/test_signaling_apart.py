@@ -245,14 +245,24 @@ async def test_a_relay_is_killed(installation: Installation, room: SharedRoom) -
         assert {each["id"].split("~")[0] for each in await room.sessions()} == {other}
 
 
-async def test_it_stops_in_time_and_says_why_it_does_not_start(installation: Installation) -> None:
+async def test_it_stops_in_time(installation: Installation) -> None:
     assert installation.signaling.end() == 0
-    embedded = Process(
-        installation.directory,
-        "embedded",
-        [sys.executable, "-m", "costream.cli", "signaling"],
-        auth__keys=json.dumps(KEYS),
-    )
-    assert embedded.popen.wait(30) == 2
-    assert "store.url is 'embedded'" in embedded.log.read_text()
-    assert "redis://host:port/db" in embedded.log.read_text()
+
+
+@pytest.mark.parametrize(
+    ("command", "settings", "reason"),
+    [
+        ("signaling", {}, "store.url is 'embedded'"),
+        ("signaling", {"store__url": "redis://127.0.0.1:1", "cluster__control_ca": "/nowhere"}, "cluster.control_ca"),
+        (
+            "relay",
+            {"cluster__control_url": "https://a:7443"},
+            "cluster.control_url is set, but store.url is 'embedded'",
+        ),
+    ],
+)
+def test_what_does_not_start_says_why(tmp_path: Path, command: str, settings: dict[str, str], reason: str) -> None:
+    words = [sys.executable, "-m", "costream.cli", command]
+    process = Process(tmp_path, command, words, auth__keys=json.dumps(KEYS), http__plain_port=0, **settings)
+    assert process.popen.wait(60) == 2
+    assert reason in process.log.read_text()
