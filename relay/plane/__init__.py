@@ -35,6 +35,11 @@ class Plane(Protocol):
         """Where the plane receives."""
         ...
 
+    @property
+    def healthy(self) -> bool:
+        """False once the plane has failed or hangs: it forwards nothing any more, and the node should say so."""
+        ...
+
     def start(self) -> None:
         """Begin to receive. Needs a running loop."""
         ...

@@ -68,6 +68,10 @@ class ReferencePlane:
         host, port = self._socket.getsockname()[:2]
         return host, port
 
+    @property
+    def healthy(self) -> bool:
+        return True  # it runs in the loop: who can ask gets an answer
+
     def start(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._loop.add_reader(self._socket.fileno(), self._readable)

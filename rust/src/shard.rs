@@ -24,8 +24,8 @@ use crate::rings::Ring;
 
 /// Output is sent after this long, although more of the batch is to come.
 const HOLD_US: i64 = 1_000;
-/// Output is sent when it is this long: more would fall out of the cache before it is sent.
-const HOLD_BYTES: usize = 512 << 10;
+/// Output is sent when it is this long. It has left the cache by then, but a message of several datagrams saves more.
+const HOLD_BYTES: usize = 8 << 20;
 /// Rounds are at most this far apart, so that a thread that hangs shows.
 const BEAT_US: i64 = 1_000_000;
 
