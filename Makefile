@@ -47,6 +47,12 @@ types: .venv/.test  ## mypy --strict on the packages
 contracts: .venv/.test  ## who may import whom
 	$(BIN)/lint-imports
 
+.PHONY: native
+native: .venv/.test  ## say whether the native plane was built and runs; test, format and lint the crate
+	$(BIN)/python -c "from relay.plane import native_missing as m; import sys; sys.exit(m() or None)"
+	cd rust && nice cargo fmt --check && nice cargo clippy --quiet --locked --all-targets -- -D warnings
+	cd rust && nice cargo test --quiet --locked --release
+
 .PHONY: bench
 bench: .venv/.test  ## measure; a table, and JSON in bench/results
 	$(BIN)/python -m bench $(ARGS)
@@ -65,10 +71,12 @@ clean:  ## remove everything that the targets made
 	rm -rf .venv .cache .costream .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	rm -rf bench/results tests/artifacts build dist *.egg-info
 
-.venv/.demo: pyproject.toml
+NATIVE := rust/Cargo.toml rust/Cargo.lock $(wildcard rust/src/*.rs rust/src/*/*.rs)
+
+.venv/.demo: pyproject.toml $(NATIVE)
 	@scripts/setup.sh demo
 	@touch $@
 
-.venv/.test: pyproject.toml
+.venv/.test: pyproject.toml $(NATIVE)
 	@scripts/setup.sh test
 	@touch $@ .venv/.demo
