@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from relay.plane.contract import MuteTrack
 from tests.plane.peers import Publisher, Stream, Viewer
-from tests.plane.world import MS, SECOND, World
+from tests.plane.world import H264, MS, SECOND, World
 
 
 def show(world: World) -> Stream:
@@ -71,3 +71,18 @@ def test_too_much_since_the_keyframe_is_not_sent_in_one_go() -> None:
     slot = viewer.watch(stream)
     world.run(20 * MS)
     assert not viewer.got(slot)
+
+
+def test_parameter_sets_before_every_slice_begin_one_picture() -> None:
+    """GStreamer's rtph264pay with config-interval=-1, after an encoder that makes two slices of a picture."""
+    world = World()
+    stream = Publisher(world).video(codec=H264)[0]
+    first, second = b"\x65\x88", b"\x65\x08"  # slices of an IDR picture: first_mb_in_slice is 0, then not
+    units = [head + bytes(16) for each in (first, second) for head in (b"\x67\x42", b"\x68\xce", each)]
+    for number, unit in enumerate(units, 1):
+        stream.send_packet(unit, number == len(units), 90_000)
+    world.run(20 * MS)
+    viewer = Viewer(world)
+    slot = viewer.watch(stream)
+    world.run(20 * MS)
+    assert [each.payload for each in viewer.got(slot)] == units

@@ -274,10 +274,12 @@ def _note_keyframe(
     """Count a keyframe once. Returns whether a decoder can begin at this very packet.
 
     An H264 picture may begin with its parameter sets in a packet of their own: where a publisher sends them in band,
-    one begins there and not at the slice that follows.
+    one begins there and not at the slice that follows. GStreamer repeats them before every slice of a picture: only
+    what comes first of a timestamp begins it.
     """
     stats = layer.stats
-    if packet.timestamp != layer.keyframe_timestamp:
+    first = packet.timestamp != layer.keyframe_timestamp
+    if first:
         layer.keyframe_timestamp = packet.timestamp
         stats.keyframes += 1
         if detector is not None and detector.missing:
@@ -286,7 +288,7 @@ def _note_keyframe(
         stats.width, stats.height = descriptor.width, descriptor.height
     if descriptor.has_parameters:
         layer.parameters_seen = True
-    return descriptor.has_parameters or not layer.parameters_seen
+    return first and (descriptor.has_parameters or not layer.parameters_seen)
 
 
 def _note_level(core: Core, track: Track, packet: Packet, now: int) -> None:

@@ -369,10 +369,12 @@ pub fn stop_layer(core: &mut State, key: LayerKey, now: i64) {
 /// Count a keyframe once. Returns whether a decoder can begin at this very packet.
 ///
 /// An H264 picture may begin with its parameter sets in a packet of their own: where a publisher sends them in band,
-/// one begins there and not at the slice that follows.
+/// one begins there and not at the slice that follows. GStreamer repeats them before every slice of a picture: only what
+/// comes first of a timestamp begins it.
 fn note_keyframe(core: &mut State, key: LayerKey, packet: &Packet, descriptor: &Descriptor) -> bool {
     let layer = core.layer_mut(key);
-    if layer.keyframe_timestamp != Some(packet.timestamp) {
+    let first = layer.keyframe_timestamp != Some(packet.timestamp);
+    if first {
         layer.keyframe_timestamp = Some(packet.timestamp);
         layer.stats.keyframes += 1;
         if let Some(detector) = core.detector(key)
@@ -386,7 +388,7 @@ fn note_keyframe(core: &mut State, key: LayerKey, packet: &Packet, descriptor: &
         (layer.stats.width, layer.stats.height) = (descriptor.width, descriptor.height);
     }
     layer.parameters_seen |= descriptor.has_parameters;
-    descriptor.has_parameters || !layer.parameters_seen
+    first && (descriptor.has_parameters || !layer.parameters_seen)
 }
 
 fn note_level(core: &mut State, key: usize, id: u32, packet: &Packet, now: i64) {
