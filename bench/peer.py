@@ -18,8 +18,9 @@ from bench.processes import token
 from bench.stamps import Arrival, read_all, stamp
 from relay.edge.dtls import Certificate, DtlsEnd, SrtpKeys
 from relay.edge.sdp import Fingerprint
+from relay.plane.contract import SrtpProfile
 from relay.plane.reference import stun
-from relay.plane.reference.srtp import Profile, Srtp
+from relay.plane.reference.srtp import Srtp
 from signaling.tokens import Role
 
 CHECK_S = 0.2  # between checks until one is answered; the first one nearly always is
@@ -80,7 +81,7 @@ class Peer:
         self.times["ice"] = time.perf_counter() - begin
         assert self._dtls is not None
         keys: SrtpKeys = await self._dtls.run(CONNECT_S)
-        self.srtp = Srtp(Profile[keys.profile.name], keys.tx_key, keys.rx_key)
+        self.srtp = Srtp(SrtpProfile[keys.profile.name], keys.tx_key, keys.rx_key)
         self.times["dtls"] = time.perf_counter() - begin
 
     def close(self) -> None:

@@ -38,7 +38,7 @@ from relay.plane.contract import (
     SrtpProfile,
 )
 from relay.plane.reference import rtp, stun
-from relay.plane.reference.srtp import Profile, Srtp
+from relay.plane.reference.srtp import Srtp
 
 PAYLOAD = 1100  # bytes, a full video packet
 WINDOW = 24  # incoming packets under way: their copies fit the receivers' default socket buffers
@@ -121,7 +121,7 @@ async def _run(fan_out: int, seconds: float) -> Result:
 
 def _limit(count: int = 20_000) -> float:
     """Packets per second of CPU time when there is nothing to do but seal and send."""
-    srtp = Srtp(Profile.AES_128_GCM, bytes(KEY_SIZE), bytes(KEY_SIZE))
+    srtp = Srtp(SrtpProfile.AES_128_GCM, bytes(KEY_SIZE), bytes(KEY_SIZE))
     with (
         socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sink,
         socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as out,
@@ -166,7 +166,7 @@ def _peers(port: int, fan_out: int) -> None:
     for fd in by_fd:
         poll.register(fd, select.EPOLLIN)
     poll.register(sys.stdin.fileno(), select.EPOLLIN | select.EPOLLHUP)
-    srtp = Srtp(Profile.AES_128_GCM, _key(0, True), _key(0, False))
+    srtp = Srtp(SrtpProfile.AES_128_GCM, _key(0, True), _key(0, False))
     head = b"\x90\xe0\x80\x01\x01\x20"
     key = head + b"\x10\x00\x00\x9d\x01\x2a\x80\x02\x68\x01" + bytes(PAYLOAD - 16)
     delta = head + b"\x11\x00\x00" + bytes(PAYLOAD - 9)

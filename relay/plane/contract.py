@@ -28,11 +28,27 @@ class Kind(Enum):
 
 
 class SrtpProfile(Enum):
-    """SRTP protection profiles, in the order in which they are preferred (RFC 7714, RFC 5764)."""
+    """SRTP protection profiles by their names in DTLS, as OpenSSL spells them (RFC 7714 14.2, RFC 5764 4.1.2), in the
+    order in which they are preferred."""
 
     AES_128_GCM = "SRTP_AEAD_AES_128_GCM"
     AES_256_GCM = "SRTP_AEAD_AES_256_GCM"
     AES_CM_128_HMAC_SHA1_80 = "SRTP_AES128_CM_SHA1_80"
+
+    @property
+    def key_length(self) -> int:
+        """Bytes of the master key."""
+        return 32 if self is SrtpProfile.AES_256_GCM else 16
+
+    @property
+    def salt_length(self) -> int:
+        """Bytes of the master salt."""
+        return 14 if self is SrtpProfile.AES_CM_128_HMAC_SHA1_80 else 12
+
+    @property
+    def tag_length(self) -> int:
+        """Bytes that protection adds to an RTP packet."""
+        return 10 if self is SrtpProfile.AES_CM_128_HMAC_SHA1_80 else 16
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from relay.plane.contract import (
     PayloadType,
 )
 from relay.plane.reference import rtcp, rtp
-from relay.plane.reference.srtp import Profile, Srtp
+from relay.plane.reference.srtp import Srtp
 from relay.plane.reference.transport_cc import Recorder
 from tests.plane.world import (
     ALL_FEEDBACK,
@@ -253,7 +253,7 @@ class Viewer(Peer):
         self.padding = 0
         self.ssrc = world.ssrc()
         keys = self.set_keys
-        self.witness_srtp = Srtp(Profile(keys.profile.value), keys.rx_key, keys.tx_key)
+        self.witness_srtp = Srtp(keys.profile, keys.rx_key, keys.tx_key)
         self.wire: dict[tuple[bytes, bytes], bytes] = {}
         self.sent: dict[int, list[rtp.Packet]] = defaultdict(list)  # by SSRC, before the network
         self.recorder: Recorder | None = None

@@ -8,7 +8,7 @@ import hmac
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from relay.plane.reference.srtp import Profile
+from relay.plane.contract import SrtpProfile
 
 
 def keystream(key: bytes, iv: bytes, length: int) -> bytes:
@@ -39,26 +39,26 @@ def sha1_tag(key: bytes, data: bytes) -> bytes:
     return hmac.new(key, data, hashlib.sha1).digest()[:10]
 
 
-def protect_rtp(profile: Profile, key: bytes, packet: bytes, roc: int = 0, header: int = 12) -> bytes:
+def protect_rtp(profile: SrtpProfile, key: bytes, packet: bytes, roc: int = 0, header: int = 12) -> bytes:
     master, salt = key[: profile.key_length], key[profile.key_length :]
     ssrc, index = packet[8:12], roc << 16 | int.from_bytes(packet[2:4], "big")
     head, payload = packet[:header], packet[header:]
     session_key = derive(master, salt, 0, profile.key_length)
     session_salt = derive(master, salt, 2, profile.salt_length)
-    if profile is Profile.AES_CM_128_HMAC_SHA1_80:
+    if profile is SrtpProfile.AES_CM_128_HMAC_SHA1_80:
         stream = keystream(session_key, counter_iv(session_salt, ssrc, index), len(payload))
         sealed = head + xor(payload, stream)
         return sealed + sha1_tag(derive(master, salt, 1, 20), sealed + roc.to_bytes(4, "big"))
     return head + AESGCM(session_key).encrypt(gcm_iv(session_salt, ssrc, index), payload, head)
 
 
-def protect_rtcp(profile: Profile, key: bytes, packet: bytes, index: int) -> bytes:
+def protect_rtcp(profile: SrtpProfile, key: bytes, packet: bytes, index: int) -> bytes:
     master, salt = key[: profile.key_length], key[profile.key_length :]
     ssrc, head, body = packet[4:8], packet[:8], packet[8:]
     trailer = (index | 0x80000000).to_bytes(4, "big")
     session_key = derive(master, salt, 3, profile.key_length)
     session_salt = derive(master, salt, 5, profile.salt_length)
-    if profile is Profile.AES_CM_128_HMAC_SHA1_80:
+    if profile is SrtpProfile.AES_CM_128_HMAC_SHA1_80:
         stream = keystream(session_key, counter_iv(session_salt, ssrc, index), len(body))
         sealed = head + xor(body, stream) + trailer
         return sealed + sha1_tag(derive(master, salt, 4, 20), sealed)

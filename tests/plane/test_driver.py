@@ -36,7 +36,7 @@ from relay.plane.contract import (
     SrtpProfile,
 )
 from relay.plane.reference import rtp, stun
-from relay.plane.reference.srtp import Profile, Srtp
+from relay.plane.reference.srtp import Srtp
 
 PASSWORD = "password-of-twenty-two"
 OPUS = (PayloadType(111, "opus", 48_000),)
@@ -53,7 +53,7 @@ class Client:
         self.socket.connect((host, port))
         self.socket.setblocking(False)
         self.ufrag = ufrag
-        self.srtp = Srtp(Profile.AES_128_GCM, KEYS[1], KEYS[0])
+        self.srtp = Srtp(SrtpProfile.AES_128_GCM, KEYS[1], KEYS[0])
 
     def check(self) -> None:
         self.socket.send(stun.binding_request(b"t" * 12, f"{self.ufrag}:x", PASSWORD.encode(), use_candidate=True))

@@ -13,6 +13,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from relay.errors import UsageError
+from relay.plane.contract import SrtpProfile
 from relay.plane.reference import descriptors, history, rewrite, rtcp, rtp, serialise, srtp, stun, transport_cc
 from relay.plane.reference.audio_level import Loudness, parse_audio_level
 from relay.plane.reference.estimate import BandwidthEstimator
@@ -21,7 +22,7 @@ from relay.plane.reference.rate import Rate
 
 native = pytest.importorskip("relay.plane._native", reason="the native plane is not built: see rust/README.md").testing
 
-PROFILES = list(srtp.Profile)
+PROFILES = list(SrtpProfile)
 U16 = st.integers(0, 0xFFFF)
 U32 = st.integers(0, 0xFFFFFFFF)
 NEAR16 = st.one_of(U16, st.integers(0, 20), st.integers(0xFFF0, 0xFFFF))
@@ -199,11 +200,11 @@ def test_repeats_are_granted_alike(seed: int) -> None:
         assert (theirs.get(seq) is None) == (kept is None)
 
 
-def _key(profile: srtp.Profile, start: int) -> bytes:
+def _key(profile: SrtpProfile, start: int) -> bytes:
     return bytes((start + i) & 0xFF for i in range(profile.key_length + profile.salt_length))
 
 
-def _protections(profile: srtp.Profile) -> tuple[srtp.Srtp, Any]:
+def _protections(profile: SrtpProfile) -> tuple[srtp.Srtp, Any]:
     one, two = _key(profile, 0), _key(profile, 100)
     return srtp.Srtp(profile, one, two), native.Srtp(profile.value, one, two)
 
@@ -218,7 +219,7 @@ def _expect(ours: srtp.Srtp, theirs: Any, call: str, packet: bytes) -> bytes | N
 
 @settings(max_examples=40, deadline=None)
 @given(st.sampled_from(PROFILES), SEEDS)
-def test_sessions_are_protected_alike(profile: srtp.Profile, seed: int) -> None:
+def test_sessions_are_protected_alike(profile: SrtpProfile, seed: int) -> None:
     """Jumps, wraps, repeats, replays, damage and cuts, over several SSRCs and in both directions."""
     rng = random.Random(seed)
     relay, twin = _protections(profile)
@@ -258,7 +259,7 @@ def test_sessions_are_protected_alike(profile: srtp.Profile, seed: int) -> None:
     st.sampled_from(("protect_rtp", "unprotect_rtp", "protect_rtcp", "unprotect_rtcp")),
     st.one_of(st.binary(max_size=100), rtp_datagrams(), st.integers(1340, 1510).map(lambda n: b"\x80" + bytes(n - 1))),
 )
-def test_any_packet_is_protected_or_refused_alike(profile: srtp.Profile, call: str, packet: bytes) -> None:
+def test_any_packet_is_protected_or_refused_alike(profile: SrtpProfile, call: str, packet: bytes) -> None:
     ours, theirs = _protections(profile)
     _expect(ours, theirs, call, packet)
     ours.close()

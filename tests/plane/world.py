@@ -21,7 +21,7 @@ from relay.plane.contract import (
 )
 from relay.plane.reference import rtcp, rtp, stun
 from relay.plane.reference.forwarder import Forwarder
-from relay.plane.reference.srtp import Profile, Srtp
+from relay.plane.reference.srtp import Srtp
 
 MS = 1_000
 SECOND = 1_000_000
@@ -164,9 +164,9 @@ class Peer:
         self.control_times: list[tuple[int, rtcp.Packet]] = []
         self.refused = 0
         profile = list(SrtpProfile)[self.session % 3]
-        size = Profile(profile.value).key_length + Profile(profile.value).salt_length
+        size = profile.key_length + profile.salt_length
         keys = world.random.randbytes(2 * size)
-        self.srtp = Srtp(Profile(profile.value), keys[:size], keys[size:])
+        self.srtp = Srtp(profile, keys[:size], keys[size:])
         world.apply(OpenSession(self.session, self.ufrag, self.password, extensions))
         self.set_keys = SetKeys(self.session, profile, keys[size:], keys[:size])
         if connect:

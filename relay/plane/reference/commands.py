@@ -16,7 +16,7 @@ from relay.plane.reference.keyframes import request_keyframe
 from relay.plane.reference.nack import LossDetector
 from relay.plane.reference.rewrite import PictureIds, Rewriter
 from relay.plane.reference.rtcp import build_bye, build_rr
-from relay.plane.reference.srtp import Profile, Srtp
+from relay.plane.reference.srtp import Srtp
 from relay.plane.reference.state import CODECS, Core, Layer, Session, Slot, Source, Tap, Track, derive
 from relay.plane.reference.timers import Timer
 
@@ -133,7 +133,7 @@ def _set_keys(core: Core, command: contract.SetKeys, now: int) -> None:
     session = _session(core, command.session)
     if session.srtp is not None:
         raise UsageError(f"session {command.session} has keys already")
-    session.srtp = Srtp(Profile(command.profile.value), command.tx_key, command.rx_key)
+    session.srtp = Srtp(command.profile, command.tx_key, command.rx_key)
     for slot in session.slots.values():
         plan(core, slot, now)
 

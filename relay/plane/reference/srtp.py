@@ -14,6 +14,7 @@ import pylibsrtp  # noqa: F401  importing it initialises libsrtp
 from pylibsrtp._binding import ffi, lib
 
 from relay.errors import UsageError
+from relay.plane.contract import SrtpProfile
 
 MAX_PLAIN = 1484  # bytes: MAX_SEALED less the longest tag. GStreamer fills packets of 1400 bytes before SRTP
 MAX_SEALED = 1500  # bytes: nothing longer arrives in one Ethernet frame
@@ -21,45 +22,10 @@ REPLAY_WINDOW = 1024  # packets: half a second at 2,000 packets/s, so that a ret
 _TRAILER = 4 + 16 + 128
 
 
-class Profile(Enum):
-    """A protection profile by its name in DTLS (RFC 5764 4.1.2, RFC 7714 14.2), as OpenSSL spells it."""
-
-    AES_128_GCM = "SRTP_AEAD_AES_128_GCM"
-    AES_256_GCM = "SRTP_AEAD_AES_256_GCM"
-    AES_CM_128_HMAC_SHA1_80 = "SRTP_AES128_CM_SHA1_80"
-
-    @property
-    def key_length(self) -> int:
-        """Bytes of the master key."""
-        return 32 if self is Profile.AES_256_GCM else 16
-
-    @property
-    def salt_length(self) -> int:
-        """Bytes of the master salt."""
-        return 14 if self is Profile.AES_CM_128_HMAC_SHA1_80 else 12
-
-    @property
-    def tag_length(self) -> int:
-        """Bytes that protection adds to an RTP packet."""
-        return 10 if self is Profile.AES_CM_128_HMAC_SHA1_80 else 16
-
-    def split(self, material: bytes, is_server: bool) -> tuple[bytes, bytes]:
-        """Return (tx key, rx key), each master key + master salt, from exported keying material (RFC 5764 4.2).
-
-        `material` is client key, server key, client salt, server salt. Raises UsageError when its length is wrong.
-        """
-        key, salt = self.key_length, self.salt_length
-        if len(material) != 2 * (key + salt):
-            raise UsageError(f"{self.name} needs {2 * (key + salt)} bytes of keying material, not {len(material)}")
-        client = material[:key] + material[2 * key : 2 * key + salt]
-        server = material[key : 2 * key] + material[2 * key + salt :]
-        return (server, client) if is_server else (client, server)
-
-
 _LIBSRTP_PROFILE = {
-    Profile.AES_128_GCM: lib.srtp_profile_aead_aes_128_gcm,
-    Profile.AES_256_GCM: lib.srtp_profile_aead_aes_256_gcm,
-    Profile.AES_CM_128_HMAC_SHA1_80: lib.srtp_profile_aes128_cm_sha1_80,
+    SrtpProfile.AES_128_GCM: lib.srtp_profile_aead_aes_128_gcm,
+    SrtpProfile.AES_256_GCM: lib.srtp_profile_aead_aes_256_gcm,
+    SrtpProfile.AES_CM_128_HMAC_SHA1_80: lib.srtp_profile_aes128_cm_sha1_80,
 }
 
 
@@ -77,7 +43,7 @@ class Refusal(Enum):
 _REASONS = {7: Refusal.AUTH, 8: Refusal.AUTH, 9: Refusal.REPLAY, 10: Refusal.REPLAY, 26: Refusal.REPLAY}
 
 
-def _create(profile: Profile, key: bytes | bytearray, outbound: bool) -> Any:
+def _create(profile: SrtpProfile, key: bytes | bytearray, outbound: bool) -> Any:
     """Return a libsrtp context for every SSRC in one direction. The key's C copy is wiped before the return."""
     if len(key) != profile.key_length + profile.salt_length:
         raise UsageError(f"{profile.name} needs {profile.key_length + profile.salt_length} key bytes, not {len(key)}")
@@ -116,7 +82,7 @@ class Srtp:
 
     __slots__ = ("_buffer", "_cdata", "_length", "_rx", "_tx", "last_refusal", "profile", "refused")
 
-    def __init__(self, profile: Profile, tx_key: bytes | bytearray, rx_key: bytes | bytearray) -> None:
+    def __init__(self, profile: SrtpProfile, tx_key: bytes | bytearray, rx_key: bytes | bytearray) -> None:
         """Keys are master key + master salt. A bytearray is the caller's to wipe. UsageError for wrong lengths."""
         self.profile = profile
         self.refused: dict[Refusal, int] = dict.fromkeys(Refusal, 0)
