@@ -40,10 +40,15 @@ class Twin:
     """Both planes as one; the reference's answers are handed on."""
 
     def __init__(self, config: PlaneConfig) -> None:
-        self.reference = Forwarder(config)
-        self.native = native.Forwarder(config)
-        self.turns = 0
         made.append(self)
+        self.turns = 0
+        try:
+            self.reference = Forwarder(config)
+        except UsageError:
+            with pytest.raises(UsageError):
+                native.Forwarder(config)
+            raise
+        self.native = native.Forwarder(config)
 
     def _both(self, call: str, *args: object) -> Any:
         try:
