@@ -19,14 +19,15 @@ from relay.edge.plan import LocalCandidate, LocalEnd, Negotiated, NegotiationPol
 from relay.edge.sdp import SdpLimits, SessionDescription
 from relay.edge.sdp_reader import parse
 from relay.edge.session import IceCredentials, Session, SessionInfo, make_ice_credentials
-from relay.edge.session_state import SessionClosed, SessionConnected, SessionKind, SessionTimeouts, Transition
+from relay.edge.session_state import SessionClosed, SessionConnected, SessionKind, Transition
 from relay.errors import NotFound, Overloaded, PreconditionFailed, PreconditionRequired
 from relay.ids import HybridClock
 from relay.metrics import Metrics
 from relay.node.admission import Admission, Load, resident_memory
+from relay.node.config import plane_config, policy_of, timeouts_of
 from relay.node.followers import SessionFollowers
 from relay.node.local import LocalSession, LocalSlot, add_slot
-from relay.node.room import HostedRoom
+from relay.node.room import HostedRoom, Surroundings
 from relay.node.rooms import HostedRooms
 from relay.node.views import Meter, node_view, session_view
 from relay.plane import contract as plane
@@ -34,7 +35,6 @@ from relay.plane import open_plane
 from relay.ports import Answer, IceFragment, Offer, RoomEvent, RoomStore, SlotChange
 from relay.settings import NodeSettings
 from relay.stage import people
-from relay.stage.document import RoomState
 from relay.stage.live_model import SlotBound
 from relay.stage.permissions import Action, Actor, Role
 
@@ -42,7 +42,6 @@ log = structlog.get_logger()
 
 ROOM_TICK_S = 0.25
 STATS_TICK_S = 1.0
-AUDIO_CODECS = ("opus",)
 
 
 def make_node_id() -> str:
@@ -84,8 +83,8 @@ class Node:
         self._clock = HybridClock()
         self._meter = Meter()
         self._memory = resident_memory()
-        self._rooms = HostedRooms(
-            store,
+        around = Surroundings(
+            store=store,
             node_id=node_id,
             submit=self._plane.submit,
             next_handle=lambda: next(self._handles),
@@ -95,6 +94,7 @@ class Node:
             empty_ttl_s=settings.room.empty_room_ttl_s,
             on_slot_bound=self._on_slot_bound,
         )
+        self._rooms = HostedRooms(around)
         self._tasks: list[asyncio.Task[None]] = []
 
     @property
@@ -373,39 +373,3 @@ class Node:
                 pass  # nobody injects yet; whoever does asks for this event
             case _:
                 assert_never(event)
-
-
-def plane_config(settings: NodeSettings) -> plane.PlaneConfig:
-    """The plane's part of the settings."""
-    wanted = settings.plane
-    return plane.PlaneConfig(
-        keyframe_interval_us=wanted.keyframe_interval_ms * 1000,
-        layer_silence_us=wanted.layer_silence_ms * 1000,
-        history_video=wanted.history_packets_video,
-        history_audio=wanted.history_packets_audio,
-        estimate_start=wanted.estimate_start_bps,
-        estimate_min=wanted.estimate_min_bps,
-        estimate_max=wanted.estimate_max_bps,
-        transport_cc_interval_us=wanted.transport_cc_interval_ms * 1000,
-        report_interval_us=wanted.report_interval_ms * 1000,
-    )
-
-
-def timeouts_of(settings: NodeSettings) -> SessionTimeouts:
-    """The sessions' part of the settings."""
-    wanted = settings.session
-    return SessionTimeouts(
-        connect=wanted.connect_timeout_s,
-        media_silence=wanted.media_silence_s,
-        seat_hold=wanted.seat_hold_s,
-        consent=wanted.consent_timeout_s,
-        max_duration=wanted.max_duration_s,
-    )
-
-
-def policy_of(state: RoomState) -> NegotiationPolicy:
-    """What a room's codecs mean for an answer."""
-    return NegotiationPolicy(
-        audio_codecs=tuple(codec for codec in state.codecs if codec in AUDIO_CODECS),
-        video_codecs=tuple(codec for codec in state.codecs if codec not in AUDIO_CODECS),
-    )

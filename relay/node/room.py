@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, cast
 
@@ -38,45 +39,49 @@ PRESENCE_INTERVAL_S = 10.0  # well below the time after which the store forgets 
 _KEEPS_SEAT = frozenset({"drain"})  # reasons after which a publisher is expected back elsewhere
 
 
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What all rooms of a node share. Clocks in seconds; `next_handle` gives fresh numbers for the plane."""
+
+    store: RoomStore
+    node_id: str
+    submit: Submit
+    next_handle: Callable[[], int]
+    wall: Callable[[], float]
+    monotonic: Callable[[], float]
+    seat_hold_s: float
+    empty_ttl_s: float
+    on_slot_bound: Callable[[SlotBound], None]
+
+
 class HostedRoom:
     """One room on this node. Everything here happens in the event loop; `close` ends its tasks."""
 
     def __init__(
         self,
         state: RoomState,
-        store: RoomStore,
         live: LiveRoom,
-        *,
-        node_id: str,
-        submit: Submit,
-        next_handle: Callable[[], int],
-        wall: Callable[[], float],
-        monotonic: Callable[[], float],
-        seat_hold_s: float,
+        around: Surroundings,
         on_track: Callable[[int, HostedRoom | None], None],
-        on_slot_bound: Callable[[SlotBound], None],
     ) -> None:
         self.id = state.id
         self.live = live
         self.sessions: dict[str, LocalSession] = {}
-        self.idle_since = monotonic()
+        self.idle_since = around.monotonic()
         self._tracks: dict[TrackKey, LocalTrack] = {}
         self._by_handle: dict[int, LocalTrack] = {}
         self._kicked: dict[str, int] = {}
         self._seated: frozenset[str] = frozenset(state.seats)
-        self._store = store
-        self._node_id = node_id
-        self._submit, self._next_handle = submit, next_handle
-        self._wall, self._monotonic = wall, monotonic
-        self._seat_hold_s = seat_hold_s
+        self._around = around
+        self._store, self._submit = around.store, around.submit
+        self._wall, self._monotonic = around.wall, around.monotonic
         self._on_track = on_track
-        self._on_slot_bound = on_slot_bound
         self._followed = FollowedRoom(
-            state.id, store, state, on_change=self._on_state, on_event=self._on_event, on_end=self._on_end
+            state.id, around.store, state, on_change=self._on_state, on_event=self._on_event, on_end=self._on_end
         )
         self._presence: asyncio.Task[None] | None = None
         self._appending: set[asyncio.Task[None]] = set()
-        self.live.update(state, monotonic())
+        self.live.update(state, around.monotonic())
 
     @property
     def state(self) -> RoomState:
@@ -154,7 +159,7 @@ class HostedRoom:
                     self.state, info.identity, plan.kind.value, cast(Source, plan.source)
                 )
                 publication = known.id if known else secrets.token_hex(8)
-                track = LocalTrack(key, self._next_handle(), publication, info.id, plan)
+                track = LocalTrack(key, self._around.next_handle(), publication, info.id, plan)
                 self._tracks[key] = self._by_handle[track.handle] = track
                 self._on_track(track.handle, self)
                 self._submit(add_track(track, info.handle))
@@ -261,7 +266,7 @@ class HostedRoom:
                 kind=cast(MediaKind, kind),
                 source=cast(Source, source),
                 codec=cast(Codec, codec),
-                node=self._node_id,
+                node=self._around.node_id,
                 session=session.info.id,
                 layers=layers,
             )
@@ -285,9 +290,9 @@ class HostedRoom:
         """Let time pass: speakers, layers, seats that were held long enough."""
         now = self._wall()
         self.live.tick(self._monotonic())
-        due = rooms.next_expiry(self.state, seat_hold_s=self._seat_hold_s)
+        due = rooms.next_expiry(self.state, seat_hold_s=self._around.seat_hold_s)
         if due is not None and due <= now:
-            self._change(partial(rooms.expire, now=now, seat_hold_s=self._seat_hold_s))
+            self._change(partial(rooms.expire, now=now, seat_hold_s=self._around.seat_hold_s))
         self.flush()
 
     def flush(self) -> None:
@@ -298,7 +303,7 @@ class HostedRoom:
         told: list[tuple[str, dict[str, Any]]] = []
         for event in self.live.events():
             if isinstance(event, SlotBound):
-                self._on_slot_bound(event)
+                self._around.on_slot_bound(event)
             else:
                 told.append((event.type, event.data()))
         if told:

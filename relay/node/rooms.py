@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import structlog
 
 from relay.edge.codecs import slot_payload_type
-from relay.edge.session import Submit
 from relay.errors import NotFound, StoreUnavailable
-from relay.node.room import HostedRoom
+from relay.node.room import HostedRoom, Surroundings
 from relay.plane.contract import PayloadType
-from relay.ports import RoomStore
 from relay.stage.document import RoomState
 from relay.stage.live import LiveRoom
-from relay.stage.live_model import SlotBound
 
 log = structlog.get_logger()
 
@@ -23,26 +20,9 @@ log = structlog.get_logger()
 class HostedRooms:
     """All rooms of a node, by id and by track."""
 
-    def __init__(
-        self,
-        store: RoomStore,
-        *,
-        node_id: str,
-        submit: Submit,
-        next_handle: Callable[[], int],
-        wall: Callable[[], float],
-        monotonic: Callable[[], float],
-        seat_hold_s: float,
-        empty_ttl_s: float,
-        on_slot_bound: Callable[[SlotBound], None],
-    ) -> None:
-        self._store = store
-        self._node_id = node_id
-        self._submit, self._next_handle = submit, next_handle
-        self._wall, self._monotonic = wall, monotonic
-        self._seat_hold_s = seat_hold_s
-        self._empty_ttl_s = empty_ttl_s
-        self._on_slot_bound = on_slot_bound
+    def __init__(self, around: Surroundings) -> None:
+        self._around = around
+        self._store = around.store
         self._rooms: dict[str, HostedRoom] = {}
         self._opening: dict[str, asyncio.Task[HostedRoom]] = {}
         self._by_track: dict[int, HostedRoom] = {}
@@ -77,19 +57,7 @@ class HostedRooms:
         ended = self._rooms.pop(room, None)
         if ended is not None:
             await ended.close()
-        hosted = HostedRoom(
-            state,
-            self._store,
-            LiveRoom(_choose),
-            node_id=self._node_id,
-            submit=self._submit,
-            next_handle=self._next_handle,
-            wall=self._wall,
-            monotonic=self._monotonic,
-            seat_hold_s=self._seat_hold_s,
-            on_track=self._track_changed,
-            on_slot_bound=self._on_slot_bound,
-        )
+        hosted = HostedRoom(state, LiveRoom(_choose), self._around, self._track_changed)
         self._rooms[room] = hosted
         hosted.start()
         return hosted
@@ -105,9 +73,9 @@ class HostedRooms:
 
         Until then a room is followed: whoever returns finds it warm, also when the store is gone by then.
         """
-        now = self._monotonic()
+        now = self._around.monotonic()
         for room in list(self._rooms.values()):
-            if room.sessions or not (room.ended or now - room.idle_since > self._empty_ttl_s):
+            if room.sessions or not (room.ended or now - room.idle_since > self._around.empty_ttl_s):
                 continue
             self._rooms.pop(room.id, None)
             if not room.ended:
@@ -118,7 +86,7 @@ class HostedRooms:
         """End a room that nobody is in on any node. A store that is gone lets it live until the next time."""
         try:
             if not room.state.participants and not await self._store.viewers(room.id, 1):
-                await self._store.delete(room.id, ("room.ended", {"by": self._node_id, "reason": "empty"}))
+                await self._store.delete(room.id, ("room.ended", {"by": self._around.node_id, "reason": "empty"}))
                 log.info("room ended: nobody came back", room=room.id)
         except (StoreUnavailable, NotFound):
             pass
