@@ -36,7 +36,7 @@ export class Plot {
     canvas.height = canvas.clientHeight * scale;
     const context = canvas.getContext('2d');
     context.scale(scale, scale);
-    const [width, height, left, bottom] = [canvas.clientWidth, canvas.clientHeight, 58, 16];
+    const [width, height, left, bottom] = [canvas.clientWidth, canvas.clientHeight, 72, 16];
     const top = Math.max(1e-9, ...this.points.flatMap((point) => point.values)) * 1.15;
     const x = (t) => left + ((width - left - 4) * (t - time + this.seconds)) / this.seconds;
     const y = (value) => 6 + (height - bottom - 6) * (1 - value / top);
