@@ -1,4 +1,4 @@
-"""A relay as people run it: a process of its own on free ports with the embedded store, and rooms in it to test with."""
+"""A relay as people run it: a process of its own on free ports, with the embedded store, and rooms to test with."""
 
 from __future__ import annotations
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import shutil
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable
+import tempfile
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
@@ -39,8 +41,18 @@ def blocks() -> list[tuple[str, int, str]]:
     return [
         (page.stem, number, text)
         for page in sorted(PAGES.glob("*.md"))
-        for number, text in enumerate(re.findall(r"^```sh\n(.*?)^```", page.read_text("utf-8"), re.DOTALL | re.MULTILINE))
+        for number, text in enumerate(
+            re.findall(r"^```sh\n(.*?)^```", page.read_text("utf-8"), re.DOTALL | re.MULTILINE)
+        )
     ]
+
+
+@pytest.fixture
+def home() -> Iterator[Path]:
+    """A directory for the commands; pytest's own are too long for the sockets that Chromium makes in it."""
+    directory = Path(tempfile.mkdtemp(prefix="cs-"))
+    yield directory
+    shutil.rmtree(directory, ignore_errors=True)
 
 
 def test_every_page_has_a_command_that_is_run() -> None:
@@ -49,7 +61,7 @@ def test_every_page_has_a_command_that_is_run() -> None:
 
 @pytest.mark.parametrize(("page", "number"), [(page, number) for page, number, _ in blocks()])
 async def test_a_command_of_the_docs(
-    relay: Relay, relay_with: Callable[..., Relay], tmp_path: Path, page: str, number: int
+    relay: Relay, relay_with: Callable[..., Relay], home: Path, page: str, number: int
 ) -> None:
     python = need(NEEDS[page]) if NEEDS[page] == "libdatachannel" else sys.executable
     need(NEEDS[page])
@@ -68,9 +80,11 @@ async def test_a_command_of_the_docs(
     }
     for old, new in replaced.items():
         text = text.replace(old, new)
-    async with on_stage(*others), running(text, room, tmp_path) as output:
+    async with on_stage(*others), running(text, room, home) as output:
         try:
-            await eventually(lambda: room.sessions("reader"), lambda found: found and flows(found, is_viewer), ARRIVAL_S)
+            await eventually(
+                lambda: room.sessions("reader"), lambda found: found and flows(found, is_viewer), ARRIVAL_S
+            )
         except AssertionError as error:
             raise AssertionError(f"{error}\nit said:\n{output.read_text(errors='replace')[-4000:]}") from None
 

@@ -17,6 +17,9 @@ PLAYING = """() => [...document.querySelectorAll('#stage .tile')]
         frames: tile.querySelector('video').getVideoPlaybackQuality().totalVideoFrames,
     }))"""
 
+SOUNDING = """() => window.costream.viewer.health().then((all) =>
+    [...all.values()].filter((slot) => slot.kind === 'audio' && slot.received > 50).length)"""
+
 
 @pytest.fixture
 async def room(relay: Relay) -> Room:
@@ -74,8 +77,7 @@ async def test_two_hosts_and_a_viewer(chromium: Chromium, room: Room) -> None:
     await playing(bob, "you", "alice")
     await playing(viewer, "alice", "bob")
     await viewer.page.evaluate("() => { window.firstConnection = window.costream.viewer.pc; }")
-    sounds = "() => window.costream.viewer.health().then((all) => [...all.values()].filter((h) => h.kind === 'audio' && h.received > 50).length)"
-    await eventually(lambda: viewer.page.evaluate(sounds), lambda count: count == 2)
+    await eventually(lambda: viewer.page.evaluate(SOUNDING), lambda count: count == 2)
 
     before = {p["id"] for p in await room.publications("alice")}
     await bob.page.click("#leave")

@@ -65,14 +65,16 @@ async def test_three_layers(chromium: Chromium, relay: Relay, codec: str) -> Non
         assert [width for _, width, _ in layers] == [width for _, width, _ in LAYERS]
     assert [rid for rid, _, _ in layers] == [rid for rid, _, _ in LAYERS]
     viewer = await audience.view(room.whep, room.token("viewer", "viewer"))
-    for changes, width in (({"max_layer": "q"}, 240), ({"max_layer": "h"}, 480), ({"max_layer": None, "layer": "f"}, 960)):
+    for changes, width in (
+        ({"max_layer": "q"}, 240),
+        ({"max_layer": "h"}, 480),
+        ({"max_layer": None, "layer": "f"}, 960),
+    ):
         session = (await room.sessions("viewer"))[0]["id"]
         await room.ask("PATCH", f"/v1/sessions/{session}/slots/1", changes)
         await audience.until(lambda: audience.slots(viewer), lambda slots, w=width: slots[0].width == w, 40)  # type: ignore[misc]
         await audience.slots(viewer, clear=True)
-        (slot,) = await audience.until(
-            lambda: audience.slots(viewer), lambda slots: len(slots[0].seen) > 15, 20
-        )
+        (slot,) = await audience.until(lambda: audience.slots(viewer), lambda slots: len(slots[0].seen) > 15, 20)
         check_order(slot, 4)
         assert slot.width == width
     await eventually(

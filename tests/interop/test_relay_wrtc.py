@@ -54,17 +54,19 @@ def check_layers_joined(slot: Slot, publisher: int) -> None:
 @pytest.mark.parametrize("codec", ["VP8", "VP9", "AV1"])
 async def test_two_hosts_reach_a_viewer(relay: Relay, codec: str) -> None:
     room = await relay.room(codecs=["opus", codec.lower()])
-    async with on_stage(room.host(1, codec=codec), room.host(2, codec=codec)):
-        async with room.watcher(videos=2, audios=2) as watcher:
-            await watcher.until(lambda: all(len(slot.seen) >= 40 for slot in watcher.videos), 30)
-            await watcher.until(lambda: all(any(hears(s, p) for s in watcher.audios) for p in (1, 2)), 20)
-            check_in_order(watcher, {1, 2}, READABLE[codec])
-            video = await room.publications(kind="video")
-            assert {each["codec"] for each in video} == {codec.lower()}
-            (session,) = await room.sessions("viewer")
-            assert [slot["identity"] for slot in session["slots"] if slot["kind"] == "video"] == [
-                f"h{slot.publishers[0]}" for slot in watcher.videos
-            ]
+    async with (
+        on_stage(room.host(1, codec=codec), room.host(2, codec=codec)),
+        room.watcher(videos=2, audios=2) as watcher,
+    ):
+        await watcher.until(lambda: all(len(slot.seen) >= 40 for slot in watcher.videos), 30)
+        await watcher.until(lambda: all(any(hears(s, p) for s in watcher.audios) for p in (1, 2)), 20)
+        check_in_order(watcher, {1, 2}, READABLE[codec])
+        video = await room.publications(kind="video")
+        assert {each["codec"] for each in video} == {codec.lower()}
+        (session,) = await room.sessions("viewer")
+        assert [slot["identity"] for slot in session["slots"] if slot["kind"] == "video"] == [
+            f"h{slot.publishers[0]}" for slot in watcher.videos
+        ]
     assert await eventually(room.sessions, lambda found: not found) == []
 
 
