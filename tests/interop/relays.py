@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import httpx2
-import psutil
+import psutil  # type: ignore[import-untyped]
 
 from costream.synthetic import Show, SyntheticHost
 from signaling.tokens import mint
@@ -192,7 +192,7 @@ class Room:
         url = self.relay.http + (path if path.startswith("/") else f"/v1/rooms/{self.id}/{path}".rstrip("/"))
         headers = {"Authorization": f"Bearer {token('*', 'tests', 'service')}"}
         async with httpx2.AsyncClient(trust_env=False, timeout=timeout, headers=headers) as client:
-            return await client.request(method, url, **({} if body is None else {"json": body}))
+            return await client.request(method, url, json=body)
 
     async def ask(self, method: str, path: str, body: object = None, *, expect: int = 200) -> Any:
         """`request`, with the wanted status; returns the JSON."""

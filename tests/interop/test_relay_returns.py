@@ -84,9 +84,9 @@ async def test_ice_restarts_with_another_address(room: Room) -> None:
         (video,) = watcher.videos
         await watcher.until(lambda: len(video.seen) > 10, 20)
         for client, bearer in ((host, room.token("h1", "guest")), (watcher, room.token("viewer", "viewer"))):
-            session = session_of(client)  # type: ignore[arg-type]
+            session = session_of(client)
             address = (await room.session(session))["address"]
-            await restart_ice(client, bearer)  # type: ignore[arg-type]
+            await restart_ice(client, bearer)
             moved = await eventually(
                 lambda of=session: room.session(of),  # type: ignore[misc]
                 lambda told, old=address: told["address"] != old,  # type: ignore[misc]

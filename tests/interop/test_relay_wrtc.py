@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
+from typing import Any
 
 import pytest
 
 from tests.interop.clients.wrtc_client import Seen, Slot, Watcher
 from tests.interop.relays import Relay, Room, eventually, is_advancing, on_stage, session_of, tone_of
 
-LARGE = {"width": 1280, "height": 720, "fps": 12, "simulcast": True}
+LARGE: dict[str, Any] = {"width": 1280, "height": 720, "fps": 12, "simulcast": True}
 
 
 def hears(slot: Slot, publisher: int) -> bool:
