@@ -25,7 +25,7 @@ async def server() -> AsyncIterator[EmbeddedServer]:
 
 @pytest.fixture
 async def store(server: EmbeddedServer) -> AsyncIterator[RedisStore]:
-    opened = RedisStore(server.url)
+    opened = RedisStore(server.url, socket_timeout_s=2.0)  # a busy machine must not decide a test
     state, _ = create(Actor("test", Role.SERVICE), "demo", time.time(), max_seats=4)
     await opened.create("demo", state.to_json())
     yield opened

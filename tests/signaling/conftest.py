@@ -32,7 +32,7 @@ def store_url() -> Iterator[str]:
 
 @pytest.fixture
 async def store(store_url: str) -> AsyncIterator[RoomStore]:
-    store = await open_store(store_url)
+    store = await open_store(store_url, socket_timeout_s=5.0)  # a busy machine must not decide a test
     yield store
     await store.close()
     with Redis.from_url(store_url) as client:
