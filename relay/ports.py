@@ -152,8 +152,10 @@ class RoomStore(Protocol):
     returns are appended to the room's stream in the same step, so that state and stream never disagree.
     """
 
-    async def create(self, room: str, document: dict[str, Any]) -> None:
-        """Store a new room. Raises Conflict when it exists."""
+    async def create(
+        self, room: str, document: dict[str, Any], events: Iterable[tuple[str, dict[str, Any]]] = ()
+    ) -> None:
+        """Store a new room and its first events, `room.created` when none are given. Raises Conflict when it exists."""
         ...
 
     async def read(self, room: str) -> dict[str, Any]:
@@ -194,6 +196,10 @@ class RoomStore(Protocol):
 
     async def viewers(self, room: str, limit: int = 1000) -> dict[str, dict[str, Any]]:
         """Read who watches."""
+        ...
+
+    async def count_viewers(self, room: str) -> int:
+        """Count who watches, however many they are."""
         ...
 
     async def ping(self) -> bool:

@@ -12,7 +12,9 @@ from relay.stage.views import participant_view, viewer_view
 from signaling.auth import Caller
 from signaling.context import Context
 from signaling.participants.schemas import ChangeParticipant
-from signaling.rooms.service import MAX_VIEWERS_LISTED, change_room, read_room
+from signaling.rooms.service import change_room, read_room
+
+MAX_VIEWERS_LISTED = 1000
 
 
 async def list_participants(context: Context, caller: Caller, room: str) -> list[dict[str, Any]]:

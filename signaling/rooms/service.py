@@ -20,7 +20,6 @@ from signaling.nodes import Node
 from signaling.problems import RoomExists, RoomNotFound
 from signaling.rooms.schemas import ALL_CODECS, AppEvent, CreateRoom
 
-MAX_VIEWERS_LISTED = 1000
 READS_AT_ONCE = 8
 
 
@@ -55,7 +54,7 @@ async def create(context: Context, caller: Caller, wanted: CreateRoom) -> dict[s
 async def make_room(context: Context, caller: Caller, wanted: CreateRoom) -> RoomState:
     """Store a new room; what is not asked for is as the settings say. Raises Forbidden, RoomExists."""
     defaults = context.settings.room
-    state, _ = stage.create(
+    state, events = stage.create(
         caller.actor,
         wanted.id,
         context.wall(),
@@ -65,7 +64,7 @@ async def make_room(context: Context, caller: Caller, wanted: CreateRoom) -> Roo
         metadata=wanted.metadata,
     )
     try:
-        await context.store.create(wanted.id, state.to_json())
+        await context.store.create(wanted.id, state.to_json(), events)
     except errors.Conflict:
         raise RoomExists(f"room {wanted.id!r} exists") from None
     return await read_room(context, wanted.id)
@@ -159,5 +158,4 @@ async def _latest(context: Context, caller: Caller, room: str, after: int | None
 
 async def _view(context: Context, room: str) -> dict[str, Any]:
     state = await read_room(context, room)
-    viewers = await context.store.viewers(room, MAX_VIEWERS_LISTED)
-    return room_view(state, len(viewers.keys() - state.participants.keys()))
+    return room_view(state, await context.store.count_viewers(room))
