@@ -1,6 +1,7 @@
 """`python -m bench [NAMES…] [--quick]`: measure, print a table each, and write `bench/results/<name>.json`.
 
-All of them take about five minutes, with `--quick` a little over one: that is for seeing that they run.
+All of them take about six minutes, with `--quick` about two: that is for seeing that they run. Whole nodes run on the
+reference plane, save where a row says otherwise.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import NoReturn
 from bench.plan import Plan
 from bench.report import publish
 
-BENCHES = ("plane", "latency", "join", "dtls", "memory", "burst")
+BENCHES = ("plane", "latency", "join", "dtls", "memory", "burst", "native")
 EACH_AT_MOST_S = 180.0
 
 

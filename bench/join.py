@@ -20,11 +20,13 @@ from bench.processes import Server, publisher, relay, stock, token
 from bench.report import Figure, figure, percentile
 from costream.synthetic import allow_loopback, gathered
 from costream.whip import Endpoint, Resource
+from relay.plane import native_missing
 
 GAPS_S = (0.1, 0.9)
 JOINS = 20
 STOCK_JOINS = 12
 QUICK_JOINS = 4
+NATIVE_JOINS = 8
 FIRST_FRAME_S = 10.0
 PARTS = ("POST answered", "ICE connected", "DTLS connected", "first packet", "first frame decoded")
 
@@ -72,7 +74,16 @@ async def measure(plan: Plan) -> list[Figure]:
         )
         for part in PARTS
     ]
-    return figures
+    return figures if native_missing() else [*figures, await _native(plan)]
+
+
+async def _native(plan: Plan) -> Figure:
+    """The same with the native plane: one short run, as joining is Python's work with either."""
+    count = QUICK_JOINS if plan.quick else NATIVE_JOINS
+    async with relay(plan.test, plane="native") as server, publisher(server, plan.load):
+        joins = await _joins(server, count, 0, plan.settle_s)
+    values = [join.at[PARTS[-1]] * 1e3 for join in joins]
+    return figure(f"with the native plane, p50 of {count}", [percentile(values, 0.5)], "ms")
 
 
 def _worst(runs: list[list[Join]], part: str) -> float:

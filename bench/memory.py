@@ -1,4 +1,4 @@
-"""Resident memory of a connected viewer for whom nothing plays."""
+"""Resident memory of a connected viewer for whom nothing plays: whole nodes with the reference and the native plane."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from bench.crowd import crowd
 from bench.plan import Plan
 from bench.processes import relay, stock
 from bench.report import Figure, figure
+from relay.plane import native_missing
 
 SLOTS = "aavv"
 SESSIONS = 500
@@ -25,6 +26,7 @@ async def measure(plan: Plan) -> list[Figure]:
                 each[which].append(grown / joined.count / 1024)
                 base[which].append(joined.resident_before / 2**20)
     beside = "stock aiortc WHEP endpoint"
+    native = [] if native_missing() else [figure("with the native plane, one run", [await _native(plan)], "KiB")]
     return [
         figure(
             "memory per idle viewer, 2 video + 2 audio slots",
@@ -35,4 +37,11 @@ async def measure(plan: Plan) -> list[Figure]:
             beside_values=each[1],
         ),
         figure("memory of the process before them", base[0], "MiB", beside=beside, beside_values=base[1]),
+        *native,
     ]
+
+
+async def _native(plan: Plan) -> float:
+    count = 60 if plan.quick else SESSIONS
+    async with relay(plan.test, plane="native") as server, crowd(server, count, SLOTS, WARM_UP) as joined:
+        return (joined.resident_after - joined.resident_before) / joined.count / 1024

@@ -7,14 +7,13 @@ The limit is the same process doing nothing but sealing and `sendto`. Stock aior
 from __future__ import annotations
 
 import asyncio
-import json
 from collections import defaultdict
 
 import httpx2
 
 from bench.peer import Peer
 from bench.plan import Plan
-from bench.processes import publisher, started, stock
+from bench.processes import json_of, publisher, stock
 from bench.report import Figure, figure
 from relay.edge.dtls import Certificate
 
@@ -58,16 +57,7 @@ async def _fan_outs(plan: Plan, seconds: float) -> list[dict[str, float]]:
     wanted = [str(fan_out) for fan_out in FAN_OUTS]
     arguments = ["-m", "bench.plane_fanout", "--seconds", str(seconds), "--fan-out", *wanted]
     # it pins itself and its peers to the two cores
-    async with started(arguments, plan.test, plan.load) as child:
-        async with asyncio.timeout(120):
-            while child.running():
-                await asyncio.sleep(0.1)
-        words = child.tail()
-    try:
-        results: list[dict[str, float]] = json.loads(words.splitlines()[-1])
-    except (ValueError, IndexError):
-        raise RuntimeError(f"bench.plane_fanout failed\n{words}") from None
-    return results
+    return list(await json_of(arguments, plan.test, plan.load))
 
 
 async def _stock_per_second(plan: Plan, seconds: float) -> float:

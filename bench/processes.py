@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ctypes
+import json
 import os
 import signal
 import socket
@@ -14,6 +15,7 @@ import tempfile
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
+from typing import Any, Literal
 
 import httpx2
 
@@ -22,8 +24,10 @@ from signaling.tokens import Role, mint
 
 ROOT = Path(__file__).parents[1]
 ROOM = "demo"
+MEASURE_S = 120.0
 START_S = 20.0  # for a node with its embedded store, on a busy machine
 STOP_S = 5.0
+PlaneKind = Literal["reference", "native"]
 _TICK = os.sysconf("SC_CLK_TCK")
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 _PR_SET_PDEATHSIG = 1
@@ -58,7 +62,7 @@ def going_first() -> Iterator[None]:
 
 
 class Child:
-    """A running Python process. Use `started`, which ends it."""
+    """A running process. Use `started`, which ends it."""
 
     def __init__(self, process: subprocess.Popen[bytes], log: Path) -> None:
         self._process = process
@@ -76,8 +80,12 @@ class Child:
     def running(self) -> bool:
         return self._process.poll() is None
 
+    def words(self) -> str:
+        """All that it printed."""
+        return self._log.read_text(errors="replace")
+
     def tail(self) -> str:
-        return "\n".join(self._log.read_text(errors="replace").splitlines()[-25:])
+        return "\n".join(self.words().splitlines()[-25:])
 
     def cpu(self) -> float:
         """Seconds of processor time so far, all threads, to 10 ms."""
@@ -94,7 +102,9 @@ class Child:
 
 
 @contextlib.asynccontextmanager
-async def started(arguments: Sequence[str], *cores: int, urgent: bool = False) -> AsyncIterator[Child]:
+async def started(
+    arguments: Sequence[str], *cores: int, urgent: bool = False, program: str = sys.executable
+) -> AsyncIterator[Child]:
     """Run `python arguments…` from the root of the tree. Its own process group hears no Ctrl-C but our SIGTERM.
 
     `urgent` is for what is measured by the clock, relay and peer alike: see `go_first`.
@@ -103,7 +113,7 @@ async def started(arguments: Sequence[str], *cores: int, urgent: bool = False) -
         log = Path(directory) / "log"
         with log.open("wb") as output:
             process = subprocess.Popen(  # noqa: ASYNC220  a fork of milliseconds; nothing else runs yet
-                [sys.executable, *arguments],
+                [program, *arguments],
                 cwd=ROOT,
                 env=os.environ | {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"},
                 stdin=subprocess.DEVNULL,
@@ -116,6 +126,19 @@ async def started(arguments: Sequence[str], *cores: int, urgent: bool = False) -
             yield Child(process, log)
         finally:
             _end(process)
+
+
+async def json_of(arguments: Sequence[str], *cores: int, program: str = sys.executable) -> Any:
+    """Run a child to its end and return the JSON that it printed last. Raises RuntimeError with its last words."""
+    async with started(arguments, *cores, program=program) as child:
+        async with asyncio.timeout(MEASURE_S):
+            while child.running():
+                await asyncio.sleep(0.05)
+        words = child.words()
+    for begin in (words.rfind("\n{") + 1, words.rfind("\n[") + 1, 0):
+        with contextlib.suppress(ValueError):
+            return json.loads(words[begin:])
+    raise RuntimeError(f"{' '.join(arguments)} failed\n{words[-2000:]}")
 
 
 def _before(cores: Sequence[int], urgent: bool) -> None:
@@ -154,12 +177,13 @@ class Server(Child):
 
 
 @contextlib.asynccontextmanager
-async def relay(core: int, *, urgent: bool = False) -> AsyncIterator[Server]:
+async def relay(core: int, *, urgent: bool = False, plane: PlaneKind = "reference") -> AsyncIterator[Server]:
     """The whole node as users run it, `costream dev`, ready to answer."""
     media, http = free_port(), free_port()
     with tempfile.TemporaryDirectory(prefix="costream-bench-") as state:
         wanted = {
             "node.state_dir": state,
+            "media.plane": plane,
             "node.drain_timeout_s": "0.1",
             "rate.joins_per_minute": "1000000",
             "rate.api_per_minute": "1000000",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 from pathlib import Path
 
 import pytest
@@ -12,8 +13,11 @@ from hypothesis import strategies as st
 from bench import report
 from bench.burst import flush_sizes
 from bench.latency import MAGIC, delays
+from bench.native import spread
+from bench.native_peers import PROFILE, Publisher, Rooms, key, number_of
 from bench.report import figure, percentile, publish
 from bench.stamps import Arrival
+from relay.plane.reference.srtp import Srtp
 
 FIELDS = ["figure", "value", "unit", "goal", "holds", "beside", "beside_value", "ratio", "runs", "command", "machine"]
 
@@ -98,3 +102,31 @@ def test_only_stamped_media_counts_as_delay() -> None:
         Arrival(9_000_000, packet(97, b"sealed wrongly")),
     ]
     assert delays(arrivals, lambda datagram: None if b"wrongly" in datagram else datagram) == [2.5]
+
+
+def test_the_spread_is_between_medians() -> None:
+    assert spread({10: [1.0, 9.0, 1.0], 100: [1.2]}) == pytest.approx(20)
+
+
+@given(st.integers(1, 40), st.integers(1, 60), st.data())
+def test_viewers_are_numbered_after_publishers_and_find_their_room(
+    rooms: int, viewers: int, data: st.DataObject
+) -> None:
+    bed = Rooms(rooms, viewers)
+    room, number = data.draw(st.integers(0, rooms - 1)), data.draw(st.integers(0, viewers - 1))
+    assert rooms <= bed.viewer(room, number) < bed.sessions
+    assert bed.room(bed.viewer(room, number)) == room
+
+
+def test_only_whole_authentic_packets_have_a_number() -> None:
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    with ours, theirs:
+        publisher = Publisher(3, ours)
+        [sealed] = publisher.seal(1, 77)
+        opened = Srtp(PROFILE, key(3, incoming=False), key(3, incoming=True)).unprotect_rtp
+        plain = opened(sealed)
+        assert plain is not None
+        assert number_of(plain) == 77
+        assert number_of(plain[:200] + b"x" + plain[201:]) is None
+        assert number_of(opened(sealed)) is None, "it came already"
+        assert number_of(opened(publisher.seal(1, 78)[0][:-1])) is None
