@@ -24,9 +24,12 @@ from costream.addresses import detect_addresses
 from costream.store_probe import probe_store
 from costream.tls import CERTIFICATE_NAME, KEY_NAME, is_fresh, load_pair, wanted_names
 from relay.errors import SettingsError
+from relay.plane import native_missing
+from relay.plane.contract import PlaneConfig
 from relay.settings import EMBEDDED_STORE, NodeSettings, is_loopback
 
 _PROBE_TIMEOUT_S = 1.0
+_WAYS = ("gso", "sendmmsg", "gro", "recvmmsg")
 _MAX_SKEW_S = 1.0  # sync ids order events across nodes by wall clock; token leeway is 5 s
 _FILES_BESIDE_SESSIONS = 512  # libraries, logs, store connections, HTTP keep-alives
 _BUILT = 1_761_955_200  # 2025-11-01, before this file was written: an earlier clock is wrong
@@ -141,14 +144,17 @@ def check_files(settings: NodeSettings) -> Iterator[Finding]:
 
 def check_plane(settings: NodeSettings) -> Iterator[Finding]:
     """Who would move the packets."""
-    native = importlib.util.find_spec("relay.plane._native") is not None
-    if settings.media.plane == "native" and not native:
-        text = 'media.plane = "native", but this installation has no native extension: set it to "auto" or "reference"'
-        yield Finding(Level.FAIL, "plane", text)
-    elif native and settings.media.plane != "reference":
-        yield Finding(Level.OK, "plane", "native")
+    wanted, missing = settings.media.plane, native_missing()
+    slow = "pure Python: good for some tens of thousands of packets per second and core"
+    if wanted == "reference":
+        yield Finding(Level.OK, "plane", slow)
+    elif not missing:
+        yield _native_plane()
+    elif wanted == "native":
+        text = f'media.plane = "native", but the native extension is not there ({missing})'
+        yield Finding(Level.FAIL, "plane", f'{text}: set it to "auto" or "reference"')
     else:
-        yield Finding(Level.OK, "plane", "pure Python: good for some tens of thousands of packets per second and core")
+        yield Finding(Level.OK, "plane", f"{slow}; the native extension is not there ({missing})")
 
 
 def check_store(settings: NodeSettings) -> Iterator[Finding]:
@@ -195,6 +201,23 @@ CHECKS: tuple[Callable[[NodeSettings], Iterator[Finding]], ...] = (
     check_store,
     check_buffers,
 )
+
+
+def _native_plane() -> Finding:
+    """Open it for a moment: which ways to save system calls work shows only then."""
+    from relay.plane.native import NativePlane
+
+    try:
+        plane = NativePlane(PlaneConfig(), "127.0.0.1", 0)
+    except SettingsError as error:
+        return Finding(Level.FAIL, "plane", f"native, but it does not open: {error}")
+    works = plane.ways
+    plane.close()
+    lacks = [way for way in _WAYS if way not in works]
+    text = f"native, with {', '.join(works) or 'one system call a datagram'}"
+    if not lacks:
+        return Finding(Level.OK, "plane", text)
+    return Finding(Level.WARN, "plane", f"{text}; this kernel or sandbox lacks {', '.join(lacks)}: it costs throughput")
 
 
 def _bind(kind: socket.SocketKind, host: str, port: int) -> OSError | None:

@@ -129,6 +129,7 @@ async def running(settings: NodeSettings) -> AsyncIterator[Running]:
         log.info(
             "node is up",
             plane=node.plane_name,
+            plane_ways=node.plane_ways,
             https=f"{settings.http.host}:{settings.http.port}",
             udp=settings.media.port,
             advertised=[f"{host}:{port}" for host, port in node.candidates],

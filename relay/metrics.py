@@ -87,6 +87,18 @@ class PlaneCounts(Protocol):
     def bytes_out(self) -> int: ...
 
 
+class PlaneFacts(Protocol):
+    """What a plane says of itself; `relay.plane.Plane` is one."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def ways(self) -> Sequence[str]: ...
+    @property
+    def healthy(self) -> bool: ...
+    def counters(self) -> Mapping[str, object]: ...
+
+
 class Metrics:
     """The registry of one process and everything that is pushed into it."""
 
@@ -115,9 +127,9 @@ class Metrics:
             "event_loop_lag_seconds", "How late the event loop ran a timer.", _LAG_BUCKETS_S
         )
 
-    def watch_plane(self, stats: Callable[[], PlaneCounts]) -> None:
-        """Read the plane's snapshot at each scrape. Raises ValueError when called twice."""
-        self.registry.register(PlaneCollector(stats))
+    def watch_plane(self, stats: Callable[[], PlaneCounts], plane: PlaneFacts | None = None) -> None:
+        """Read the plane's snapshot at each scrape, and what `plane` says of itself. ValueError when called twice."""
+        self.registry.register(PlaneCollector(stats, plane))
 
     def render(self, accept: str = "") -> tuple[bytes, str]:
         """Return the body and the content type of `/metrics` for an Accept header: OpenMetrics if named."""
@@ -151,8 +163,9 @@ class PlaneCollector(Collector):
     after its last scrape is lost.
     """
 
-    def __init__(self, stats: Callable[[], PlaneCounts]) -> None:
+    def __init__(self, stats: Callable[[], PlaneCounts], plane: PlaneFacts | None = None) -> None:
         self._stats = stats
+        self._plane = plane
         self._layers = _Sums("lost", "recovered", "nacks_sent", "keyframes", "keyframe_requests")
         self._slots = _Sums("nacks", "resent", "not_resent", "keyframe_requests", "switches")
 
@@ -165,6 +178,8 @@ class PlaneCollector(Collector):
         stats = self._stats()
         yield from self._counts(stats)
         yield from self._traffic(stats)
+        if self._plane is not None:
+            yield from _facts(self._plane)
         layers = self._layers.add(
             {(track, index): layer for track, all_of in stats.tracks.items() for index, layer in enumerate(all_of)}
         )
@@ -200,6 +215,47 @@ class PlaneCollector(Collector):
         for reason, count in sorted(stats.drops.items()):
             drops.add_metric([reason], count)
         yield drops
+
+
+_PER_DIRECTION = (
+    ("plane_system_calls", "System calls of the native plane for datagrams.", "calls"),
+    (
+        "plane_messages",
+        "Messages of one or more datagrams that the native plane gave to or got from the kernel.",
+        "messages",
+    ),
+)
+_LOST = {
+    "events_lost": "events",
+    "taps_lost": "taps",
+    "orders_refused": "orders",
+    "injects_refused": "injects",
+    "out_overflowed": "datagrams",
+}
+
+
+def _facts(plane: PlaneFacts) -> Iterator[Metric]:
+    info = GaugeMetricFamily(f"{PREFIX}_plane_info", "The plane, and its ways to save calls.", labels=["plane", "ways"])
+    info.add_metric([plane.name, ",".join(plane.ways)], 1)
+    yield info
+    yield _gauge("plane_healthy", "1 while the plane forwards, 0 once it has failed.", int(plane.healthy))
+    counters = plane.counters()
+    if not counters:
+        return
+    for name, text, counted in _PER_DIRECTION:
+        calls = CounterMetricFamily(f"{PREFIX}_{name}", text, labels=["direction"])
+        for direction in ("in", "out"):
+            calls.add_metric([direction], _count(counters, f"{counted}_{direction}"))
+        yield calls
+    lost = CounterMetricFamily(f"{PREFIX}_plane_lost", "What full rings of the native plane lost.", labels=["what"])
+    for name, what in _LOST.items():
+        lost.add_metric([what], _count(counters, name))
+    yield lost
+
+
+def _count(counters: Mapping[str, object], name: str) -> int:
+    value = counters.get(name, 0)
+    return value if isinstance(value, int) else 0
 
 
 class _Sums:

@@ -21,6 +21,7 @@ class Readiness(BaseModel):
     status: str
     store: bool
     plane: bool
+    """Whether the packet plane of a node, at least, runs."""
     nodes: int
     """How many nodes answer."""
     draining: bool
@@ -35,14 +36,16 @@ async def healthz() -> dict[str, str]:
     "/readyz",
     response_model=Readiness,
     summary="Whether new sessions are welcome",
-    responses={503: {"model": Readiness, "description": "The store is gone, no node answers, or all drain"}},
+    responses={
+        503: {"model": Readiness, "description": "The store is gone, no node answers or can forward, or all drain"}
+    },
 )
 async def readyz(context: Ctx, response: Response) -> dict[str, Any]:
     store = await context.store.ping()
     nodes = await ask_all(context.nodes, lambda node: node.status())
     staying = [node for node in nodes if not node.get("draining", False)]
     draining = context.drain.began.is_set() or (bool(nodes) and not staying)
-    plane = any(node.get("plane") for node in nodes)
+    plane = any(node.get("healthy", True) for node in nodes)  # a node of before this field runs the reference
     ready = store and plane and not draining
     if not ready:
         response.status_code = 503

@@ -5,12 +5,28 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
+import socket
+from typing import Literal
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from relay.metrics import Metrics
-from relay.plane.contract import LayerStats, PlaneStats, SlotStats
+from relay.plane import open_plane
+from relay.plane.contract import LayerStats, PlaneConfig, PlaneStats, SlotStats
+
+LOSSES = ("events", "taps", "orders", "injects", "datagrams")
+
+
+class Failed:
+    """What a native plane says once its thread has gone."""
+
+    name = "native"
+    ways = ("gso",)
+    healthy = False
+
+    def counters(self) -> dict[str, object]:
+        return {"events_lost": 3, "out_overflowed": 5, "messages_out": 7, "out_errors": {1: 2}}
 
 
 def scrape(metrics: Metrics) -> dict[str, float]:
@@ -72,6 +88,44 @@ def test_sums_do_not_go_down_when_tracks_and_slots_end() -> None:
         assert samples["costream_packets_lost_in_total"] == 3
         assert samples["costream_nacks_in_total"] == 8
         assert samples["costream_publications"] == 1
+
+
+@pytest.mark.parametrize("kind", ["reference", "native"])
+async def test_the_plane_says_who_it_is_and_what_it_lost(kind: Literal["reference", "native"]) -> None:
+    if kind == "native":
+        pytest.importorskip("relay.plane._native", reason="the native plane is not built: see rust/README.md")
+    plane = open_plane(kind, PlaneConfig(), "127.0.0.1", 0)
+    plane.start()
+    metrics = Metrics()
+    metrics.watch_plane(plane.stats, plane)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stranger:
+        stranger.sendto(b"nonsense", plane.address)
+        async with asyncio.timeout(20):
+            while scrape(metrics)["costream_datagrams_in_total"] < 1:
+                await asyncio.sleep(0.001)
+    samples = scrape(metrics)
+    plane.close()
+    assert samples[f"costream_plane_info{{plane={kind},ways={','.join(plane.ways)}}}"] == 1
+    assert samples["costream_plane_healthy"] == 1
+    own = {
+        name: value for name, value in samples.items() if name.startswith(("costream_plane_lost", "costream_plane_s"))
+    }
+    if kind == "reference":
+        assert set(own) == {"costream_plane_sessions"}
+    else:
+        assert own["costream_plane_system_calls_total{direction=in}"] >= 1
+        lost = {name: value for name, value in own.items() if "lost" in name}
+        assert lost == {f"costream_plane_lost_total{{what={what}}}": 0 for what in LOSSES}
+
+
+def test_a_failed_plane_and_full_rings_show() -> None:
+    metrics = Metrics()
+    metrics.watch_plane(snapshot, Failed())
+    samples = scrape(metrics)
+    assert samples["costream_plane_healthy"] == 0
+    assert samples["costream_plane_lost_total{what=events}"] == 3
+    assert samples["costream_plane_lost_total{what=datagrams}"] == 5
+    assert samples["costream_plane_messages_total{direction=out}"] == 7
 
 
 def test_pushed_metrics_are_rendered() -> None:

@@ -102,12 +102,17 @@ class Node:
         """`native` or `reference`."""
         return self._plane.name
 
+    @property
+    def plane_ways(self) -> list[str]:
+        """See `Plane.ways`."""
+        return self._plane.ways
+
     # --- life ----------------------------------------------------------------------------------------------------
 
     async def start(self) -> None:
         """Begin to receive media and to tick."""
         self._plane.start()
-        self._metrics.watch_plane(self._plane.stats)
+        self._metrics.watch_plane(self._plane.stats, self._plane)
         self._tasks = [
             asyncio.create_task(self._every(STATS_TICK_S, self._tick_sessions)),
             asyncio.create_task(self._every(ROOM_TICK_S, self._tick_rooms)),
@@ -167,6 +172,9 @@ class Node:
 
     def admit(self, room: str, identity: str, publishing: bool) -> None:
         """Raise Overloaded when a new session would be refused now. A publisher who returns is let in."""
+        if not self._plane.healthy:
+            self._metrics.refusals.labels("plane").inc()
+            raise Overloaded("this node's packet plane has failed; it takes no sessions until it is restarted")
         returns = publishing and any(
             local.session.info.identity == identity and local.session.info.room == room and local.tracks
             for _, local in self._sessions.values()
@@ -303,7 +311,11 @@ class Node:
         view = node_view(
             self.node_id, self.version, region, self.plane_name, self.started_at, counts, limit, self._meter
         )
-        return view | {"memory_bytes": self._memory, "draining": self._admission.draining}
+        return view | {
+            "healthy": self._plane.healthy,
+            "memory_bytes": self._memory,
+            "draining": self._admission.draining,
+        }
 
     def _count(self, kind: str) -> int:
         return sum(local.session.info.kind == kind for _, local in self._sessions.values())

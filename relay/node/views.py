@@ -121,7 +121,7 @@ def node_view(
     limit: int,
     meter: Meter,
 ) -> dict[str, Any]:
-    """Return the `Node` schema without `draining` and `memory_bytes`. `counts` are sessions by kind."""
+    """Return the `Node` schema without `healthy`, `draining` and `memory_bytes`. `counts` are sessions by kind."""
     return {
         "id": node_id,
         "region": region,

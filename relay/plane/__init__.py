@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Literal, Protocol
 
 import structlog
@@ -40,6 +40,11 @@ class Plane(Protocol):
         """False once the plane has failed or hangs: it forwards nothing any more, and the node should say so."""
         ...
 
+    @property
+    def ways(self) -> list[str]:
+        """What saves system calls here, e.g. `gso`, `sendmmsg`, `gro`; none for the reference."""
+        ...
+
     def start(self) -> None:
         """Begin to receive. Needs a running loop."""
         ...
@@ -58,6 +63,10 @@ class Plane(Protocol):
 
     def stats(self) -> PlaneStats:
         """Count everything."""
+        ...
+
+    def counters(self) -> Mapping[str, int | Mapping[int, int]]:
+        """What the sockets and rings did, as of the latest `stats`; empty for the reference."""
         ...
 
 

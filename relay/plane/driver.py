@@ -72,6 +72,13 @@ class ReferencePlane:
     def healthy(self) -> bool:
         return True  # it runs in the loop: who can ask gets an answer
 
+    @property
+    def ways(self) -> list[str]:
+        return []
+
+    def counters(self) -> dict[str, int]:
+        return {}
+
     def start(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._loop.add_reader(self._socket.fileno(), self._readable)

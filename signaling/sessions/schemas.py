@@ -81,6 +81,8 @@ class Node(BaseModel):
     region: str
     version: str
     plane: Literal["reference", "native"]
+    healthy: bool
+    """False once the packet plane has failed: the node forwards nothing until it is restarted."""
     sessions: int
     publishers: int
     viewers: int

@@ -5,9 +5,9 @@ from __future__ import annotations
 import contextlib
 import datetime
 import http.server
-import importlib.util
 import resource
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -20,6 +20,7 @@ from costream import doctor
 from costream.doctor import Finding, Level
 from costream.store_probe import StoreAnswer, probe_store
 from costream.tls import LIFETIME, prepare_tls
+from relay.plane.contract import PlaneConfig
 from relay.settings import NodeSettings, dev_settings
 
 
@@ -146,10 +147,29 @@ def test_socket_buffers() -> None:
 
 
 def test_the_plane_that_is_demanded() -> None:
-    assert levels(doctor.check_plane(settings(media__plane="reference"))) == [Level.OK]
-    has_native = importlib.util.find_spec("relay.plane._native") is not None
-    expected = Level.OK if has_native else Level.FAIL
-    assert levels(doctor.check_plane(settings(media__plane="native"))) == [expected]
+    [pure] = doctor.check_plane(settings(media__plane="reference"))
+    assert (pure.level, "pure Python" in pure.text) == (Level.OK, True)
+
+
+def test_the_native_plane_is_opened_to_see_its_ways() -> None:
+    native = pytest.importorskip("relay.plane.native", reason="the native plane is not built: see rust/README.md")
+    plane = native.NativePlane(PlaneConfig(), "127.0.0.1", 0)
+    ways = plane.ways
+    plane.close()
+    for wanted in ("auto", "native"):
+        [found] = doctor.check_plane(settings(media__plane=wanted))
+        lacks = [way for way in ("gso", "sendmmsg", "gro", "recvmmsg") if way not in ways]
+        assert found.level is (Level.WARN if lacks else Level.OK)
+        assert found.text.startswith("native, with ")
+        assert all(way in found.text for way in [*ways, *lacks])
+
+
+def test_a_native_plane_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "relay.plane._native", None)  # what Python itself does for a blocked import
+    [demanded] = doctor.check_plane(settings(media__plane="native"))
+    assert (demanded.level, "media.plane" in demanded.text) == (Level.FAIL, True)
+    [fallback] = doctor.check_plane(settings(media__plane="auto"))
+    assert (fallback.level, "pure Python" in fallback.text) == (Level.OK, True)
 
 
 def time_reply(skew: float = 0.0) -> bytes:

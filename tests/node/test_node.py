@@ -231,6 +231,17 @@ async def test_limits_refuse_newcomers_and_keep_those_inside(store: RedisStore) 
         await peer.close()
 
 
+async def test_a_failed_plane_shows_and_takes_nobody(
+    store: RedisStore, node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert node.status()["healthy"]
+    node.admit("demo", "alice", True)
+    monkeypatch.setattr(type(node._plane), "healthy", False)
+    assert not node.status()["healthy"]
+    with pytest.raises(Overloaded, match="plane has failed"):
+        node.admit("demo", "alice", True)
+
+
 async def test_an_offer_that_names_no_codec_of_the_room(store: RedisStore, node: Node) -> None:
     with pytest.raises(Conflict):
         await store.create("demo", (await document(store)).to_json())

@@ -22,6 +22,7 @@ class MemoryNode:
         self.documents: dict[str, dict[str, Any]] = {}
         self.speakers: dict[str, str] = {}
         self.queues: dict[str, asyncio.Queue[RoomEvent]] = {}
+        self.healthy = True
         self._sessions: dict[str, dict[str, Any]] = {}
         self._tags: dict[str, int] = {}
 
@@ -90,6 +91,7 @@ class MemoryNode:
             "region": "local",
             "version": "0",
             "plane": "reference",
+            "healthy": self.healthy,
             "sessions": len(self._sessions),
             "publishers": 0,
             "viewers": 0,

@@ -77,6 +77,14 @@ async def test_probes(api: Api) -> None:
     assert (ready.status_code, ready.json()["draining"]) == (503, True)
 
 
+async def test_a_node_whose_plane_failed_is_not_ready(api: Api) -> None:
+    api.node.healthy = False
+    ready = await api.call("GET", "/readyz")
+    assert (ready.status_code, ready.json()["status"], ready.json()["plane"]) == (503, "not ready", False)
+    [node] = (await api.call("GET", "/v1/nodes", "owner")).json()["nodes"]
+    assert (node["plane"], node["healthy"]) == ("reference", False)
+
+
 async def test_latency_is_measured_by_route_not_by_id(api: Api) -> None:
     await api.call("GET", "/v1/rooms/demo", "owner")
     await api.call("GET", "/v1/rooms/secret-id", "owner")
