@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from bench.report import RESULTS
+from relay.plane import native_missing
 
 ROOT = Path(__file__).parents[2]
 RUN = [sys.executable, "-m", "bench"]
@@ -41,6 +42,21 @@ def test_the_plane_bench_leaves_figures() -> None:
         assert row["beside_value"] > 0
         assert row["machine"]
     assert "packets out at fan-out 100" in done.stdout
+
+
+@pytest.mark.interop
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("kind", ["reference", "native"])
+def test_every_forwarded_packet_of_the_cost_bench_is_authentic(kind: str) -> None:
+    if kind == "native" and native_missing():
+        pytest.skip("the native plane is not built: see rust/README.md")
+    words = ["cost", kind, "--rooms", "2", "--viewers", "5", "--packets", "2000"]
+    run = [sys.executable, "-m", "bench.native_plane", *words]
+    done = subprocess.run(run, cwd=ROOT, capture_output=True, text=True, timeout=110, check=False)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert found["lost"] == 0
+    assert found["us"] > 0
 
 
 @pytest.mark.interop
