@@ -190,6 +190,13 @@ def _rest(values: Values) -> list[Figure]:
     rate, other = values["delay per_second"], values["reference delay per_second"]
     return [
         *delays,
+        figure(
+            "of the delay: waiting while others had the core",
+            values["delay waited"],
+            "ms per s",
+            beside=beside,
+            beside_values=values["reference delay waited"],
+        ),
         figure("packets out at that load", rate, "per s", beside=beside, beside_values=other),
         figure("lost at that load", [share * 100 for share in values["delay lost"]], "%"),
         figure(

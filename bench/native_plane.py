@@ -142,6 +142,12 @@ def _all_go_first() -> None:
             os.sched_setscheduler(int(task), os.SCHED_FIFO | os.SCHED_RESET_ON_FORK, os.sched_param(1))
 
 
+def _waited() -> float:
+    """Seconds that this process's threads were ready while others had the core."""
+    threads = Path("/proc/self/task").glob("*/schedstat")
+    return sum(int(each.read_text().split()[1]) for each in threads) / 1e9
+
+
 async def cost(kind: str, rooms: Rooms, burst: int, packets: int) -> dict[str, float]:
     """Microseconds of CPU per forwarded packet (`us`), those of it outside the kernel, and the share of what was
     forwarded that did not come authentic."""
@@ -160,18 +166,20 @@ async def cost(kind: str, rooms: Rooms, burst: int, packets: int) -> dict[str, f
 
 
 async def delay(kind: str, seconds: float) -> dict[str, float]:
-    """Percentiles of the added delay in ms at LOAD of the core, and what load it was."""
+    """Percentiles of the added delay in ms at LOAD of the core, what load it was, and the ms per second for which the
+    plane was ready to run but others had the core."""
     async with bed(kind, DELAY_ROOMS, urgent=True) as under_test:
         await under_test.play()
         rate = GUESS[kind]
         for part in (0.3, 0.3, seconds):
             await under_test.tell("prepare", FRAME, round(rate * part))
-            cpu = time.process_time()
+            cpu, waited = time.process_time(), _waited()
             found = await under_test.tell("frames", rate)
             load = (time.process_time() - cpu) / found["seconds"]
+            waits = (_waited() - waited) / found["seconds"] * 1e3
             if part != seconds:
                 rate *= LOAD / load
-    return {"load": load, "per_second": rate * FRAME * DELAY_ROOMS.viewers, **found}
+    return {"load": load, "waited": waits, "per_second": rate * FRAME * DELAY_ROOMS.viewers, **found}
 
 
 async def memory(kind: str) -> dict[str, float]:
