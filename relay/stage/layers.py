@@ -30,6 +30,8 @@ class LayerSettings:
     after_down: float = 5.0
     probe_first: float = 2.0
     probe_longest: float = 30.0
+    probe_least: float = 1.5
+    """It asks for at least this multiple: a train that is hardly faster than the estimate proves nothing."""
     probe_reach: float = 2.0
     """A probe asks for at most this multiple of the estimate, so that finding out does not choke the viewer."""
     nominal: tuple[int, ...] = (200_000, 700_000, 2_500_000)
@@ -187,7 +189,8 @@ class LayerAllocator:
             return None
         if probing.target and estimate >= probing.target:
             probing.wait = self.settings.probe_first
-        probing.target = min(needed, int(estimate * self.settings.probe_reach))
+        least, most = int(estimate * self.settings.probe_least), int(estimate * self.settings.probe_reach)
+        probing.target = min(max(needed, least), most)
         probing.next_at = now + probing.wait
         probing.wait = min(probing.wait * 2, self.settings.probe_longest)
         return probing.target
