@@ -6,7 +6,7 @@
 //! timers) calls `flush` first, whoever writes something else to one session `flush_session`.
 
 use super::egress::{Outgoing, Writer};
-use super::state::{LayerKey, State};
+use super::state::{LayerKey, Session, State};
 use crate::descriptors::Descriptor;
 
 /// Bytes written before they are to be sent: they stay in the cache.
@@ -66,6 +66,11 @@ impl Fanout {
         self.bytes
     }
 
+    /// How many of the packets that wait have been written to a session.
+    fn written(&self, session: &Session) -> u32 {
+        session.written.saturating_sub(self.base) as u32
+    }
+
     fn end(&self) -> u64 {
         self.base + self.pending.len() as u64
     }
@@ -118,7 +123,9 @@ fn write_some(core: &mut State, limit: usize) -> bool {
         core.fanout.done += 1;
         let State { fanout, slots, sessions, .. } = core;
         let session = slots[fanout.shares[first as usize].slot].session;
-        let written = (sessions[session].written.max(fanout.base) - fanout.base) as u32;
+        // A packet alone goes to a session's slots one by one: what was written before was left out of the shares.
+        let alone = fanout.pending.len() == 1;
+        let written = if alone { 0 } else { fanout.written(&sessions[session]) };
         fanout.cursors.clear();
         let mut next = first;
         while next != NONE {
@@ -142,20 +149,26 @@ fn write_some(core: &mut State, limit: usize) -> bool {
     false
 }
 
-/// Note who gets what, session by session. Those who show one layer keep their order within a session.
+/// Note who gets what, session by session. Those who show one layer keep their order within a session; those who get a
+/// packet that is alone keep it altogether.
 fn share_out(core: &mut State) {
-    let State { tracks, slots, fanout, .. } = core;
+    let State { tracks, slots, sessions, fanout, .. } = core;
+    let alone = fanout.pending.len() == 1;
     fanout.turn = fanout.turn.wrapping_add(1);
     if fanout.turn == 0 {
         fanout.latest.clear();
         fanout.turn = 1;
     }
-    fanout.latest.resize(fanout.latest.len().max(core.sessions.keys()), (0, 0));
+    fanout.latest.resize(fanout.latest.len().max(sessions.keys()), (0, 0));
     for (index, queued) in fanout.layers.iter().enumerate() {
         for &slot in tracks[queued.key.track].layers[queued.key.index].players.values() {
             let share = fanout.shares.len() as u32;
-            let (turn, latest) = &mut fanout.latest[slots[slot].session];
-            if *turn == fanout.turn {
+            let session = slots[slot].session;
+            if sessions[session].written >= fanout.base + fanout.pending.len() as u64 {
+                continue;
+            }
+            let (turn, latest) = &mut fanout.latest[session];
+            if *turn == fanout.turn && !alone {
                 fanout.shares[*latest as usize].next = share;
             } else {
                 *turn = fanout.turn;
@@ -169,6 +182,9 @@ fn share_out(core: &mut State) {
 
 /// Write what waits for one session, before something else is written to it.
 pub fn flush_session(core: &mut State, session: usize) {
+    if !core.fanout.sessions.is_empty() {
+        return flush(core);
+    }
     let State { fanout, slots, sessions, tracks, .. } = core;
     if fanout.is_empty() || sessions[session].written >= fanout.end() {
         return;
@@ -182,7 +198,7 @@ pub fn flush_session(core: &mut State, session: usize) {
             fanout.cursors.push(Cursor { packet: queued.first, place, slot });
         }
     }
-    let written = (sessions[session].written.max(fanout.base) - fanout.base) as u32;
+    let written = fanout.written(&sessions[session]);
     write_session(core, session, written);
 }
 
