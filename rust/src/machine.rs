@@ -23,9 +23,16 @@ pub trait Machine: Send + 'static {
     /// Take a datagram of any content from anyone.
     fn receive(&mut self, datagram: &[u8], source: SocketAddr, now: i64);
 
-    /// Do what was put off while a batch of datagrams came in. Called before each flush.
-    fn settle(&mut self, now: i64) {
+    /// Do what was put off while a batch of datagrams came in, or a part of it. Returns whether there is more: send what
+    /// waits then, and call it again. Called before each flush.
+    fn settle(&mut self, now: i64) -> bool {
         let _ = now;
+        false
+    }
+
+    /// Bytes that wait to be sent, or will when all is settled.
+    fn held(&self) -> usize {
+        self.out().bytes()
     }
 
     /// When `handle_timeout` has something to do.

@@ -24,8 +24,8 @@ use crate::rings::Ring;
 
 /// Output is sent after this long, although more of the batch is to come.
 const HOLD_US: i64 = 1_000;
-/// Output is sent when it is this long. It has left the cache by then, but a message of several datagrams saves more.
-const HOLD_BYTES: usize = 8 << 20;
+/// Output is sent when it is, or would be, this long: some 10 ms of work.
+const HOLD_BYTES: usize = 16 << 20;
 /// Rounds are at most this far apart, so that a thread that hangs shows.
 const BEAT_US: i64 = 1_000_000;
 
@@ -210,13 +210,22 @@ impl<M: Machine> Shard<M> {
 
     /// Do what is due, send and tell.
     pub fn settle(&mut self) {
+        self.send();
         let now = now_us();
         if self.machine.next_timeout().is_some_and(|timeout| timeout <= now) {
             self.machine.handle_timeout(now);
+            self.send();
         }
-        self.machine.settle(now);
-        self.sender.flush(self.machine.transmit());
         self.tell();
+    }
+
+    /// Send part by part: it is still in the cache then, and nobody waits for what is written to others.
+    fn send(&mut self) {
+        let mut more = true;
+        while more {
+            more = self.machine.settle(now_us());
+            self.sender.flush(self.machine.transmit());
+        }
     }
 
     fn tell(&mut self) {
@@ -311,11 +320,12 @@ impl<M: Machine> Shard<M> {
                 let now = now_us();
                 counts.datagrams_in += 1;
                 machine.receive(datagram, source, now);
-                now - since < HOLD_US && machine.out().bytes() < HOLD_BYTES
+                now - since < HOLD_US && machine.held() < HOLD_BYTES
             });
             if finished {
                 return;
             }
+            self.send();
             self.orders();
             self.settle();
         }

@@ -3,6 +3,7 @@
 
 use super::contract::{ABS_SEND_TIME, Event, ExtensionIds, Kind, MID, PASSED_ON, PayloadType, TRANSPORT_CC};
 use super::egress::forward;
+use super::fanout::flush;
 use super::keyframes::request_keyframe;
 use super::state::{LayerKey, Slot, State};
 use super::timers::Timer;
@@ -141,6 +142,7 @@ pub fn stop_waiting(core: &mut State, key: usize) {
 
 /// Fall silent; sequence numbers and timestamps stay where they are.
 pub fn stop_playing(core: &mut State, key: usize) {
+    flush(core);
     let State { slots, tracks, .. } = core;
     let slot = &mut slots[key];
     if let Some(layer) = slot.playing.take() {
@@ -207,7 +209,7 @@ fn start_from_recent(core: &mut State, key: usize, layer: LayerKey, now: i64) ->
     splice(core, key, layer, out_type, &packet, &descriptor, now);
     let recent = std::mem::take(&mut core.layer_mut(layer).recent);
     for (id, descriptor) in &recent {
-        forward(core, layer, Some(key), *id, descriptor, now);
+        forward(core, layer, key, *id, descriptor, now);
     }
     core.layer_mut(layer).recent = recent;
     true
@@ -232,6 +234,7 @@ fn splice(
     now: i64,
 ) {
     let Some(clock) = core.layer(layer).codec.as_ref().map(|codec| codec.clock_hz) else { return };
+    flush(core);
     let alignment = alignment(core, key, layer, packet, clock);
     stop_playing(core, key);
     let last = core.tracks[layer.track].layers.len() - 1;

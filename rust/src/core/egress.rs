@@ -1,12 +1,16 @@
 //! What goes to viewers: forwarding, repeats for NACKs, sender reports and bandwidth probes. The twin of
 //! `relay/plane/reference/egress.py`.
 
+use indexmap::IndexMap;
+
 use super::contract::Kind;
-use super::state::{LayerKey, Probe, State};
+use super::packets::Packets;
+use super::state::{LayerKey, Probe, Session, Slab, Slot, State};
 use super::timers::Timer;
 use crate::arithmetic::mul_div;
 use crate::descriptors::Descriptor;
 use crate::history::Sent;
+use crate::out::OutBatch;
 use crate::rewrite::Patch;
 use crate::rtcp::{SenderInfo, build_sdes, build_sr, ntp_from_wall_us, wall_us_from_ntp};
 use crate::rtp::Packet;
@@ -28,73 +32,95 @@ pub fn send_time(now: i64) -> u32 {
     mul_div(now, 1 << 18, 1_000_000) as u32 & 0xFF_FFFF
 }
 
-/// Send one packet to every slot that shows its layer, or to `only` one of them: the loop that everything else stays
-/// out of.
-pub fn forward(core: &mut State, key: LayerKey, only: Option<usize>, id: u32, descriptor: &Descriptor, now: i64) {
-    let State { tracks, slots, sessions, packets, out, drops, .. } = core;
-    let layer = &tracks[key.track].layers[key.index];
-    let (packet, data) = (packets.store.packet(id), packets.store.data(id));
-    let send_time = send_time(now);
-    let marker = if packet.marker { 0x80 } else { 0 };
-    let patch_offset = usize::from(descriptor.patch_offset);
-    let mut block = Block::default();
-    let mut renumbered: Option<Forwarding> = None; // what `block` was made with
-    let players = layer.players.values().copied().filter(|_| only.is_none()).chain(only);
-    for slot in players {
-        let slot = &mut slots[slot];
-        let session = &mut sessions[slot.session];
+/// A packet on its way to viewers, with what is the same for several of them.
+pub struct Outgoing {
+    pub packet: u32,
+    descriptor: Descriptor,
+    patched: bool,
+    now: i64,
+    send_time: u32,
+    block: Block,
+    renumbered: Option<Forwarding>, // what `block` was made with
+}
+
+impl Outgoing {
+    /// `patched`: its layer has picture ids to keep continuous.
+    pub fn new(packet: u32, descriptor: &Descriptor, patched: bool, now: i64) -> Self {
+        let (descriptor, send_time) = (*descriptor, send_time(now));
+        Self { packet, descriptor, patched, now, send_time, block: Block::default(), renumbered: None }
+    }
+}
+
+/// What it takes to write packets to slots.
+pub struct Writer<'a> {
+    pub slots: &'a mut Slab<Slot>,
+    pub sessions: &'a mut Slab<Session>,
+    pub packets: &'a mut Packets,
+    pub out: &'a mut OutBatch,
+    pub drops: &'a mut IndexMap<&'static str, u64>,
+}
+
+impl Writer<'_> {
+    /// Send a packet to one slot: the path that everything else stays out of.
+    pub fn write(&mut self, slot: usize, outgoing: &mut Outgoing) {
+        let Outgoing { packet: id, ref descriptor, now, send_time, .. } = *outgoing;
+        let (packet, data) = (self.packets.store.packet(id), self.packets.store.data(id));
+        let slot = &mut self.slots[slot];
+        let session = &mut self.sessions[slot.session];
         let (Some(address), Some(srtp)) = (session.selected, &mut session.srtp) else {
             slot.rewriter.drop(packet.seq);
-            continue;
+            return;
         };
-        let Some((seq, timestamp)) = slot.rewriter.rewrite(packet.seq, packet.timestamp, now) else { continue };
+        let Some((seq, timestamp)) = slot.rewriter.rewrite(packet.seq, packet.timestamp, now) else { return };
+        let marker = if packet.marker { 0x80 } else { 0 };
         let type_and_marker = slot.out_type | marker | slot.marker;
         slot.marker = 0;
-        let patch = if layer.patched { slot.pictures.patch(descriptor) } else { Patch::default() };
+        let patch = if outgoing.patched { slot.pictures.patch(descriptor) } else { Patch::default() };
         let mut transport_seq = 0;
         if slot.measured {
             session.transport_seq = session.transport_seq.wrapping_add(1);
             transport_seq = session.transport_seq;
         }
-        if renumbered.as_ref() != Some(slot.serialiser.forwarding()) {
-            slot.serialiser.forwarding().block(data, packet, &mut block);
-            renumbered = Some(*slot.serialiser.forwarding());
+        if outgoing.renumbered.as_ref() != Some(slot.serialiser.forwarding()) {
+            slot.serialiser.forwarding().block(data, packet, &mut outgoing.block);
+            outgoing.renumbered = Some(*slot.serialiser.forwarding());
         }
+        let patch_offset = usize::from(descriptor.patch_offset);
         let fields =
             Fields { type_and_marker, seq, timestamp, patch_offset, patch: patch.as_slice(), transport_seq, send_time };
-        let room = out.room();
-        let written = slot.serialiser.write(data, packet, &block, &fields, &[], room);
+        let room = self.out.room();
+        let written = slot.serialiser.write(data, packet, &outgoing.block, &fields, &[], room);
         let Some(size) = written.and_then(|length| srtp.protect_rtp(room, length).ok()) else {
-            *drops.entry("out_refused").or_insert(0) += 1;
-            continue;
+            *self.drops.entry("out_refused").or_insert(0) += 1;
+            return;
         };
-        out.commit(size, address);
-        packets.counts.retain(id);
-        let sent = Sent {
-            packet: id,
-            timestamp,
-            send_time,
-            seq,
-            transport_seq,
-            type_and_marker,
-            patch_offset: descriptor.patch_offset,
-            patch,
-        };
+        self.out.commit(size, address);
+        let payload = packet.payload_size() as u64;
+        let patch_offset = descriptor.patch_offset;
+        let sent = Sent { packet: id, timestamp, send_time, seq, transport_seq, type_and_marker, patch_offset, patch };
+        self.packets.counts.retain(id);
         if let Some(old) = slot.log.put(sent) {
-            packets.counts.release(old);
+            self.packets.counts.release(old);
         }
         if slot.measured
             && let Some(estimator) = &mut session.estimator
         {
             estimator.on_sent(transport_seq, size, now);
         }
-        slot.octets += packet.payload_size() as u64;
+        slot.octets += payload;
         slot.rate.add(size, now);
         slot.stats.packets += 1;
         slot.stats.bytes += size as u64;
         session.stats.packets_out += 1;
         session.stats.bytes_out += size as u64;
     }
+}
+
+/// Send one packet of a layer to one slot at once. Nothing may wait for its session.
+pub fn forward(core: &mut State, key: LayerKey, slot: usize, id: u32, descriptor: &Descriptor, now: i64) {
+    let mut outgoing = Outgoing::new(id, descriptor, core.layer(key).patched, now);
+    let State { slots, sessions, packets, out, drops, .. } = core;
+    Writer { slots, sessions, packets, out, drops }.write(slot, &mut outgoing);
 }
 
 /// Answer a NACK from the log, by RTX where it was agreed on, else byte for byte as first sent.

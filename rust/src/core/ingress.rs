@@ -3,7 +3,7 @@
 
 use super::binding::{note_recent, replan_waiting, restart_players, splice_waiters};
 use super::contract::{Event, ExtensionIds, Kind, MID, REPAIRED_RID, RID};
-use super::egress::forward;
+use super::fanout::{flush, queue};
 use super::feedback::{check_losses, note_transport_seq};
 use super::keyframes::{keyframe_came, request_keyframe};
 use super::packets::SLOT;
@@ -159,6 +159,7 @@ fn accept(core: &mut State, key: LayerKey, id: u32, arrival: Arrival, now: i64) 
         check_losses(core, key, now);
     }
     if packet.payload_size() == 0 {
+        flush(core);
         let State { tracks, slots, .. } = core;
         for &slot in tracks[key.track].layers[key.index].players.values() {
             slots[slot].rewriter.drop(packet.seq); // padding alone: those behind it close up
@@ -203,7 +204,7 @@ fn pass_on(core: &mut State, key: LayerKey, id: u32, packet: &Packet, arrival: A
         keyframe_came(core, key);
     }
     if !core.layer(key).players.is_empty() {
-        forward(core, key, None, id, &descriptor, now);
+        queue(core, key, id, &descriptor, now);
     }
 }
 

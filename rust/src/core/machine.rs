@@ -2,8 +2,8 @@
 
 use std::net::SocketAddr;
 
-use super::Core;
 use super::contract::{Command, Event, PlaneStats};
+use super::{Core, fanout};
 use crate::error::UsageError;
 use crate::machine::{Machine, Tapped};
 use crate::out::OutBatch;
@@ -23,6 +23,14 @@ impl Machine for Core {
 
     fn receive(&mut self, datagram: &[u8], source: SocketAddr, now: i64) {
         Core::receive(self, datagram, source, now);
+    }
+
+    fn settle(&mut self, _now: i64) -> bool {
+        fanout::write_chunk(&mut self.state)
+    }
+
+    fn held(&self) -> usize {
+        self.state.out.bytes() + self.state.fanout.bytes()
     }
 
     fn next_timeout(&self) -> Option<i64> {

@@ -8,6 +8,7 @@ pub mod binding;
 pub mod commands;
 pub mod contract;
 pub mod egress;
+pub mod fanout;
 pub mod feedback;
 pub mod ingress;
 pub mod keyframes;
@@ -67,6 +68,7 @@ impl Core {
 
     /// Carry out a command. UsageError for unknown or used handles and for contradictions.
     pub fn apply(&mut self, command: Command, now: i64) -> Result<(), UsageError> {
+        self.settle();
         self.state.now = now;
         commands::apply(&mut self.state, command, now)
     }
@@ -122,6 +124,7 @@ impl Core {
     pub fn handle_timeout(&mut self, now: i64) {
         self.state.now = now;
         while let Some((timer, handle, index)) = self.state.timers.pop(now) {
+            self.settle();
             self.fire(timer, handle, index, now);
         }
     }
@@ -154,8 +157,14 @@ impl Core {
         }
     }
 
-    /// Hand on what is to be sent, in order.
+    /// Write what was put off: media is forwarded to many in batches, viewer by viewer.
+    pub fn settle(&mut self) {
+        fanout::flush(&mut self.state);
+    }
+
+    /// Settle, and hand on what is to be sent, in order.
     pub fn transmit(&mut self, send: impl FnMut(&[u8], Address)) {
+        self.settle();
         self.datagrams_out += self.state.out.len() as u64;
         self.bytes_out += self.state.out.bytes() as u64;
         self.state.out.drain(send);

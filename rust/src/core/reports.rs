@@ -2,6 +2,7 @@
 
 use super::contract::Event;
 use super::egress::send_repair;
+use super::fanout::flush_session;
 use super::ingress::{srtp_reason, stop_layer};
 use super::keyframes::request_keyframe;
 use super::state::State;
@@ -24,6 +25,7 @@ pub fn receive_rtcp(core: &mut State, key: usize, datagram: &[u8], now: i64) -> 
         Ok(length) => {
             session.stats.packets_in += 1;
             session.stats.bytes_in += datagram.len() as u64;
+            flush_session(core, key);
             let mut compound = rtcp::Compound::new(&plain[..length]);
             let mut taken = false;
             for packet in compound.by_ref() {

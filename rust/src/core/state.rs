@@ -12,6 +12,7 @@ use super::contract::{
     Address, Event, ExtensionIds, Feedback, INJECT_EXTENSIONS, Kind, LayerStats, PayloadType, PlaneConfig,
     SessionStats, SlotStats,
 };
+use super::fanout::{self, Fanout};
 use super::packets::Packets;
 use super::timers::Timers;
 use crate::audio_level::Loudness;
@@ -73,6 +74,11 @@ impl<T> Slab<T> {
             self.free.push(key);
         }
         item
+    }
+
+    /// All keys are below this.
+    pub fn keys(&self) -> usize {
+        self.items.len()
     }
 
     pub fn iter(&self) -> impl Iterator<Item = &T> {
@@ -150,6 +156,7 @@ pub struct Layer {
     pub parameters_seen: bool,           // H264: parameter sets come in band, so a decodable start has them
     pub fir_number: u8,
     pub recent: Vec<(u32, Descriptor)>, // video since the latest keyframe, held; empty when too long
+    pub queued: u32,                    // where `Fanout` lists it, if it does
     pub rate: Rate,
     pub lost_before: i64, // by sources that this layer had earlier
     pub stats: LayerStats,
@@ -174,6 +181,7 @@ impl Layer {
             parameters_seen: false,
             fir_number: 0,
             recent: Vec::new(),
+            queued: 0,
             rate: Rate::default(),
             lost_before: 0,
             stats: LayerStats::new(rid),
@@ -290,6 +298,7 @@ pub struct Session {
     pub transport_in_id: u8, // extension id while a track of ours wants transport-cc feedback, else 0
     pub recorder: Option<Box<Recorder>>,
     pub transport_seq: u16, // the latest that was used
+    pub written: u64,       // packets of `Fanout` before this one have been written to it
     pub estimator: Option<Box<BandwidthEstimator>>,
     pub estimate_reported: i64,
     pub estimate_reported_at: i64,
@@ -318,6 +327,7 @@ impl Session {
             transport_in_id: 0,
             recorder: None,
             transport_seq: 0xFFFF,
+            written: 0,
             estimator: None,
             estimate_reported: 0,
             estimate_reported_at: 0,
@@ -357,6 +367,7 @@ pub struct State {
     pub timers: Timers,
     pub packets: Packets,
     pub out: OutBatch,
+    pub fanout: Fanout,
     pub events: Vec<Event>,
     pub tapped: Vec<(u32, u32, i64)>, // tap, packet, arrival
     pub taps_dropped: u64,
@@ -386,6 +397,7 @@ impl State {
             by_ufrag: HashMap::new(),
             timers: Timers::default(),
             out: OutBatch::default(),
+            fanout: Fanout::default(),
             events: Vec::new(),
             tapped: Vec::new(),
             taps_dropped: 0,
@@ -478,6 +490,7 @@ impl State {
 
     /// Seal RTCP and send it to where the session's media goes.
     pub fn send_control(&mut self, session: usize, compound: &[u8]) {
+        fanout::flush_session(self, session);
         let session = &mut self.sessions[session];
         let (Some(srtp), Some(address)) = (&mut session.srtp, session.selected) else { return };
         let room = self.out.room();

@@ -3,6 +3,7 @@
 
 use super::binding::{for_each, plan};
 use super::contract::{Address, Event};
+use super::fanout::flush_session;
 use super::state::State;
 use crate::stun::{self, Parsed};
 
@@ -29,6 +30,16 @@ pub fn receive_stun(core: &mut State, datagram: &[u8], source: Address, now: i64
     if !stun::verify_integrity(datagram, &request, &expected.1) {
         return "stun_wrong_integrity";
     }
+    // Packets that wait go where they would have gone, and before the answer.
+    flush_session(core, key);
+    if let Some(&owner) = core.by_address.get(&source) {
+        flush_session(core, owner);
+    }
+    let session = &mut core.sessions[key];
+    let expected = match &session.restart {
+        Some(restart) if restarts => restart,
+        _ => &session.credentials,
+    };
     let mut answer = std::mem::take(&mut core.scratch.control);
     answer.clear();
     let refusal = stun::refusal_after_integrity(&request);

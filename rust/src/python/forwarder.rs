@@ -14,6 +14,7 @@ use crate::core::Core;
 pub struct Forwarder {
     core: Core,
     contract: Contract,
+    deferred: bool,
 }
 
 fn address(source: (String, u16)) -> PyResult<SocketAddr> {
@@ -24,12 +25,13 @@ fn address(source: (String, u16)) -> PyResult<SocketAddr> {
 
 #[pymethods]
 impl Forwarder {
-    /// `max_packets` are the slots for ingress packets, 1.5 KiB each.
+    /// `max_packets` are the slots for ingress packets, 1.5 KiB each. `deferred`: as a shard drives it, what is received
+    /// is written when something needs it or at `transmit`.
     #[new]
-    #[pyo3(signature = (config, max_packets=65_536))]
-    fn new(config: &Bound<'_, PyAny>, max_packets: u32) -> PyResult<Self> {
+    #[pyo3(signature = (config, max_packets=65_536, deferred=false))]
+    fn new(config: &Bound<'_, PyAny>, max_packets: u32, deferred: bool) -> PyResult<Self> {
         let core = Core::new(commands::config(config, max_packets)?).map_err(usage)?;
-        Ok(Self { core, contract: Contract::load(config.py())? })
+        Ok(Self { core, contract: Contract::load(config.py())?, deferred })
     }
 
     fn apply(&mut self, command: &Bound<'_, PyAny>, now: i64) -> PyResult<()> {
@@ -38,11 +40,14 @@ impl Forwarder {
 
     fn receive(&mut self, datagram: &[u8], source: (String, u16), now: i64) -> PyResult<()> {
         self.core.receive(datagram, address(source)?, now);
+        self.settle();
         Ok(())
     }
 
     fn inject(&mut self, track: u32, layer: i64, packet: &[u8], now: i64) -> PyResult<()> {
-        self.core.inject(track, layer, packet, now).map_err(usage)
+        self.core.inject(track, layer, packet, now).map_err(usage)?;
+        self.settle();
+        Ok(())
     }
 
     fn next_timeout(&self) -> Option<i64> {
@@ -93,6 +98,14 @@ impl Forwarder {
             sizes.set_item(name, size)?;
         }
         Ok(sizes)
+    }
+}
+
+impl Forwarder {
+    fn settle(&mut self) {
+        if !self.deferred {
+            self.core.settle();
+        }
     }
 }
 
