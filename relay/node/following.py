@@ -129,13 +129,10 @@ class FollowedRoom:
             pending = self._pending[0]
             try:
                 document, _ = await self._store.change(self.room, changing(pending.change))
-            except StoreUnavailable:
+            except (StoreUnavailable, NotFound):
+                # Without a document the room is over or the store has forgotten it; which, the stream tells `_follow`.
                 await asyncio.sleep(delay)
                 delay = min(delay * 2, RETRY_LAST_S)
-                continue
-            except NotFound as error:
-                if not await self._is_restored(error):
-                    return
                 continue
             except RequestError as error:
                 self._pending.popleft()
@@ -159,9 +156,8 @@ class FollowedRoom:
                     self._stale.set()
             except StoreUnavailable:
                 pass
-            except NotFound as error:
-                if not await self._is_restored(error):
-                    return
+            except NotFound:
+                await self._restore()
             except Conflict:
                 self._stored = replace(self._stored, sync_id="0")  # the stream no longer reaches back: read anew
             self._stale.set()
@@ -180,17 +176,13 @@ class FollowedRoom:
             except CorruptDocument as error:
                 log.error("the store has a room document that cannot be read", room=self.room, error=str(error))
 
-    async def _is_restored(self, error: NotFound) -> bool:
-        """The store does not have the room: it was ended, or the store lost its memory and gets the room back."""
-        if error.code == "room-ended" or self.ended:
-            self._end()
-            return False
+    async def _restore(self) -> None:
+        """Even the stream is gone, which an ended room leaves behind for a while: the store has lost its memory."""
         try:
             await self._store.create(self.room, replace(self._stored, sync_id="0").to_json())
         except (Conflict, StoreUnavailable):
-            return True  # another node was faster, or the next attempt will tell
+            return  # another node was faster, or the next attempt will tell
         log.warning("the store had lost the room: written again", room=self.room)
-        return True
 
     def _end(self) -> None:
         if not self.ended:
