@@ -73,11 +73,6 @@ class FollowedRoom:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._tasks = []
 
-    @property
-    def unwritten(self) -> int:
-        """How many changes wait for the store."""
-        return len(self._pending)
-
     def push(self, change: Change, refused: Callable[[RequestError], None] | None = None) -> None:
         """Change the room: here at once, in the store as soon as it takes it.
 

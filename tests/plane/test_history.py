@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from relay.errors import UsageError
-from relay.plane.reference.history import MIN_RESEND_US, IngressHistory, ResendBudget, Sent, SentLog
+from relay.plane.reference.history import MIN_RESEND_US, ResendBudget, Sent, SentLog
 from relay.plane.reference.rtp import Packet, build_header, parse
 from relay.plane.reference.serialise import Serialiser
 
@@ -18,82 +16,8 @@ def packet(seq: int, size: int = 100) -> Packet:
     return made
 
 
-def kept(history: IngressHistory) -> list[int]:
-    return [seq for seq in range(65536) if history.get(seq) is not None]
-
-
-def test_the_ring_keeps_the_latest_and_spans_the_wrap() -> None:
-    history = IngressHistory(4)
-    for seq in (65533, 65534, 65535, 0, 1):
-        assert history.put(packet(seq))
-    assert kept(history) == [0, 1, 65534, 65535]
-    assert history.bytes_kept == 400
-
-
-def test_duplicates_and_packets_older_than_the_ring_are_refused() -> None:
-    history = IngressHistory(4)
-    assert history.put(packet(10))
-    assert not history.put(packet(10))
-    assert history.put(packet(7))
-    assert not history.put(packet(7))
-    assert not history.put(packet(6))
-    assert kept(history) == [7, 10]
-
-
-def test_a_jump_forgets_what_it_leaves_behind() -> None:
-    history = IngressHistory(4)
-    for seq in (10, 11, 12):
-        history.put(packet(seq))
-    history.put(packet(14))
-    assert kept(history) == [11, 12, 14]
-    history.put(packet(20_000))
-    assert kept(history) == [20_000]
-    assert history.bytes_kept == 100
-
-
-def test_bytes_are_bounded_oldest_first_and_the_newest_stays() -> None:
-    history = IngressHistory(8, max_bytes=250)
-    for seq in range(4):
-        history.put(packet(seq))
-    assert kept(history) == [2, 3]
-    history.put(packet(4, 300))
-    assert kept(history) == [4]
-    history.clear()
-    assert kept(history) == []
-    assert history.bytes_kept == 0
-    assert history.put(packet(4))
-
-
-@settings(max_examples=150)
-@given(
-    st.integers(0, 65535),
-    st.lists(st.tuples(st.integers(-10, 12), st.integers(12, 60)), max_size=60),
-    st.sampled_from((60, 200, 10_000)),
-)
-def test_the_ring_matches_a_plain_dictionary(start: int, moves: list[tuple[int, int]], limit: int) -> None:
-    history = IngressHistory(8, max_bytes=limit)
-    model: dict[int, Packet] = {}
-    high = start + 65536
-    for number, (move, size) in enumerate(moves):
-        absolute = high + move if number else high
-        made = packet(absolute & 0xFFFF, size)
-        fits = absolute > high - 8 and absolute not in model
-        assert history.put(made) == fits
-        if fits:
-            model[absolute] = made
-            high = max(high, absolute)
-            model = {seq: p for seq, p in model.items() if seq > high - 8}
-            while sum(len(p.data) for p in model.values()) > limit and len(model) > 1 and min(model) != high:
-                del model[min(model)]
-        assert history.bytes_kept == sum(len(p.data) for p in model.values())
-        for absolute in range(high - 20, high + 20):
-            assert history.get(absolute & 0xFFFF) is model.get(absolute)
-
-
 @pytest.mark.parametrize("packets", [0, 3, 65536, -4])
 def test_sizes_are_powers_of_two(packets: int) -> None:
-    with pytest.raises(UsageError):
-        IngressHistory(packets)
     with pytest.raises(UsageError):
         SentLog(packets)
 

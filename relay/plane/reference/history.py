@@ -1,4 +1,4 @@
-"""What was received and what was sent, so that a lost packet can be repeated.
+"""What was sent, so that a lost packet can be repeated.
 
 Payloads are kept once, in the ingress `Packet`. A viewer's NACK is answered from the slot's `SentLog`: it names the
 packet and everything that was added to it, so that the repeat is byte for byte the first sending (or its RTX).
@@ -12,86 +12,7 @@ from relay.errors import UsageError
 from relay.plane.reference.rtp import Packet
 
 VIDEO_PACKETS = 512
-AUDIO_PACKETS = 128
-MAX_BYTES = 1_000_000  # per layer: 0.4 s of 20 Mbit/s, and less than 512 full packets never reach it
 MIN_RESEND_US = 10_000  # a repeat that was asked for sooner than this after the last one is still under way
-_M16 = 0xFFFF
-
-
-class IngressHistory:
-    """The latest packets of one layer, by sequence number."""
-
-    __slots__ = ("_bytes", "_high", "_limit", "_low", "_mask", "_ring")
-
-    def __init__(self, packets: int = VIDEO_PACKETS, max_bytes: int = MAX_BYTES) -> None:
-        """`packets` is a power of two up to 32768; UsageError otherwise."""
-        if packets & (packets - 1) or not 0 < packets <= 32768:
-            raise UsageError(f"a history of {packets} packets: not a power of two up to 32768")
-        self._ring: list[Packet | None] = [None] * packets
-        self._mask = packets - 1
-        self._limit = max_bytes
-        self._bytes = 0
-        self._high = -1  # newest sequence number; -1 when empty
-        self._low = 0  # every kept packet is in _low.._high, going up and around
-
-    @property
-    def bytes_kept(self) -> int:
-        """Sum of the kept datagrams' lengths."""
-        return self._bytes
-
-    def put(self, packet: Packet) -> bool:
-        """Keep a packet. False when it is there already, or older than what the ring spans."""
-        ring = self._ring
-        mask = self._mask
-        seq = packet.seq
-        if self._high < 0:
-            self._high = self._low = seq
-        delta = (seq - self._high) & _M16
-        if 0 < delta < 0x8000:
-            self._advance(delta)
-        elif (self._high - seq) & _M16 > mask or ring[seq & mask] is not None:
-            return False
-        elif (self._low - seq) & _M16 <= mask and seq != self._low:
-            self._low = seq
-        ring[seq & mask] = packet
-        self._bytes += len(packet.data)
-        if self._bytes > self._limit:
-            self._shrink()
-        return True
-
-    def get(self, seq: int) -> Packet | None:
-        """Return the packet with this sequence number, or None when it never came or is gone."""
-        packet = self._ring[seq & self._mask]
-        return packet if packet is not None and packet.seq == seq else None
-
-    def clear(self) -> None:
-        """Forget everything, e.g. when the publisher starts over with other numbers."""
-        self._ring = [None] * (self._mask + 1)
-        self._bytes = 0
-        self._high = -1
-
-    def _advance(self, delta: int) -> None:
-        """Move the newest number on by `delta`; what falls out of the ring is forgotten."""
-        size = self._mask + 1
-        high = self._high
-        for seq in range(high + 1, high + 1 + min(delta, size)):
-            self._forget(seq)
-        self._high = (high + delta) & _M16
-        oldest = (self._high - self._mask) & _M16
-        if (oldest - self._low) & _M16 < 0x8000:
-            self._low = oldest
-
-    def _shrink(self) -> None:
-        while self._bytes > self._limit and self._low != self._high:
-            self._forget(self._low)
-            self._low = (self._low + 1) & _M16
-
-    def _forget(self, seq: int) -> None:
-        index = seq & self._mask
-        packet = self._ring[index]
-        if packet is not None:
-            self._ring[index] = None
-            self._bytes -= len(packet.data)
 
 
 class ResendBudget:
