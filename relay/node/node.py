@@ -379,8 +379,12 @@ class Node:
                 if session is not None:
                     self._sessions[session.info.id][0].live.on_estimate(handle, bitrate, now)
             case plane.LoudnessMeasured(levels):
-                for room in self._rooms:
-                    room.live.on_loudness([each for each in levels if self._rooms.of_track(each[0]) is room], now)
+                heard = {room: list[tuple[int, int]]() for room in self._rooms}  # a room without a level is silent
+                for track, level in levels:
+                    if (room := self._rooms.of_track(track)) in heard:
+                        heard[room].append((track, level))
+                for room, of_room in heard.items():
+                    room.live.on_loudness(of_room, now)
             case plane.KeyframeRequested():
                 pass  # nobody injects yet; whoever does asks for this event
             case _:
