@@ -222,8 +222,8 @@ class LiveRoom:
         return [self._slot_view(slot, bitrates or {}) for slot in viewer.slots] if viewer else []
 
     def demand(self, *, listen: bool) -> dict[int, set[int]]:
-        """Return the layers that must arrive, by track: what a slot shows or is to show, and, with `listen` or a viewer,
-        every voice that could be the active speaker's. What nobody can hear or see (muted, paused) is not needed."""
+        """Return the layers that must arrive, by track: what a slot shows or is to show, and, with `listen` or where
+        somebody watches, every voice that could be the active speaker's. What is muted or paused is not needed."""
         wanted: dict[int, set[int]] = {}
         for viewer in self._viewers.values():
             for slot in viewer.slots:

@@ -142,6 +142,15 @@ def session_away(state: RoomState, session: str, now: float) -> RoomChange:
     return _set_connected(state, session, connected=False), events
 
 
+def node_away(state: RoomState, node: str, now: float) -> RoomChange:
+    """A node is gone with all its sessions: pause what was published there; the seats wait for a return."""
+    events: _Events = []
+    for session in dict.fromkeys(each.session for each in state.publications.values() if each.node == node):
+        state, more = session_away(state, session, now)
+        events += more
+    return state, events
+
+
 def is_replaced(state: RoomState, identity: str, session: str) -> bool:
     """Whether a publishing session of `identity` no longer counts: gone, kicked, or a newer one took its place."""
     who = state.participants.get(identity)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -139,6 +140,18 @@ def test_of_two_sessions_with_one_identity_the_newer_counts() -> None:
     assert publications.set_layers(state, "gus-video", ("q",), session="one") == (state, [])
     state, events = room.session_left(state, "two", 7.0)
     assert types(events) == ["publication.ended", "stage.left", "participant.left"]
+
+
+def test_a_lost_node_takes_nothing_from_others() -> None:
+    state, _ = publish(new_room(), GUEST)
+    state, _ = publish(state, OTHER)
+    mine = replace(state.publications["gus-video"], node="n2")
+    state = replace(state, publications=state.publications | {"gus-video": mine})
+    state, events = publications.node_away(state, "n2", 3.0)
+    assert types(events) == ["publication.paused"]
+    assert not state.participants["gus"].connected and state.seats["gus"].away_since == 3.0
+    assert state.participants[OTHER.identity].connected
+    assert publications.node_away(state, "n2", 4.0) == (state, [])
 
 
 def test_media_that_flows_again_resumes_the_session() -> None:
