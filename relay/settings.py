@@ -56,6 +56,7 @@ Bytes = Annotated[int, Field(ge=1)]
 BitsPerSecond = Annotated[int, Field(ge=1)]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Milliseconds = Annotated[int, Field(ge=1, le=600_000)]
+Percent = Annotated[float, Field(gt=0, lt=100)]
 Address = Annotated[str, AfterValidator(_is_address)]
 Addresses = Annotated[tuple[Address, ...], Field(strict=False)]
 Directory = Annotated[Path, Field(strict=False)]
@@ -190,6 +191,47 @@ class PlaneSettings(Section):
         return self
 
 
+class BreakerSettings(Section):
+    """`[link.breaker]`: when a path counts as bad, and how carefully the breaker goes back to it."""
+
+    rtt_limit_ms: Milliseconds = 200
+    rtt_samples: Annotated[int, Field(ge=2, le=100)] = 3
+    loss_percent: Percent = 8.0
+    loss_packets: Annotated[int, Field(ge=100, le=1_000_000)] = 2000
+    suspect_packets: Annotated[int, Field(ge=50, le=500_000)] = 500
+    evidence_s: Annotated[float, Field(ge=1, le=600)] = 30.0
+    silence_min_ms: Milliseconds = 60
+    silence_max_ms: Milliseconds = 200
+    silence_ptos: Annotated[float, Field(ge=1, le=10)] = 2.0
+    silence_confirm_ms: Milliseconds = 180
+    suspect_s: Annotated[float, Field(gt=0, le=600)] = 2.0
+    hold_s: Annotated[float, Field(gt=0, le=3600)] = 5.0
+    hold_max_s: Annotated[float, Field(gt=0, le=3600)] = 120.0
+    quiet_s: Annotated[float, Field(gt=0, le=86_400)] = 300.0
+    switches_per_minute: Annotated[int, Field(ge=2, le=60)] = 2
+    probe_share: Annotated[float, Field(gt=0, le=1)] = 0.1
+    probe_packets: Annotated[int, Field(ge=1, le=100_000)] = 100
+    probe_samples: Annotated[int, Field(ge=1, le=10_000)] = 10
+    probes_in_flight: Annotated[int, Field(ge=1, le=10_000)] = 20
+    half_open_timeout_s: Annotated[float, Field(gt=0, le=600)] = 30.0
+
+    @model_validator(mode="after")
+    def _figures_fit_together(self) -> Self:
+        if self.loss_packets < 2 * self.suspect_packets:
+            raise ValueError("loss_packets has to be at least twice suspect_packets, or doubt comes after the decision")
+        if self.silence_min_ms > self.silence_max_ms:
+            raise ValueError("silence_min_ms has to be at most silence_max_ms")
+        if self.hold_s > self.hold_max_s:
+            raise ValueError("hold_s has to be at most hold_max_s")
+        return self
+
+
+class LinkSettings(Section):
+    """`[link]`: media and metadata between nodes."""
+
+    breaker: BreakerSettings = BreakerSettings()
+
+
 class AuthSettings(Section):
     """`[auth]`: who may sign tokens."""
 
@@ -231,6 +273,7 @@ class NodeSettings(SignalingSettings):
     limits: LimitSettings = LimitSettings()
     session: SessionSettings = SessionSettings()
     plane: PlaneSettings = PlaneSettings()
+    link: LinkSettings = LinkSettings()
 
 
 def load_node_settings(
