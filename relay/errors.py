@@ -42,6 +42,10 @@ class NodeUnreachable(Overloaded):
     """The node that this concerns does not answer. It may have carried out what it was asked."""
 
 
+class DeadlineExceeded(Overloaded):
+    """Whoever asked waits no longer, so the work was not begun."""
+
+
 class CorruptDocument(CostreamError):
     """The store holds a room that cannot be read: not JSON, or fields missing or of the wrong type. Names the field."""
 

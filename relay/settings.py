@@ -191,6 +191,51 @@ class PlaneSettings(Section):
         return self
 
 
+class LinkFlowSettings(Section):
+    """`[link_flow]`: how media and metadata cross a link to another node."""
+
+    history_packets: Annotated[int, Field(ge=64, le=32_768)] = 2048
+    history_ms: Milliseconds = 2000
+    resend_age_ms: Milliseconds = 1000
+    resend_burst: Count = 64
+    repair_bps: BitsPerSecond = 20_000_000
+    nack_delay_ms: Milliseconds = 10
+    nack_retry_ms: Milliseconds = 30
+    nack_tries: Annotated[int, Field(ge=1, le=64)] = 10
+    nack_deadline_ms: Milliseconds = 1500
+    max_missing: Annotated[int, Field(ge=16, le=8192)] = 1024
+    window_packets: Annotated[int, Field(ge=256, le=16_384)] = 4096
+    parity: Literal["auto", "off"] = "auto"
+    parity_from_loss: Annotated[float, Field(gt=0, lt=1)] = 0.002
+    parity_min_group: Annotated[int, Field(ge=2, le=32)] = 4
+    parity_max_group: Annotated[int, Field(ge=2, le=32)] = 20
+    queue_frames: Count = 3
+    queue_datagrams: Count = 128
+    warm_share: Annotated[float, Field(ge=0, le=1)] = 0.02
+    event_hold_ms: Milliseconds = 300
+    event_history: Count = 1024
+    max_flows: Annotated[int, Field(ge=1, le=65_536)] = 4096
+    max_message_bytes: Annotated[int, Field(ge=4096, le=16_777_216)] = 262_144
+    channel_buffer_bytes: Annotated[int, Field(ge=4096, le=67_108_864)] = 4_194_304
+    tick_ms: Milliseconds = 5
+    ping_ms: Milliseconds = 1000
+    call_timeout_ms: Milliseconds = 3000
+    silence_ms: Milliseconds = 5000
+    redial_min_ms: Milliseconds = 50
+    redial_max_ms: Milliseconds = 5000
+
+    @model_validator(mode="after")
+    def _bounds_are_ordered(self) -> Self:
+        for low, high in (
+            ("parity_min_group", "parity_max_group"),
+            ("redial_min_ms", "redial_max_ms"),
+            ("resend_age_ms", "history_ms"),
+        ):
+            if getattr(self, low) > getattr(self, high):
+                raise ValueError(f"{low} has to be at most {high}")
+        return self
+
+
 class BreakerSettings(Section):
     """`[link.breaker]`: when a path counts as bad, and how carefully the breaker goes back to it."""
 
