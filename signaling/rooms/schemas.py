@@ -76,8 +76,8 @@ class AppEvent(Strict):
     data: Data = Field(default_factory=dict)
     at: SyncId | None = Field(
         None,
-        description="The sync id of the frame that the event belongs to: whoever follows can show both at once, however far "
-        "behind they play.",
+        description="The sync id of the frame that the event belongs to: whoever follows can show both at "
+        "once, however far behind they play.",
     )
 
 
