@@ -85,6 +85,15 @@ class Conflict(RequestError):
     """The state does not allow this now: seat taken, room exists, no open invitation (409)."""
 
 
+class LeaseHeld(Conflict):
+    """Another node is the origin of the publication: `owner`, under `epoch`."""
+
+    def __init__(self, detail: str = "", *, code: str = "", owner: str = "", epoch: int = 0) -> None:
+        super().__init__(detail, code=code)
+        self.owner = owner
+        self.epoch = epoch
+
+
 class PreconditionFailed(RequestError):
     """The entity tag given with If-Match is not the current one (412)."""
 

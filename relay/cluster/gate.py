@@ -43,9 +43,7 @@ class StoreGate:
                 return await call()
             except ResponseError as error:
                 if "WRONGTYPE" in str(error):
-                    raise CorruptDocument(
-                        f"the room store holds something else under a room's key: {error}"
-                    ) from error
+                    raise CorruptDocument(f"the room store holds something else under a room's key: {error}") from error
                 raise NotAnswered(f"it refused: {error}", down=True) from error
             except RedisConnectionError as error:
                 raise NotAnswered(str(error)) from error

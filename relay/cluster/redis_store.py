@@ -225,7 +225,9 @@ class RedisStore:
     async def put_viewer(self, room: str, identity: str, data: dict[str, Any]) -> None:
         """Note or renew a viewer's presence; it ends by itself after the viewer's time to live. Raises NotFound."""
         keys = _keys(room, "room", "heartbeats", "viewers")
-        self._found(await self._script("PUT_VIEWER", keys, identity, _dump(data), self._viewer_ttl, repeatable=True), room)
+        self._found(
+            await self._script("PUT_VIEWER", keys, identity, _dump(data), self._viewer_ttl, repeatable=True), room
+        )
 
     async def drop_viewer(self, room: str, identity: str) -> None:
         """Forget a viewer's presence."""
