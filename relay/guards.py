@@ -44,7 +44,7 @@ def within(seconds: float) -> Iterator[None]:
 
 
 def remaining(most: float) -> float:
-    """Return the seconds that a call may take which alone would get `most`. Raises DeadlineExceeded when none are left."""
+    """Return the seconds that a call may take which alone would get `most`. Raises DeadlineExceeded for none."""
     ends = _ends()
     left = most if ends is None else min(most, ends - time.monotonic())
     if left <= 0:

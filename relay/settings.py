@@ -36,8 +36,12 @@ def _is_address(text: str) -> str:
 
 def _is_store_url(text: str) -> str:
     parts = urlsplit(text)
-    if text != EMBEDDED_STORE and not (parts.scheme in {"redis", "rediss"} and parts.hostname):
-        raise ValueError('must be "embedded", redis://host:port/db or rediss://host:port/db')
+    kinds = {f"{base}{kind}" for base in ("redis", "rediss") for kind in ("", "+sentinel", "+cluster")}
+    if text != EMBEDDED_STORE and not (parts.scheme in kinds and parts.netloc):
+        raise ValueError(
+            'must be "embedded", redis://host:port/db, redis+sentinel://host:port,host:port/service/db or '
+            "redis+cluster://host:port,host:port; rediss… over TLS"
+        )
     return text
 
 
@@ -159,8 +163,10 @@ class ClusterSettings(Section):
     """`[cluster]`: how relays and a signaling service that runs apart find and trust each other."""
 
     control_url: Annotated[str, AfterValidator(_is_control_url)] = ""
-    heartbeat_s: Seconds = 2.0
-    expiry_s: Seconds = 6.0
+    public_url: Annotated[str, AfterValidator(_is_control_url)] = ""
+    heartbeat_s: Seconds = 0.5
+    expiry_s: Annotated[float, Field(gt=0, le=600)] = 1.5
+    lease_ttl_s: Annotated[float, Field(ge=0.1, le=600)] = 2.0
     control_ca: Text = PINNED_BY_DIRECTORY
     allow_plain_http: bool = False
 
@@ -169,6 +175,13 @@ class ClusterSettings(Section):
         if self.expiry_s < 2 * self.heartbeat_s:
             raise ValueError("expiry_s has to be at least twice heartbeat_s, or one late heartbeat removes a node")
         return self
+
+
+class JoinSettings(Section):
+    """`[join]`: how a newcomer is brought to a node."""
+
+    redirect: bool = False
+    timeout_s: Seconds = 2.5
 
 
 class PlaneSettings(Section):
@@ -272,9 +285,30 @@ class BreakerSettings(Section):
 
 
 class LinkSettings(Section):
-    """`[link]`: media and metadata between nodes."""
+    """`[link]`: media and metadata between nodes, and the QUIC connections that carry them."""
 
+    certificate: str = ""
+    key: str = ""
+    ca: str = ""
+    host: Address = "0.0.0.0"
+    port: Port = 7444
+    max_packet_bytes: Annotated[int, Field(ge=1200, le=65_000)] = 1452
+    queue_bytes: Annotated[int, Field(ge=65_535)] = 2_000_000
+    queue_age_ms: Milliseconds = 200
+    keepalive_ms: Milliseconds = 100
+    idle_timeout_s: Annotated[float, Field(ge=1, le=600)] = 10.0
+    handshake_timeout_s: Annotated[float, Field(ge=0.2, le=60)] = 3.0
+    max_handshakes: Annotated[int, Field(ge=1, le=65_536)] = 64
+    socket_buffer_bytes: Bytes = 4_194_304
     breaker: BreakerSettings = BreakerSettings()
+
+    @model_validator(mode="after")
+    def _identity_is_whole(self) -> Self:
+        if len({bool(self.certificate), bool(self.key), bool(self.ca)}) > 1:
+            raise ValueError("certificate, key and ca are set together or not at all")
+        if self.keepalive_ms >= self.idle_timeout_s * 500:
+            raise ValueError("idle_timeout_s has to be more than twice keepalive_ms, or one lost ping ends a link")
+        return self
 
 
 class AuthSettings(Section):
@@ -306,6 +340,7 @@ class SignalingSettings(Section):
     room: RoomSettings = RoomSettings()
     store: StoreSettings = StoreSettings()
     cluster: ClusterSettings = ClusterSettings()
+    join: JoinSettings = JoinSettings()
     auth: AuthSettings = AuthSettings()
     rate: RateSettings = RateSettings()
     log: LogSettings = LogSettings()

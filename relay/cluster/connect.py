@@ -4,7 +4,8 @@
     redis+sentinel://[user:password@]host:port,host:port/service/db   the hosts are sentinels; rediss+sentinel://
     redis+cluster://[user:password@]host:port,host:port               any nodes of the cluster; rediss+cluster://
 
-User and password are the servers'; those of the sentinels stand in the query: `?sentinel_username=…&sentinel_password=…`.
+User and password are the servers'; those of the sentinels stand in the query:
+`?sentinel_username=…&sentinel_password=…`.
 """
 
 from __future__ import annotations

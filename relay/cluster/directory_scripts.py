@@ -49,8 +49,8 @@ if redis.call('HDEL', KEYS[1], ARGV[1]) == 1 then tell(ARGV[1]) end
 """
 )
 
-# KEYS: records, alive, changes. ARGV: version that the caller has. Returns version, `all` or `some`, then id, record, …;
-# of `some`, which are those that changed since, one that went has an empty record.
+# KEYS: records, alive, changes. ARGV: version that the caller has. Returns version, `all` or `some`, then id, record,
+# id, …; of `some`, which are those that changed since, one that went has an empty record.
 LOOK = (
     _COMMON
     + """
