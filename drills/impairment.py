@@ -50,7 +50,9 @@ class GilbertElliott:
         r = 1 / mean_length
         p = loss * r / (1 - loss)
         if p > 1:
-            raise ValueError(f"a loss of {loss} needs bursts of {loss / (1 - loss):.3g} packets or more, not {mean_length}")
+            raise ValueError(
+                f"a loss of {loss} needs bursts of {loss / (1 - loss):.3g} packets or more, not {mean_length}"
+            )
         return cls(p=p, r=r)
 
     @property
