@@ -12,9 +12,7 @@ import os
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Annotated
 
-import typer
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -33,39 +31,6 @@ CA_DAYS = 3650
 NODE_DAYS = 397  # what browsers accept of a server; a node's certificate has no reason to live longer
 MAX_DAYS = 3650
 _SLACK = datetime.timedelta(minutes=5)  # a certificate made now has to be good on a node whose clock is behind
-
-app = typer.Typer(help="Make the cluster's certificate authority and its nodes' certificates.", no_args_is_help=True)
-
-DirectoryArgument = Annotated[Path, typer.Argument(metavar="DIR", help="Where the files are.")]
-
-
-@app.command("init")
-def init_command(
-    directory: DirectoryArgument,
-    days: Annotated[int, typer.Option(min=1, max=MAX_DAYS, help="Until it expires.")] = CA_DAYS,
-) -> None:
-    """Make the authority: DIR/ca.pem and DIR/ca.key. Refuses when there is one."""
-    authority = init(directory, days)
-    print(f"authority  {directory / 'ca.pem'}  (until {authority.not_valid_after_utc:%F}; every node needs it)")
-    print(f"its key    {directory / 'ca.key'}  (keep it off the nodes: who has it can be any node)")
-    print(f"next       costream ca issue {directory} NAME")
-
-
-@app.command("issue")
-def issue_command(
-    directory: DirectoryArgument,
-    name: Annotated[str, typer.Argument(help="The node's name, its `node.id`.")],
-    address: Annotated[
-        list[str] | None, typer.Option(help="Further host name or IP address of the node; may be repeated.")
-    ] = None,
-    days: Annotated[int, typer.Option(min=1, max=MAX_DAYS, help="Until it expires.")] = NODE_DAYS,
-) -> None:
-    """Make a node's certificate: DIR/NAME.pem and DIR/NAME.key. Refuses when there is one."""
-    certificate = issue(directory, name, address or (), days)
-    print(f"certificate  {directory / f'{name}.pem'}  (node {name}, until {certificate.not_valid_after_utc:%F})")
-    print(f"its key      {directory / f'{name}.key'}")
-    print(f"settings     [link] certificate = {str(directory / f'{name}.pem')!r}")
-    print(f"                    key = {str(directory / f'{name}.key')!r}, ca = {str(directory / 'ca.pem')!r}")
 
 
 def init(directory: Path, days: int = CA_DAYS) -> x509.Certificate:
