@@ -49,7 +49,7 @@ class BaseFabric(ABC):
     def __init__(self, seed: int) -> None:
         sweep()
         self._owner = ownership.this_process()
-        self._serial = next(_serials)
+        self._tag = f"{self._owner.tag}-{next(_serials)}"
         self._hosts: dict[str, tuple[str, ...]] = {}
         self._numbers: dict[str, int] = {}
         self._processes: list[tuple[str, Process]] = []
@@ -97,7 +97,7 @@ class BaseFabric(ABC):
         name = name or f"{host}-{next(self._names)}"
         words = [*self._prefix(host), *argv]
         process = Process(
-            name, words, log or self.directory / f"{name}.log", tag=self._owner.tag, env=env, cwd=cwd or self.directory
+            name, words, log or self.directory / f"{name}.log", tag=self._tag, env=env, cwd=cwd or self.directory
         )
         self._processes.append((host, process))
         return process
@@ -131,6 +131,7 @@ class BaseFabric(ABC):
         for _, process in self._processes:
             process.kill()
         self._processes.clear()
+        ownership.end_processes(self._tag)  # what they started and left behind
         self._remove_hosts()
         self._hosts.clear()
         client, self._client = self._client, None

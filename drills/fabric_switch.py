@@ -258,7 +258,7 @@ def remove_what_is_left(owner: ownership.Owner) -> None:
     while owner.is_alive() and time.monotonic() < deadline:
         time.sleep(0.01)
     if owner.is_dead():
-        ownership.end_processes(owner)
+        ownership.end_processes(owner.tag)
         namespaces.sweep()
         ownership.sweep_directories()
 

@@ -43,7 +43,7 @@ class TunFabric(BaseFabric):
     def add_host(self, name: str, *, paths: int = 1) -> None:
         number = self._new_number(name, paths)
         addresses = tuple(f"10.{self.number}.{path}.{number}" for path in range(1, paths + 1))
-        namespace = f"{self._owner.tag}-{self._serial}-{name}"
+        namespace = f"{self._tag}-{name}"
         self._namespaces[name] = namespace
         fds: list[int] = []
         try:

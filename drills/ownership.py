@@ -69,11 +69,11 @@ def own_directory(owner: Owner) -> Path:
     return Path(tempfile.mkdtemp(prefix=f"{owner.tag}-"))
 
 
-def end_processes(owner: Owner) -> int:
-    """Kill every process that carries an owner's mark and return how many there were. Never ourselves."""
+def end_processes(tag: str) -> int:
+    """Kill every process whose mark is a tag, or begins with it, and return how many there were. Never ourselves."""
     ended = 0
     for _ in range(10):  # a process may start another one while we look
-        found = [pid for pid, mark in _marked() if mark == owner.tag and pid != os.getpid()]
+        found = [pid for pid, mark in _marked() if f"{mark}-".startswith(f"{tag}-") and pid != os.getpid()]
         if not found:
             return ended
         for pid in found:
@@ -89,7 +89,7 @@ def end_orphans() -> list[str]:
     tags = {mark for _, mark in _marked()}
     dead = {owner for tag in tags if (owner := owner_of(tag)) and owner.is_dead()}
     for owner in dead:
-        end_processes(owner)
+        end_processes(owner.tag)
     return sorted(owner.tag for owner in dead)
 
 

@@ -32,7 +32,7 @@ def udp_ask(own: str, address: str, port: str, count: str, every_us: str) -> Non
             _wait_until(begin + number * int(every_us) * 1000, opened, found)
             body = number.to_bytes(4, "big") + time.monotonic_ns().to_bytes(8, "big")
             opened.sendto(body, (address, int(port)))
-        _wait_until(time.monotonic_ns() + 1_000_000_000, opened, found)
+        _wait_until(time.monotonic_ns() + 500_000_000, opened, found)
     _told({"trips": found})
 
 
@@ -64,7 +64,7 @@ def udp_sink(address: str, port: str, count: str) -> None:
                 break
             numbers.append(int.from_bytes(data[:4], "big"))
             times.append(time.monotonic_ns() // 1000)
-            opened.settimeout(1)
+            opened.settimeout(0.7)
     _told({"numbers": numbers, "times": times})
 
 
