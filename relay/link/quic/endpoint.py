@@ -230,7 +230,7 @@ class Endpoint:
 
     def _readable(self) -> None:
         receive = self._socket.recvfrom
-        routes = self._routes
+        take = self.take
         touched: dict[Connection, None] = {}
         now = time.monotonic()
         for _ in range(BATCH):
@@ -240,20 +240,23 @@ class Endpoint:
                 break
             except OSError:  # an ICMP error of an earlier packet
                 continue
-            self.counts.received += 1
-            if len(data) < 1 + ID_BYTES:
-                self.counts.dropped["malformed"] += 1
-                continue
-            name = data[1 : 1 + ID_BYTES] if data[0] < _LONG else data[6 : 6 + data[5]]
-            connection = routes.get(name)
-            if connection is None:
-                connection = self._stranger(data, address, name, now)
-            if connection is not None:
-                connection.receive(data, address, now)
+            if (connection := take(data, address, now)) is not None:
                 touched[connection] = None
         for connection in touched:
             self._dirty.discard(connection)
             connection.settle(now)
+
+    def take(self, data: bytes, address: Wire, now: float) -> Connection | None:
+        """Hand a datagram to its connection and return that: it has to be settled. None when it is nobody's."""
+        self.counts.received += 1
+        if len(data) < 1 + ID_BYTES:
+            self.counts.dropped["malformed"] += 1
+            return None
+        name = data[1 : 1 + ID_BYTES] if data[0] < _LONG else data[6 : 6 + data[5]]
+        connection = self._routes.get(name) or self._stranger(data, address, name, now)
+        if connection is not None:
+            connection.receive(data, address, now)
+        return connection
 
     def _stranger(self, data: bytes, address: Wire, name: bytes, now: float) -> Connection | None:
         """A datagram that belongs to nobody: at most one small answer, and nothing is remembered of it."""
