@@ -24,9 +24,9 @@ def rank(
     """Return the nodes that may take a newcomer to `room`, in the order in which to ask them.
 
     First those that serve the room already (`present`) and have room to spare, then those in the newcomer's region,
-    then the less loaded. Among equals the room's name decides (rendezvous hashing), so that host and viewers meet without
-    asking anybody; and of the first two by name the less loaded is taken: where all went to the least loaded, a burst
-    between two heartbeats would overrun it. Left out: draining, full, unhealthy ones, and those that are `down`.
+    then the less loaded. Among equals the room's name decides (rendezvous hashing), so that host and viewers meet
+    without asking anybody; and of the first two by name the less loaded is taken: where all went to the least loaded, a
+    burst between two heartbeats would overrun it. Left out: draining, full, unhealthy ones, and those that are `down`.
     """
     usable = [node for node in nodes if not (node.draining or node.full or not node.healthy or node.id in down)]
     serving = [node for node in usable if node.id in present and node.load <= SPARE_LOAD]
