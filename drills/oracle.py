@@ -85,7 +85,7 @@ class _Record:
     generation: int = 0
     reports: list[PathReport] = field(default_factory=list)  # of this generation
     start: int = 0  # index of the first report that is evidence
-    since: int = 0
+    since: int = -(10**18)
     looks: list[_Look] = field(default_factory=list)
     news: bool = False
 
@@ -94,7 +94,7 @@ class _Record:
         if step.generation < self.generation:
             return False
         if step.generation > self.generation:
-            self.generation, self.reports, self.start, self.since, self.news = step.generation, [], 0, 0, True
+            self.generation, self.reports, self.start, self.since, self.news = step.generation, [], 0, -(10**18), True
         elif self.reports:
             last = self.reports[-1]
             if last.closed or report.now < last.now or report.sent < last.sent or report.acked < last.acked:
@@ -225,7 +225,7 @@ Buckets = list[tuple[int, int, int]]
 
 
 def _newest(buckets: Buckets, packets: int, span: int, end: int | None = None) -> tuple[Buckets, Buckets]:
-    """Return the fewest newest buckets that hold enough and reach back far enough, and all before them; else nothing."""
+    """Return the fewest newest buckets that hold enough and reach back far enough, and the others; else nothing."""
     if not buckets:
         return [], []
     end = buckets[-1][0] + _BUCKET if end is None else end

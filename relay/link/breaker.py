@@ -72,6 +72,7 @@ CARRYING: dict[BreakerState, tuple[PathName, ...]] = {
     BreakerState.OPEN: ("backup",),
     BreakerState.HALF_OPEN: ("backup",),
 }
+RESTING = frozenset({BreakerState.OPEN, BreakerState.HALF_OPEN})  # of the primary
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +153,7 @@ class Breaker:
             self._step(report.now)
 
     def next_timeout(self) -> int | None:
-        """Return when to call `handle_timeout`: later than all times given so far, or None."""
+        """Return when to call `handle_timeout`: later than all times that counted so far, or None."""
         times = [monitor.next_change(self._now) for monitor in self._monitors.values()]
         match self.state:
             case BreakerState.SUSPECT:
@@ -243,12 +244,12 @@ class Breaker:
 
     def _move(self, state: BreakerState, reason: str) -> None:
         previous, self.state = self.state, state
-        rested = previous in {BreakerState.OPEN, BreakerState.HALF_OPEN}
+        rested, rests = previous in RESTING, state in RESTING
         if state is BreakerState.OPEN:
             self._lengthen_hold(previous, reason)
-        if rested != (state in {BreakerState.OPEN, BreakerState.HALF_OPEN}):
+        if rested != rests:
             self._switches.append(self._now)
-        if rested and state is not BreakerState.HALF_OPEN:
+        if rested and not rests:
             self._rested_until = self._now
         self._entered_at = self._now
         self.forced = False

@@ -29,6 +29,7 @@ Reason = Literal["", "rtt", "loss", "silence", "closed", "unknown"]
 ACK_GRACE_US = 50_000  # an acknowledgement may be delayed by 25 ms (RFC 9000 section 18.2) and noticed a tick later
 SCORE_SILENT = 1_000_000
 SCORE_CLOSED = 2_000_000
+_EVER = -(1 << 62)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +97,7 @@ class PathMonitor:
         self._windows = LossWindows(settings.loss_packets, settings.suspect_packets, self._age)
         self.generation = 0
         self._last: PathReport | None = None
-        self._since = 0  # what was sent before does not count
+        self._since = _EVER  # what was sent before does not count
         self._backlog = 0  # packets sent before `_since` whose fate is open
         self._recent: list[int] = []  # newest samples, at most `rtt_samples`
         self._sampled_at = 0
@@ -112,7 +113,7 @@ class PathMonitor:
         if generation > self.generation:
             self.generation = generation
             self._last = None
-            self.forget(0)
+            self.forget(_EVER)
         acked, lost = (self._last.acked, self._last.lost) if self._last else (0, 0)
         self._count(report, report.acked - acked, report.lost - lost)
         if report.acked > acked:
