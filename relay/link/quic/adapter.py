@@ -20,7 +20,7 @@ from typing import Any
 from aioquic import tls
 from aioquic._buffer import Buffer
 from aioquic.buffer import size_uint_var
-from aioquic.quic.configuration import QuicConfiguration
+from aioquic.quic.configuration import SMALLEST_MAX_DATAGRAM_SIZE, QuicConfiguration
 from aioquic.quic.connection import QuicConnection, QuicReceiveContext
 from aioquic.quic.events import ConnectionTerminated, QuicEvent
 from aioquic.quic.packet import QuicFrameType, QuicHeader, QuicPacketType
@@ -86,7 +86,8 @@ class _Recovery(QuicPacketRecovery):
     acked = 0
     lost = 0
     rtts: list[int]
-    timeouts = 0  # in a row
+    large_lost = 0  # packets above the smallest size lost in a row, with none acknowledged after them
+    large_acked = -1  # the newest such packet that was acknowledged
     packet_limit = 0  # larger packets are MTU probes, which are not counted
 
     def on_packet_sent(self, *, packet: QuicSentPacket, space: QuicPacketSpace) -> None:
@@ -109,13 +110,14 @@ class _Recovery(QuicPacketRecovery):
                     eliciting = True
                     space.ack_eliciting_in_flight -= 1
                     self.acked += counted and packet.sent_bytes <= self.packet_limit
+                    if packet.sent_bytes > SMALLEST_MAX_DATAGRAM_SIZE:
+                        self.large_lost, self.large_acked = 0, number
                 if packet.in_flight:
                     self._cc.on_packet_acked(packet=packet, now=now)
                 for handler, args in packet.delivery_handlers:
                     handler(_ACKED, *args)
         if newest is None:
             return
-        self.timeouts = 0
         if newest.packet_number == largest and eliciting:
             self._measure(now - (newest.sent_time or now), min(ack_delay, self.max_ack_delay), now)
         self._detect_loss(now=now, space=space)
@@ -140,15 +142,15 @@ class _Recovery(QuicPacketRecovery):
         self._cc.on_rtt_measurement(now=now, rtt=raw)
         self._pacer.update_rate(congestion_window=self._cc.congestion_window, smoothed_rtt=self._rtt_smoothed)
 
-    def on_loss_detection_timeout(self, *, now: float) -> None:
-        self.timeouts += self._get_loss_space() is None
-        super().on_loss_detection_timeout(now=now)
-
     def _on_packets_lost(self, *, packets: Any, space: QuicPacketSpace, **rest: Any) -> None:
         packets = list(packets)
         if packets:
             if space.is_application_data:
-                self.lost += sum(p.is_ack_eliciting and p.sent_bytes <= self.packet_limit for p in packets)
+                for packet in packets:
+                    if packet.is_ack_eliciting and packet.sent_bytes <= self.packet_limit:
+                        self.lost += 1
+                        large = packet.sent_bytes > SMALLEST_MAX_DATAGRAM_SIZE
+                        self.large_lost += large and packet.packet_number > self.large_acked
             super()._on_packets_lost(packets=packets, space=space, **rest)
 
 
@@ -255,9 +257,9 @@ class Quic(QuicConnection):
         return taken
 
     @property
-    def timeouts(self) -> int:
-        """Probe timeouts in a row without any acknowledgement."""
-        return self._loss.timeouts
+    def large_lost(self) -> int:
+        """Packets above 1200 bytes lost in a row, none acknowledged in between."""
+        return self._loss.large_lost
 
     # --- what the driver does ------------------------------------------------------------------------------------
 
@@ -274,6 +276,7 @@ class Quic(QuicConnection):
     def resize_packets(self, size: int) -> None:
         """Make packets of up to `size` bytes from now on."""
         self._max_datagram_size = self._loss.packet_limit = size
+        self._loss.large_lost = 0
         self._loss._pacer._max_datagram_size = size
         if isinstance(self._loss._cc, MediaWindow):
             self._loss._cc.packet = size

@@ -360,7 +360,7 @@ class Connection:
         quic.probe_outcomes.clear()
         if not self.is_ready:
             return
-        if quic.timeouts >= BLACK_HOLE and quic.packet_size > BASE and self._mtu.black_hole(now):
+        if quic.large_lost >= BLACK_HOLE and quic.packet_size > BASE and self._mtu.black_hole(now):
             quic.resize_packets(BASE)
             self._tell_size()
         if now - self._pinged_at >= self._limits.keepalive_s:

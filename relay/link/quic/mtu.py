@@ -10,7 +10,7 @@ BASE = 1200  # bytes of UDP payload that every QUIC path carries (RFC 9000 secti
 TRIES = 3  # MAX_PROBES, RFC 8899 section 5.1.2
 NEAR = 24  # bytes: a finer search is not worth its probes
 AGAIN_S = 600.0  # PMTU_RAISE_TIMER, RFC 8899 section 5.1.1
-BLACK_HOLE = 3  # timeouts in a row with nothing acknowledged, with large packets
+BLACK_HOLE = 10  # large packets lost in a row while acknowledgements come; at 12 % loss that is no chance
 
 
 class MtuSearch:
@@ -55,7 +55,7 @@ class MtuSearch:
             self._tries, self._failed = 0, min(self._failed, size)
 
     def black_hole(self, now: float) -> bool:
-        """Nothing gets through any more: go back to what must pass. Says whether packets have to be smaller now."""
+        """Large packets get lost: go back to what must pass. Says whether packets have to be smaller now."""
         smaller = self.size > BASE
         self._failed, self.size = self.size, BASE
         self._probing, self._tries, self._again_at = None, 0, now + AGAIN_S

@@ -19,6 +19,7 @@ SHRINK = 0.7
 LEAST_PACKETS = 10  # the initial window of RFC 9002 section 7.2
 JUDGED_PACKETS = 20  # fewer say nothing about a tenth
 LARGEST = 64 << 20  # bytes
+PERIOD_S = 0.05  # least time that is looked at as a whole
 
 
 class MediaWindow(QuicCongestionControl):
@@ -31,6 +32,9 @@ class MediaWindow(QuicCongestionControl):
         self._round_began = 0.0
         self._acked = 0
         self._lost = 0
+        self._peak = 0  # bytes in flight at most, in this period
+        self._peak_before = 0
+        self._peak_since = 0.0
 
     def open(self, size: int) -> None:
         """Let at least `size` bytes be in flight."""
@@ -38,10 +42,11 @@ class MediaWindow(QuicCongestionControl):
 
     def on_packet_sent(self, *, packet: QuicSentPacket) -> None:
         self.bytes_in_flight += packet.sent_bytes
+        self._peak = max(self._peak, self.bytes_in_flight)
 
     def on_packet_acked(self, *, now: float, packet: QuicSentPacket) -> None:
         size = packet.sent_bytes
-        used = self.bytes_in_flight * 2 > self.congestion_window  # RFC 9002 section 7.8
+        used = max(self._peak, self._peak_before) * 2 > self.congestion_window  # RFC 9002 section 7.8
         self.bytes_in_flight -= size
         self._acked += size
         if used and self.congestion_window < LARGEST:
@@ -69,7 +74,10 @@ class MediaWindow(QuicCongestionControl):
 
     def on_rtt_measurement(self, *, now: float, rtt: float) -> None:
         self._rtt = rtt
-        if now - self._round_began >= max(rtt, 0.05) and not self._lost:
+        period = max(rtt, PERIOD_S)
+        if now - self._peak_since >= period:
+            self._peak_since, self._peak_before, self._peak = now, self._peak, self.bytes_in_flight
+        if now - self._round_began >= period and not self._lost:
             self._begin_round(now)
 
     def _begin_round(self, now: float) -> None:
