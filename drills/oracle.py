@@ -316,7 +316,8 @@ class _Replay:
         return None
 
     def _suspect(self) -> tuple[StateName, str] | None:
-        if self.primary.level == 2 and self._beats(self.backup, self.primary) and self._free():
+        fit = self._beats(self.backup, self.primary) and self.backup.reason != "silence"
+        if self.primary.level == 2 and fit and self._free():
             return "open", f"tripped: {self.primary.reason}"
         good = self.paths["primary"].good_from()
         if good is not None and self.now - max(good, self.entered) >= _us(self.settings.suspect_s):
@@ -354,7 +355,7 @@ class _Replay:
         return None
 
     def _fallback(self) -> tuple[StateName, str] | None:
-        if self.backup.level == 2 and self._beats(self.primary, self.backup):
+        if self.backup.level == 2 and not self._beats(self.backup, self.primary):
             return "suspect", f"backup_failed: {self.backup.reason}"
         return None
 

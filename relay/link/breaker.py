@@ -17,9 +17,10 @@ The law. Whenever something is reported or a deadline passes, the rules of the s
 
     from       to         rule           holds when
     CLOSED     SUSPECT    doubted        the primary is suspicious or bad
-    SUSPECT    OPEN       tripped        the primary is bad, the backup is better, and moving so soon is allowed
+    SUSPECT    OPEN       tripped        the primary is bad, the backup is better and not silent itself, and moving so
+                                         soon is allowed
     SUSPECT    CLOSED     doubt_passed   the primary has looked good for suspect_s
-    OPEN       SUSPECT    backup_failed  the backup is bad and the primary is better
+    OPEN       SUSPECT    backup_failed  the backup is bad, and not better than the primary
     OPEN       HALF_OPEN  hold_over      the hold is over, the primary is connected, nobody forced us here
     HALF_OPEN  SUSPECT    backup_failed  as above
     HALF_OPEN  OPEN       probe_failed   one bad sample, silence, too much loss, or no decision within the time-out
@@ -29,7 +30,8 @@ The law. Whenever something is reported or a deadline passes, the rules of the s
     any        CLOSED     reset          an operator says so; all evidence and holds are forgotten
 
 *Better* is: not bad while the other is, or, of two bad ones, with less than two thirds of the other's score, so that
-noise does not toss media about. If both are bad alike, SUSPECT lasts: each brings what the other loses.
+noise does not toss media about. If both are bad alike both carry, in SUSPECT: each brings what the other loses. A
+backup that just began to carry and is not answered either never carries alone: both may be in the same hole.
 
 *The hold* is the rest of the primary in OPEN. It doubles when the primary fails again within quiet_s of having come
 back, or in HALF_OPEN (not by mere time-out: a link without media cannot decide), up to hold_max_s; it halves for every
@@ -290,14 +292,16 @@ class Breaker:
 
     def _tripped(self) -> str | None:
         bad = self._primary.level is Level.BAD and _better(self._backup, self._primary)
-        return f"tripped: {self._primary.reason}" if bad and self._may_switch(self._now) else None
+        if not bad or self._backup.reason == "silence" or not self._may_switch(self._now):
+            return None
+        return f"tripped: {self._primary.reason}"
 
     def _doubt_passed(self) -> str | None:
         passes = self._doubt_passes()
         return "doubt_passed" if passes is not None and self._now >= passes else None
 
     def _backup_failed(self) -> str | None:
-        bad = self._backup.level is Level.BAD and _better(self._primary, self._backup)
+        bad = self._backup.level is Level.BAD and not _better(self._backup, self._primary)
         return f"backup_failed: {self._backup.reason}" if bad else None
 
     def _hold_over(self) -> str | None:

@@ -247,13 +247,13 @@ def test_13_backup_also_bad_both_carry_until_one_is_better() -> None:
     story.told("primary", rtt=(600, 600, 600), acked=3)
     assert story.state is OPEN  # the backup is bad, and much better
     story.wait(20 * MS)
-    story.told("primary", rtt=(230, 230, 230), acked=3)
-    assert story.state is OPEN  # not better enough
+    story.told("primary", rtt=(320, 320, 320), acked=3)
+    assert story.state is SUSPECT  # alike again
+    assert story.moves[-1].reason == "backup_failed: rtt"
     story.told("backup", closed=True)
-    assert story.state is SUSPECT
-    assert story.moves[-1].reason == "backup_failed: closed"
-    story.wait(120 * SECOND)
-    assert story.breaker.carrying == ("primary", "backup") or story.breaker.carrying == ("primary",)
+    story.wait(20 * MS)
+    story.told("primary", rtt=(900, 900, 900), acked=3)
+    assert "primary" in story.breaker.carrying  # slow is better than gone
 
 
 def test_13_without_a_backup_nothing_moves_to_it() -> None:
