@@ -184,7 +184,7 @@ class Guard:
 
     async def _repeated(self, call: Callable[[], Awaitable[T]], seconds: float) -> T:
         tries = stamina.retry_context(
-            on=NotAnswered,
+            on=self._worth_another,
             attempts=self._attempts,
             timeout=seconds,
             wait_initial=self._wait_s,
@@ -195,6 +195,9 @@ class Guard:
             with attempt:
                 return await self._once(call)
         raise AssertionError("a retry either returns or raises")
+
+    def _worth_another(self, error: Exception) -> bool:
+        return isinstance(error, NotAnswered) and not error.down and self.breaker.is_closed
 
     async def _once(self, call: Callable[[], Awaitable[T]]) -> T:
         if not self.breaker.allows(self._monotonic()):
