@@ -60,7 +60,7 @@ class LossWindows:
         self._settled_before: list[int] = []
         self._lost_before: list[int] = []
         self._settled = self._lost = self._first = 0
-        self._where = [0, 0, 0]  # first bucket of: the long window, the near one, the one before the near one
+        self._where = [-1, -1, -1]  # first bucket of: long window, near one, the one before that; -1: too few packets
 
     def add(self, now: int, settled: int, lost: int) -> None:
         """Count packets whose fate became known. `now` never goes back; `lost` is negative when some came after all."""
@@ -68,6 +68,7 @@ class LossWindows:
             return
         start = now - now % BUCKET_US
         if not self._starts or self._starts[-1] != start:
+            self._forget(start)
             self._starts.append(start)
             self._settled_before.append(self._settled)
             self._lost_before.append(self._lost)
@@ -90,7 +91,7 @@ class LossWindows:
 
     def expiry(self) -> int | None:
         """Return when the next of the windows that were full when last read loses its oldest bucket."""
-        full = [where for where in self._where if self._first <= where < len(self._starts)]
+        full = [where for where in self._where if where >= self._first]
         return self._starts[min(full)] + BUCKET_US + self._age if full else None
 
     def _window(self, which: int, now: int, end: int, packets: int, span: int) -> Window | None:
@@ -98,6 +99,7 @@ class LossWindows:
         self._forget(now)
         where = max(self._where[which], self._first)
         if not self._holds(where, end, packets, span):
+            self._where[which] = -1
             return None
         while self._holds(where + 1, end, packets, span):
             where += 1
@@ -123,5 +125,5 @@ class LossWindows:
         if self._first >= _TRIM:
             for kept in (starts, self._settled_before, self._lost_before):
                 del kept[: self._first]
-            self._where = [max(0, where - self._first) for where in self._where]
+            self._where = [max(-1, where - self._first) for where in self._where]
             self._first = 0
