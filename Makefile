@@ -53,6 +53,10 @@ native: .venv/.test  ## say whether the native plane was built and runs; test, f
 	cd rust && nice cargo fmt --check && nice cargo clippy --quiet --locked --all-targets -- -D warnings
 	cd rust && nice cargo test --quiet --locked --release
 
+.PHONY: cluster
+cluster: .venv/.test  ## start a test cluster here (root: network namespaces; else loopback) and break it by commands
+	$(BIN)/python -m drills cluster $(ARGS)
+
 .PHONY: bench
 bench: .venv/.test  ## measure; a table, and JSON in bench/results
 	$(BIN)/python -m bench $(ARGS)

@@ -40,6 +40,7 @@ from drills.cluster_config import (
 )
 from drills.fabric import OUTSIDE, Fabric, FabricError, open_fabric
 from drills.fabric_base import ROOT
+from drills.fabric_control import ControlClient
 from drills.processes import Process
 from drills.tokens import sign
 
@@ -240,6 +241,15 @@ class Cluster:
             answer = api.get("/readyz")
             return int(answer.json()["nodes"]) if answer.status_code == 200 else -1
         return -1
+
+    def rules(self) -> list[dict[str, Any]]:
+        """What is impaired: `src`, `dst` and `impairment` of each rule, in their order."""
+        client = ControlClient(self.fabric.control)
+        try:
+            found: list[dict[str, Any]] = client.rules()["rules"]
+        finally:
+            client.close()
+        return found
 
     def close(self) -> None:
         """Take everything away. May be called twice."""

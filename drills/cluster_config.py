@@ -74,7 +74,7 @@ def settings_of(place: Place, shared: Shared, directory: Path, extra: Extra | No
         "auth": {"keys": {shared.key_id: shared.secret}},
     }  # fmt: skip
     if place.role == "relay":
-        sections["cluster"] = {"control_url": place.https, "public_url": place.http}
+        sections["cluster"] = {"control_url": place.https, "public_url": place.https}
         sections["media"] = {"host": place.bound[0], "port": MEDIA_PORT, "advertise": [place.addresses[0]]}
         sections["link"] = link_settings(place, shared)
     for section, values in (extra(place) if extra else {}).items():

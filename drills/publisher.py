@@ -21,6 +21,7 @@ from drills.viewer import Tell, read_plan, teller, until_told_to_end
 
 _RETRY_S = 0.2
 _CONNECT_S = 8.0
+_LOOK_S = 0.2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +40,8 @@ class PublisherPlan:
     codec: str = "VP8"
     tone: float = 440.0
     simulcast: bool = False
+    silence_s: float = 1.0
+    """Without a packet (feedback, mostly) from the relay it publishes anew; 0: only when ICE has failed."""
 
 
 async def publish(plan: PublisherPlan, tell: Tell) -> None:
@@ -57,14 +60,14 @@ async def publish(plan: PublisherPlan, tell: Tell) -> None:
     try:
         while True:
             url = plan.urls[turn % len(plan.urls)]
-            await _session(SyntheticHost(url, plan.token, show, verify=False), url, tell)
+            await _session(SyntheticHost(url, plan.token, show, verify=False), url, plan.silence_s, tell)
             turn += 1
             await asyncio.sleep(_RETRY_S)
     finally:
         tell("left")
 
 
-async def _session(host: SyntheticHost, url: str, tell: Tell) -> None:
+async def _session(host: SyntheticHost, url: str, silence_s: float, tell: Tell) -> None:
     began = time.monotonic()
     tell("joining", url=url)
     try:
@@ -72,14 +75,41 @@ async def _session(host: SyntheticHost, url: str, tell: Tell) -> None:
         await host.connected(_CONNECT_S)
         session = host.resource.location.rsplit("/", 1)[1] if host.resource else ""
         tell("joined", url=url, session=session, took=time.monotonic() - began, counter=host.counter)
-        await host.ended()
-        tell("failed", url=url, reason=f"the connection is {host.state}")
+        tell("failed", url=url, reason=await _lost(host, silence_s))
     except Refused as error:
         tell("refused", url=url, reason=str(error)[:200])
     except (httpx2.HTTPError, ConnectionError, TimeoutError) as error:
         tell("failed", url=url, reason=f"{type(error).__name__}: {error}"[:200])
     finally:
         await host.stop()
+
+
+async def _lost(host: SyntheticHost, silence_s: float) -> str:
+    """Wait until the connection is of no more use; returns why. An error of the painter surfaces."""
+    ended = asyncio.create_task(host.ended())
+    received, heard = -1, time.monotonic()
+    try:
+        while not ended.done():
+            await asyncio.wait([ended], timeout=_LOOK_S)
+            if not silence_s or ended.done():
+                continue
+            before, received = received, await _received(host)
+            if received != before:
+                heard = time.monotonic()
+            elif time.monotonic() - heard > silence_s:
+                return f"nothing from the relay for {silence_s:g} s"
+        ended.result()
+        return f"the connection is {host.state}"
+    finally:
+        ended.cancel()
+        await asyncio.gather(ended, return_exceptions=True)
+
+
+async def _received(host: SyntheticHost) -> int:
+    """Bytes that have come from the relay."""
+    return sum(
+        int(entry.get("bytes_received") or 0) for entry in await host.stats() if str(entry["type"]) == "transport"
+    )
 
 
 async def _publish(plan: PublisherPlan) -> None:

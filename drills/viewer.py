@@ -54,7 +54,7 @@ class ViewerPlan:
     out: str
     videos: int = 1
     audios: int = 1
-    stall_s: float = 3.0
+    stall_s: float = 1.0
     every_s: float = 0.05
     """Between the joins of two viewers of this process."""
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
+import psutil  # type: ignore[import-untyped]
 import pytest
 
+from drills import namespaces, ownership
 from drills.fabric import Fabric, why_no_namespaces
 from drills.processes import Process
 
@@ -47,3 +50,18 @@ def eventually(holds: Callable[[], object], seconds: float = 20.0) -> None:
     while not holds():
         assert time.monotonic() < deadline, f"not within {seconds} s"
         time.sleep(0.02)
+
+
+def left(tag: str) -> list[str]:
+    """What is there of an owner: directories, namespaces, processes."""
+    found = [str(path) for path in Path(tempfile.gettempdir()).glob(f"{tag}-*")]
+    found += namespaces.ours(tag)
+    for process in psutil.process_iter():
+        try:
+            words = " ".join(process.cmdline())
+            marked = process.environ().get(ownership.MARK, "").startswith(tag) or f"--owner={tag}" in words
+            if marked and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(words)
+        except psutil.Error:
+            continue
+    return found

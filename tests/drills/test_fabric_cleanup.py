@@ -6,15 +6,12 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
-from pathlib import Path
 
-import psutil  # type: ignore[import-untyped]
 import pytest
 
-from drills import fabric_base, namespaces, ownership
+from drills import fabric_base, ownership
 from drills.fabric import FabricError, open_fabric
-from tests.drills.fabrics import Kind, eventually, need
+from tests.drills.fabrics import Kind, eventually, left, need
 
 OWNER = """
 import sys, time
@@ -32,21 +29,6 @@ with open_fabric(sys.argv[1]) as fabric:
     print(this_process().tag, fabric.forwarder_pid, flush=True)
     time.sleep(1000)
 """
-
-
-def left(tag: str) -> list[str]:
-    """What is there of an owner."""
-    found = [str(path) for path in Path(tempfile.gettempdir()).glob(f"{tag}-*")]
-    found += namespaces.ours(tag)
-    for process in psutil.process_iter():
-        try:
-            words = " ".join(process.cmdline())
-            marked = process.environ().get(ownership.MARK, "").startswith(tag) or f"--owner={tag}" in words
-            if marked and process.status() != psutil.STATUS_ZOMBIE:
-                found.append(words)
-        except psutil.Error:
-            continue
-    return found
 
 
 def owner_process(kind: Kind) -> tuple[subprocess.Popen[str], str, int]:
