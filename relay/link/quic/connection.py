@@ -86,6 +86,7 @@ class Connection:
         self._announced = False
         self._closed = False
         self._queued = 0  # bytes
+        self._taken = 0  # of `quic.bytes_taken`, accounted for
         self._mtu = MtuSearch(limits.max_packet)
         self._last_max = 0
         self._pinged_at = 0.0
@@ -266,12 +267,10 @@ class Connection:
                 self._stream(event)
         if quic.arrived or (self._kept and self._on_datagrams):
             self._deliver()
-        if quic.acked_tokens:
-            acked, quic.acked_tokens = quic.acked_tokens, []
-            self.on_acked([token for token in acked if token is not None])
-        if quic.lost_tokens:
-            lost, quic.lost_tokens = quic.lost_tokens, []
-            self._drop(lost)
+        if acked := quic.take_acked():
+            self.on_acked(acked)
+        if lost := quic.take_lost():
+            self.on_lost(lost)
 
     def _deliver(self) -> None:
         arrived, self.quic.arrived = self.quic.arrived, []
@@ -389,11 +388,10 @@ class Connection:
         queue = quic.queue
         if queue:
             self._expire(now)
-        before = quic.frames_sent
         datagrams = quic.datagrams_to_send(now)
-        if quic.frames_sent != before:
-            self.counts.sent += quic.frames_sent - before
-            self._queued = sum([len(item[0]) for item in queue]) if queue else 0
+        self.counts.sent = quic.frames_sent
+        self._queued -= quic.bytes_taken - self._taken
+        self._taken = quic.bytes_taken
         if self.is_ready and (size := self._mtu.next_probe(now)) is not None and quic.ending is None:
             datagrams = datagrams + quic.probe(size, now)
         if datagrams:

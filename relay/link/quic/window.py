@@ -18,7 +18,7 @@ LOSS_LIMIT = 0.10  # of a round trip's bytes; above the breaker's 8 %, which mov
 SHRINK = 0.7
 LEAST_PACKETS = 10  # the initial window of RFC 9002 section 7.2
 JUDGED_PACKETS = 20  # fewer say nothing about a tenth
-LARGEST = 64 << 20  # bytes
+LARGEST = 32 << 20  # bytes; packet numbers of two bytes tell 32,768 packets in flight apart
 PERIOD_S = 0.05  # least time that is looked at as a whole
 
 
@@ -41,11 +41,18 @@ class MediaWindow(QuicCongestionControl):
         self.congestion_window = max(self.congestion_window, min(size, LARGEST))
 
     def on_packet_sent(self, *, packet: QuicSentPacket) -> None:
-        self.bytes_in_flight += packet.sent_bytes
-        self._peak = max(self._peak, self.bytes_in_flight)
+        self.sent(packet.sent_bytes)
 
     def on_packet_acked(self, *, now: float, packet: QuicSentPacket) -> None:
-        size = packet.sent_bytes
+        self.acked(packet.sent_bytes)
+
+    def sent(self, size: int) -> None:
+        """So many bytes were sent."""
+        self.bytes_in_flight += size
+        self._peak = max(self._peak, self.bytes_in_flight)
+
+    def acked(self, size: int) -> None:
+        """So many bytes were acknowledged."""
         used = max(self._peak, self._peak_before) * 2 > self.congestion_window  # RFC 9002 section 7.8
         self.bytes_in_flight -= size
         self._acked += size
