@@ -118,7 +118,8 @@ class _Pump:
         loop = asyncio.get_running_loop()
         while True:
             due, copies, data = await self._pieces.get()
-            await asyncio.sleep(max(0, due - now_us()) / 1e6)
+            while (left := due - now_us()) > 0:  # the loop's timers may be early
+                await asyncio.sleep(left / 1e6)
             await self._passable()
             if not data:
                 self._sink.shutdown(socket.SHUT_WR)

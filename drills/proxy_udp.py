@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import heapq
+import itertools
 import socket
 from typing import TYPE_CHECKING
 
@@ -39,13 +41,17 @@ class UdpRelay:
         self._proxy, self._front, self._port = proxy, front, port
         self._loop = asyncio.get_running_loop()
         self._flows: dict[Address, _Flow] = {}
-        self._waiting = 0
+        self._waiting: list[tuple[int, int, _Flow, Way, bytes]] = []
+        self._order = itertools.count()
+        self._timer: asyncio.TimerHandle | None = None
         self._socket = _bound(front, port)
         self._loop.add_reader(self._socket.fileno(), self._from_clients)
         self._tidying = self._loop.call_later(_IDLE_S, self._tidy)
 
     def close(self) -> None:
         self._tidying.cancel()
+        if self._timer is not None:
+            self._timer.cancel()
         for flow in list(self._flows.values()):
             self._end(flow)
         self._loop.remove_reader(self._socket.fileno())
@@ -73,7 +79,7 @@ class UdpRelay:
 
     def _impair(self, flow: _Flow, way: Way, data: bytes) -> None:
         flow.used = now = now_us()
-        if self._waiting >= _MOST_WAITING:
+        if len(self._waiting) >= _MOST_WAITING:
             self.refused += 1
             return
         for delivery in way.lane.enter(now, len(data)):
@@ -82,12 +88,26 @@ class UdpRelay:
             if delivery.at <= now:
                 self._deliver(flow, way, out)
             else:
-                self._waiting += 1
-                self._loop.call_later((delivery.at - now) / 1e6, self._deliver_late, flow, way, out)
+                entry = (delivery.at, next(self._order), flow, way, out)
+                heapq.heappush(self._waiting, entry)
+                if self._waiting[0] is entry:
+                    self._arm()
 
-    def _deliver_late(self, flow: _Flow, way: Way, data: bytes) -> None:
-        self._waiting -= 1
-        self._deliver(flow, way, data)
+    def _arm(self) -> None:
+        """Set the one timer for the datagram that is due next."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = None
+        if self._waiting:
+            self._timer = self._loop.call_later((self._waiting[0][0] - now_us()) / 1e6, self._deliver_due)
+
+    def _deliver_due(self) -> None:
+        """The loop's timers have milliseconds and may be early: what is not due yet waits on."""
+        now = now_us()
+        while self._waiting and self._waiting[0][0] <= now:
+            _, _, flow, way, data = heapq.heappop(self._waiting)
+            self._deliver(flow, way, data)
+        self._arm()
 
     def _deliver(self, flow: _Flow, way: Way, data: bytes) -> None:
         way.in_flight -= 1
