@@ -56,6 +56,12 @@ class EventMerger:
             waiting.popleft()
         return out
 
+    def flush(self) -> list[RoomEvent]:
+        """Take all that wait, in order: some after them are gone."""
+        out = [event for event, _ in self._waiting]
+        self._waiting.clear()
+        return out
+
     def next_timeout(self) -> int | None:
         """Return when the oldest event leaves without its frame; None when none waits."""
         return self._waiting[0][1] + self._hold if self._waiting else None

@@ -23,6 +23,7 @@ from relay.settings import LinkFlowSettings
 
 MAX_EVENTS = 1024
 MAX_STREAMS = 3  # SSRCs of one flow that are remembered, against late packets of the one before
+MAX_EARLY = 256  # datagrams of flows that are not open yet: paths may be faster than the metadata channel
 NACK_BATCH = 200  # sequence numbers in one RTCP packet: it fits any path
 _OUR_SSRC = 0
 _HEADER = Struct("!BBHII")
@@ -80,6 +81,7 @@ class LinkReceiver:
         self._heard: set[PathName] = set()
         self._rtt_us = dict.fromkeys(PATHS, 0)
         self._latest: PathName = "primary"
+        self._early: deque[tuple[PathName, bytes, int]] = deque(maxlen=MAX_EARLY)
         self.malformed = 0
         self.unknown_flow = 0
 
@@ -88,6 +90,9 @@ class LinkReceiver:
         if not flows.is_media(number) or number in self._flows or clock_hz <= 0:
             raise UsageError(f"flow {number} cannot be opened")
         self._flows[number] = Inflow(number, clock_hz)
+        early, self._early = self._early, deque(maxlen=MAX_EARLY)
+        for path, datagram, at in early:
+            self.receive(path, datagram, at)
 
     def close_flow(self, number: int) -> None:
         """Forget a flow; its packets count as unknown from now on. No error when there is none."""
@@ -126,6 +131,7 @@ class LinkReceiver:
         flow = self._flows.get(media)
         if flow is None:
             self.unknown_flow += 1
+            self._early.append((path, datagram, now))
         elif what == flows.MEDIA:
             self._media(path, flow, datagram[start:], now)
         elif what == flows.PARITY:
