@@ -147,7 +147,7 @@ class StoreSettings(Section):
     """`[store]`: where rooms live. Media never waits for it."""
 
     url: Annotated[str, AfterValidator(_is_store_url)] = EMBEDDED_STORE
-    socket_timeout_s: Seconds = 0.5
+    socket_timeout_s: Seconds = 0.4
     connect_timeout_s: Seconds = 0.5
 
 
