@@ -20,8 +20,9 @@ from redis.asyncio.cluster import ClusterNode
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import Sentinel, SentinelConnectionPool
 from redis.backoff import NoBackoff
+from redis.exceptions import RedisClusterException, RedisError
 
-from relay.errors import SettingsError
+from relay.errors import SettingsError, StoreUnavailable
 
 MOST_CONNECTIONS = 10_000
 """No limit in earnest: `StoreGate` bounds the calls, and a follower has a connection of its own."""
@@ -82,6 +83,21 @@ def open_client(url: str, *, socket_timeout_s: float, connect_timeout_s: float) 
     named = {"username": topology.username, "password": topology.password}
     options |= {name: value for name, value in named.items() if value is not None}
     return _cluster(topology, options) if topology.kind == "cluster" else _sentinel(topology, options)
+
+
+async def server_time(url: str, *, socket_timeout_s: float, connect_timeout_s: float) -> float:
+    """Return the wall clock of the server that a URL leads to, in seconds. Raises StoreUnavailable, SettingsError."""
+    client = open_client(url, socket_timeout_s=socket_timeout_s, connect_timeout_s=connect_timeout_s)
+    try:
+        # A script runs on whoever would serve this key; on a cluster TIME alone goes to any node and to none in
+        # particular.
+        text = await client.redis.eval("local t = redis.call('TIME') return t[1] .. '.' .. t[2]", 1, "costream:probe")
+        seconds, _, microseconds = str(text).partition(".")
+        return int(seconds) + int(microseconds) / 1e6
+    except (RedisError, RedisClusterException, OSError, TimeoutError) as error:
+        raise StoreUnavailable(str(error)) from None
+    finally:
+        await client.close()
 
 
 def _single(url: str, options: dict[str, Any]) -> Client:

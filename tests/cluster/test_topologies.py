@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 
 import pytest
 from hypothesis import given
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 from servers import clustered, eventually, watched
 
 from relay.cluster import RedisStore
-from relay.cluster.connect import Topology, parse_topology
+from relay.cluster.connect import Topology, parse_topology, server_time
 from relay.cluster.directory import RedisDirectory
 from relay.errors import NotFound, SettingsError, StoreUnavailable
 from relay.ports import NodeRecord
@@ -40,6 +41,7 @@ async def _every_call(url: str) -> None:
     with pytest.raises(NotFound):
         await store.read("r0")
     assert await store.ping()
+    assert abs(await server_time(url, socket_timeout_s=10, connect_timeout_s=10) - time.time()) < 60
     await store.close()
     await directory.close()
 
@@ -164,6 +166,16 @@ def test_urls(url: str, expected: Topology | None) -> None:
 def test_malformed_urls_say_what_is_wrong(url: str, reason: str) -> None:
     with pytest.raises(SettingsError, match=reason):
         parse_topology(url)
+
+
+@pytest.mark.parametrize("url", ["redis+sentinel://127.0.0.1:1/s", "redis+cluster://127.0.0.1:1"])
+async def test_nobody_there_is_said_in_words(url: str) -> None:
+    with pytest.raises(StoreUnavailable):
+        await server_time(url, socket_timeout_s=1, connect_timeout_s=1)
+    store = RedisStore(url)
+    with pytest.raises(StoreUnavailable):
+        await store.read("demo")
+    await store.close()
 
 
 @given(st.sampled_from(["redis+sentinel://", "rediss+cluster://"]), st.text())
