@@ -155,6 +155,22 @@ def test_a_lost_node_takes_nothing_from_others() -> None:
     assert publications.node_away(state, "n2", 4.0) == (state, [])
 
 
+def test_a_later_epoch_fences_off_the_former_origin() -> None:
+    state, _ = publish(new_room(), GUEST, session="one")
+    state, events = publications.set_epoch(state, "gus-video", "n1", "one", 7)
+    assert (types(events), state.publications["gus-video"].epoch) == (["publication.leased"], 7)
+    assert publications.set_epoch(state, "gus-video", "n1", "one", 7) == (state, [])
+    assert publications.set_epoch(state, "gus-video", "n2", "one", 8) == (state, [])
+    moved, _ = publish(state, GUEST, session="two", node="n2", epoch=9)
+    assert (moved.publications["gus-video"].node, moved.publications["gus-video"].epoch) == ("n2", 9)
+    with pytest.raises(Conflict) as caught:
+        publish(moved, GUEST, session="one", node="n1", epoch=7)
+    assert caught.value.code == "fenced"
+    assert publications.set_epoch(moved, "gus-video", "n1", "one", 10) == (moved, [])
+    without, _ = publish(state, GUEST, session="three", node="n3")  # its lease is still on the way
+    assert without.publications["gus-video"].epoch == 7
+
+
 def test_media_that_flows_again_resumes_the_session() -> None:
     state, _ = publish(new_room(), GUEST)
     state, _ = publications.session_away(state, "s-gus", 1.0)
