@@ -193,12 +193,14 @@ class Event(_Base):
 
 
 class RoomEvents(_Base):
-    """Events of a room in order. `gap`: events before these are not kept any more."""
+    """Events of a room in order. `gap`: some before these are not kept any more. The first message after `watch_room`
+    tells in `position` the newest event before those that will come, so that the watcher knows where to go on."""
 
     type: Literal["events"] = "events"
     room: Name
     events: Annotated[tuple[Event, ...], Field(max_length=MAX_EVENTS)]
     gap: bool = False
+    position: SyncId | None = None
 
 
 class LinkState(_Base):

@@ -393,11 +393,12 @@ class LinkServer:
             watched = self._rooms[wish.room] = _Room(deque(maxlen=self._settings.event_history))
             self._hooks.watch_room(wish.room, True)
         link.rooms.add(wish.room)
-        if wish.after is not None:
-            events = [event for event in watched.kept if event.sync_id > wish.after]
-            older = watched.kept and watched.kept[0].sync_id <= wish.after
-            gap = began or (watched.truncated and not older)
-            _say_events(link, wish.room, events, gap=gap)
+        newest = watched.kept[-1].sync_id if watched.kept else 0
+        after = newest if wish.after is None else wish.after
+        older = watched.kept and watched.kept[0].sync_id <= after
+        gap = wish.after is not None and (began or (watched.truncated and not older))
+        link.say(m.RoomEvents(room=wish.room, events=(), gap=gap, position=after))
+        _say_events(link, wish.room, [event for event in watched.kept if event.sync_id > after])
 
     def _unwatch(self, link: ServedLink, room: str) -> None:
         if room not in link.rooms:
@@ -452,19 +453,18 @@ class LinkServer:
             task.get_loop().call_exception_handler({"message": "a link's task failed", "exception": error})
 
 
-def _say_events(link: ServedLink, room: str, events: Sequence[RoomEvent], *, gap: bool = False) -> None:
-    def say(batch: Sequence[RoomEvent], gap: bool) -> None:
+def _say_events(link: ServedLink, room: str, events: Sequence[RoomEvent]) -> None:
+    def say(batch: Sequence[RoomEvent]) -> None:
         found = tuple(m.Event(sync_id=event.sync_id, type=event.type, data=event.data) for event in batch)
-        link.say(m.RoomEvents(room=room, events=found, gap=gap))
+        link.say(m.RoomEvents(room=room, events=found))
 
-    for at in range(0, max(1, len(events)) if gap else len(events), EVENT_BATCH):
+    for at in range(0, len(events), EVENT_BATCH):
         batch = events[at : at + EVENT_BATCH]
         try:
-            say(batch, gap)
+            say(batch)
         except UsageError:  # too long together
             for event in batch:
                 try:
-                    say([event], gap)
+                    say([event])
                 except UsageError as error:
                     log.error("room event not sent over the link", room=room, type=event.type, reason=str(error))
-        gap = False

@@ -52,7 +52,7 @@ class Subscriptions:
         self._wishes: dict[str, _Wish] = {}
         self._by_flow: dict[int, tuple[str, int]] = {}
         self._rooms: dict[str, EventMerger] = {}
-        self._anew: dict[str, int | None] = {}  # rooms watched before any event came: where to begin
+        self._anew: dict[str, int | None] = {}  # rooms whose watch has not been answered: where to begin
         self._request = 0
 
     # --- wishes -----------------------------------------------------------------------------------------------------
@@ -110,7 +110,7 @@ class Subscriptions:
             if wish.demand is not None:
                 self._say(m.Demand(publication=publication, layers=wish.demand))
         for room, merger in self._rooms.items():
-            self._say(m.WatchRoom(room=room, after=merger.last or self._anew.get(room)))
+            self._say(m.WatchRoom(room=room, after=self._anew.get(room, merger.last)))
 
     # --- messages ---------------------------------------------------------------------------------------------------
 
@@ -207,6 +207,9 @@ class Subscriptions:
         merger = self._rooms.get(message.room)
         if merger is None:
             return
+        if message.position is not None:
+            self._anew.pop(message.room, None)
+            merger.last = max(merger.last, message.position)
         if message.gap:
             self._hooks.room_events(self._origin, message.room, merger.flush(), gap=True)
         for event in message.events:
