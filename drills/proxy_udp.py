@@ -19,6 +19,7 @@ _MOST_FLOWS = 4096
 _MOST_WAITING = 50_000  # datagrams of one port that wait for their time
 _IDLE_S = 60.0
 _BUFFER = 4 * 1024 * 1024
+_SO_SNDBUFFORCE, _SO_RCVBUFFORCE = 32, 33  # socket(7): for root
 
 Address = tuple[str, int]
 
@@ -151,8 +152,11 @@ def _bound(address: str, port: int) -> socket.socket:
         opened.close()
         raise
     opened.setblocking(False)
-    for option in (socket.SO_RCVBUF, socket.SO_SNDBUF):
-        opened.setsockopt(socket.SOL_SOCKET, option, _BUFFER)
+    for option, forced in ((socket.SO_RCVBUF, _SO_RCVBUFFORCE), (socket.SO_SNDBUF, _SO_SNDBUFFORCE)):
+        try:
+            opened.setsockopt(socket.SOL_SOCKET, forced, _BUFFER)
+        except PermissionError:  # as much as net.core.rmem_max and wmem_max allow
+            opened.setsockopt(socket.SOL_SOCKET, option, _BUFFER)
     return opened
 
 
