@@ -55,10 +55,12 @@ class Codec(_Base):
 
 
 class Layer(_Base):
-    """One layer. `anchor` ties an RTP timestamp to the sync id of its frame, as of this catalog."""
+    """One layer. `bps` is about its bitrate, 0 when not known. `anchor` ties an RTP timestamp to the sync id of its
+    frame, as of this catalog."""
 
     rid: Annotated[str, Field(max_length=64)] = ""
     active: bool = True
+    bps: Annotated[int, Field(ge=0, lt=1 << 40)] = 0
     anchor: tuple[Annotated[int, Field(ge=0, lt=1 << 32)], SyncId] | None = None
 
 
