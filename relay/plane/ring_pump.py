@@ -50,7 +50,8 @@ class RingPump:
             streams[stream] = layer
 
     def close_ring(self, number: int) -> None:
-        self._taps.pop(number, None)
+        if (writer := self._taps.pop(number, None)) is not None:
+            writer.close()
         one = self._injects.pop(number, None)
         if one is not None:
             self._deafen(one)

@@ -130,6 +130,7 @@ class PlaneRings:
         self._handles: dict[int, RingHandle] = {}
         self._taps: set[int] = set()
         self._numbers = 0
+        self._closed = False
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -168,11 +169,14 @@ class PlaneRings:
             self._loop.remove_reader(handle._ring.life.fileno())
 
     def close(self) -> None:
-        """Free all, without a word."""
+        """Free all, without a word. None can be opened any more."""
+        self._closed = True
         for handle in list(self._handles.values()):
             handle.close()
 
     def _open(self, slots: int, slot_size: int, *, inject: bool) -> tuple[int, SharedRing]:
+        if self._closed:
+            raise UsageError("the plane is closed")
         ring = SharedRing.create(slots, slot_size)
         self._numbers += 1
         try:

@@ -145,8 +145,7 @@ class SharedRing:
     @classmethod
     def create(cls, slots: int = SLOTS, slot_size: int = SLOT_SIZE, *, native: bool | None = None) -> SharedRing:
         """Make a ring and keep the relay's end. UsageError for a shape that cannot be, OSError without memory."""
-        shaped = 1 <= slots <= MAX_SLOTS and SLOT_HEADER < slot_size <= MAX_SLOT_SIZE and slot_size % 8 == 0
-        if not shaped:
+        if not _is_shape(slots, slot_size):
             raise UsageError(f"a ring of {slots} slots of {slot_size} bytes")
         memory = os.memfd_create("costream-ring", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         try:
@@ -172,7 +171,10 @@ class SharedRing:
 
     @property
     def fds(self) -> tuple[int, ...]:
-        """The worker's end, to be given to it (`pass_fds`, `socket.send_fds`); empty once `passed`."""
+        """The worker's end, to be given to it (`pass_fds`, `socket.send_fds`); empty once `passed`.
+
+        Not by fork: a child that inherits an end keeps it open, and the death of whoever had it does not show.
+        """
         return self._given
 
     @property
@@ -195,12 +197,9 @@ class SharedRing:
         """The other side closed its end or died. `life` is readable then."""
         if self._closed:
             return True
-        try:
-            return bool(select.select([self.life], [], [], 0)[0])
-        except ValueError:  # beyond FD_SETSIZE
-            poll = select.poll()
-            poll.register(self.life, select.POLLIN)
-            return bool(poll.poll(0))
+        poll = select.poll()
+        poll.register(self.life, select.POLLIN)
+        return bool(poll.poll(0))
 
     def writer(self) -> RingWriter:
         """Be the producer."""
@@ -241,7 +240,8 @@ class RingWriter:
         assert ring.memory is not None
         self.ring = ring
         self.dropped = 0
-        self._words, self._memory = ring.words, ring.memory
+        self._words = ring.words
+        self._memory: mmap.mmap | None = ring.memory
         self._head, self._tail = self._words.load(HEAD), self._words.load(TAIL)
         self._told = self._head
 
@@ -255,7 +255,9 @@ class RingWriter:
 
         With `more` to come nobody is woken until a `put` without it, or `flush`.
         """
-        length, ring, head = len(packet), self.ring, self._head
+        length, ring, head, memory = len(packet), self.ring, self._head, self._memory
+        if memory is None:
+            raise UsageError("the ring is closed")
         done = False
         if (head - self._tail) & _MASK >= ring.slots:
             self._tail = self._words.load(TAIL)
@@ -264,9 +266,9 @@ class RingWriter:
             self._words.store(DROPPED, self.dropped)
         else:
             start = HEADER + head % ring.slots * ring.slot_size
-            _SLOT.pack_into(self._memory, start, head + 1, arrival, stream, length)
+            _SLOT.pack_into(memory, start, head + 1, arrival, stream, length)
             start += SLOT_HEADER
-            self._memory[start : start + length] = packet
+            memory[start : start + length] = packet
             self._head = head + 1
             self._words.store(HEAD, head + 1)
             done = True
@@ -283,6 +285,11 @@ class RingWriter:
             self._words.store(SLEEPING, 0)
             with contextlib.suppress(OSError):  # full wakes anyway; closed has nobody to wake
                 self.ring.wake.send(b"\x01", socket.MSG_DONTWAIT)
+
+    def close(self) -> None:
+        """Close the ring."""
+        self.ring.close()
+        self._words, self._memory = self.ring.words, None
 
 
 class RingReader:
@@ -341,7 +348,11 @@ class RingReader:
         self._words.store(TAIL, self._tail)
 
     def wait(self, timeout: float | None = None) -> bool:
-        """Block until there is something to read: true. False after `timeout` seconds, or when the producer is gone."""
+        """Block until there is something to read: true. False after `timeout` seconds, or when the producer is gone.
+
+        Releases the last batch: who sleeps on it would keep the ring full.
+        """
+        self.release()
         until = None if timeout is None else time.monotonic() + timeout
         poll = select.poll()
         poll.register(self.ring.wake, select.POLLIN)
@@ -364,6 +375,7 @@ class RingReader:
         self._batch = []
         self._view.release()
         self.ring.close()
+        self._words = self.ring.words
 
     def _forget_wakes(self) -> bool:
         """False when the producer is gone."""
@@ -381,6 +393,10 @@ class RingReader:
         return waiting
 
 
+def _is_shape(slots: int, slot_size: int) -> bool:
+    return 1 <= slots <= MAX_SLOTS and SLOT_HEADER < slot_size <= MAX_SLOT_SIZE and slot_size % 8 == 0
+
+
 def _map(memory: int) -> mmap.mmap:
     try:
         sealed = fcntl.fcntl(memory, fcntl.F_GET_SEALS) & fcntl.F_SEAL_SHRINK
@@ -395,6 +411,5 @@ def _map(memory: int) -> mmap.mmap:
 def _check_shape(words: Words, slot_size: int, slots: int, size: int) -> None:
     if (words.load(MAGIC_WORD), words.load(VERSION_WORD)) != (MAGIC, VERSION):
         raise PeerError("not a ring of this version")
-    shaped = 1 <= slots <= MAX_SLOTS and SLOT_HEADER < slot_size <= MAX_SLOT_SIZE and slot_size % 8 == 0
-    if not shaped or HEADER + slots * slot_size > size:
+    if not _is_shape(slots, slot_size) or HEADER + slots * slot_size > size:
         raise PeerError(f"a ring of {slots} slots of {slot_size} bytes")

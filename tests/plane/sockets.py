@@ -79,10 +79,14 @@ class Host:
         self.plane: Plane = open_plane(kind, PlaneConfig(**config), host, 0)
         self.events: asyncio.Queue[Event] = asyncio.Queue()
         self.tapped: list[tuple[int, bytes, int]] = []
-        self.plane.on_events = lambda events: [self.events.put_nowait(event) for event in events] and None
+        self.plane.on_events = self._on_events
         self.plane.on_taps = self.tapped.extend
         self.plane.start()
         self.clients: list[Client] = []
+
+    def _on_events(self, events: list[Event]) -> None:
+        for event in events:
+            self.events.put_nowait(event)
 
     async def event(self, kind: type) -> Any:
         while True:
@@ -138,6 +142,5 @@ def opened() -> tuple[int, int]:
     for entry in os.listdir("/proc/self/fd"):
         with suppress(FileNotFoundError):  # that of the listing itself
             links.append(os.readlink(f"/proc/self/fd/{entry}"))
-    return sum("socket:" in link or "memfd:" in link for link in links), Path("/proc/self/maps").read_text().count(
-        "memfd:costream-ring"
-    )
+    mapped = Path("/proc/self/maps").read_text().count("memfd:costream-ring")
+    return sum("socket:" in link or "memfd:" in link for link in links), mapped

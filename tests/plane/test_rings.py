@@ -280,4 +280,12 @@ async def test_closing_the_plane_frees_its_rings(kind: PlaneKind) -> None:
     assert opened() == before
     assert gone == []
     with pytest.raises(UsageError):
-        host.plane.open_tap_ring(slots=0)
+        host.plane.open_tap_ring()
+
+
+async def test_a_shape_that_cannot_be_opens_nothing(kind: PlaneKind) -> None:
+    async with Host(kind) as host:
+        before = opened()
+        with pytest.raises(UsageError):
+            host.plane.open_inject_ring(slots=0)
+        assert opened() == before

@@ -255,7 +255,7 @@ def test_views_are_good_until_the_next_read() -> None:
         producer.put(7, 8, b"abc")
         (packet,) = consumer.end.read()
         assert packet.data.readonly
-        assert (packet.stream, packet.arrival, packet.data) == (7, 8, b"abc")
+        assert (packet.stream, packet.arrival, bytes(packet.data)) == (7, 8, b"abc")
         consumer.end.release()
         with pytest.raises(ValueError):
             bytes(packet.data)
