@@ -18,7 +18,7 @@ from relay.plane import native_missing
 PACKETS = 200_000
 QUICK_PACKETS = 50_000
 COMMAND = "make bench ARGS=taps"
-WAYS = ("none", "ring", "callback")
+WAYS = ("none", "ring", "ticks", "callback")
 
 
 async def measure(plan: Plan) -> list[Figure]:
@@ -42,7 +42,11 @@ async def measure(plan: Plan) -> list[Figure]:
 
 
 def _figures(values: dict[str, list[float]], why_not: str) -> list[Figure]:
-    rows = (("tapped by a ring", "ring"), ("not tapped", "none"))
+    rows = (
+        ("tapped by a ring", "ring"),
+        ("by a ring without waking", "ticks"),
+        ("not tapped", "none"),
+    )
     figures = [
         figure(
             f"per packet injected by a ring, {name}",
@@ -81,5 +85,6 @@ def _figures(values: dict[str, list[float]], why_not: str) -> list[Figure]:
             command=COMMAND,
         ),
         figure("lost by a ring", [share * 100 for share in values["ring lost"]], "%", command=COMMAND),
+        figure("lost by a ring without waking", [share * 100 for share in values["ticks lost"]], "%", command=COMMAND),
         figure("lost by on_taps", [share * 100 for share in values["callback lost"]], "%", command=COMMAND),
     ]

@@ -1,9 +1,9 @@
 """One measurement of the native plane's taps, in a process of its own; prints JSON.
 
-    python -m bench.taps_plane none|ring|callback --packets 200000
+    python -m bench.taps_plane none|ring|ticks|callback --packets 200000
 
 Another process injects 100,000 packets/s of 1100 bytes by a ring, in bursts. Nobody taps the track, or a third process
-does by a ring, or this one by `on_taps`. CPU time is that of this whole process.
+does by a ring (woken, or by looking every 2 ms), or this one by `on_taps`. CPU time is that of this whole process.
 """
 
 from __future__ import annotations
@@ -26,11 +26,13 @@ from relay.plane.rings import InjectRing, TapRing
 from relay.plane.shared_ring import SharedRing
 
 OPUS = (PayloadType(111, "opus", 48_000),)
-SLOTS = 8192  # the load's two processes share a core: one may have to wait while the other has it
+SLOTS = 4096  # the load's two processes share a core: one may have to wait while the other has it
 SIZE = 1100
 BURST = 32
 RATE = 100_000  # per second
+TICK_S = 0.002
 PATIENCE_S = 60.0
+ROLES = {"ring": "read", "ticks": "look"}
 
 
 class Peer:
@@ -72,9 +74,9 @@ async def relay(way: str, packets: int, load: int) -> dict[str, float]:
         plane.submit(AddTrack(1, None, Kind.AUDIO, "", OPUS, (LayerSpec(),)))
         inject = plane.open_inject_ring(slots=SLOTS)
         inject.bind(1, 1, 0)
-        tap = plane.open_tap_ring(slots=SLOTS) if way == "ring" else None
+        tap = plane.open_tap_ring(slots=SLOTS) if way in ROLES else None
         if tap is not None:
-            peers.append(Peer(load, "read", tap, packets))
+            peers.append(Peer(load, ROLES[way], tap, packets))
         if way != "none":
             plane.submit(AddTap(1, 1, 0, ring=tap.number if tap is not None else None))
         feeder = Peer(load, "feed", inject, packets)
@@ -120,9 +122,18 @@ def read(ring: SharedRing) -> None:
         reader.read()
 
 
+def look(ring: SharedRing) -> None:
+    reader = ring.reader()
+    print("ready", flush=True)
+    while not ring.gone:
+        while reader.read(wake=False):
+            pass
+        time.sleep(TICK_S)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.taps_plane")
-    parser.add_argument("way", choices=["none", "ring", "callback", "feed", "read"])
+    parser.add_argument("way", choices=["none", "ring", "ticks", "callback", "feed", "read", "look"])
     parser.add_argument("--packets", type=int, default=200_000)
     parser.add_argument("--fds")
     options = parser.parse_args()
@@ -130,6 +141,8 @@ def main() -> None:
         ring = SharedRing.attach([int(word) for word in options.fds.split(",")])
         if options.way == "feed":
             feed(ring, options.packets)
+        elif options.way == "look":
+            look(ring)
         else:
             read(ring)
         return

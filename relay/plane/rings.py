@@ -14,7 +14,8 @@ from typing import Literal, NamedTuple, Protocol
 
 from relay.errors import Overloaded, UsageError
 from relay.plane.contract import AddTap, Command, RemoveRingTaps
-from relay.plane.shared_ring import CONSUMER_CLOSED, PRODUCER_CLOSED, SLOT_SIZE, SLOTS, SharedRing
+from relay.plane.ring_words import CONSUMER_CLOSED, PRODUCER_CLOSED
+from relay.plane.shared_ring import SLOT_SIZE, SLOTS, SharedRing
 
 Gone = Literal["closed", "died", "corrupt"]
 OnGone = Callable[[Gone], None]

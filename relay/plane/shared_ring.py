@@ -29,10 +29,7 @@ it is read. A producer that reads a tail which cannot be takes the ring for full
 raises PeerError. The worst that a hostile worker can do is to have its own packets lost. Wake-ups go by a socket and
 not by an eventfd because one end of a pair cannot be made to block by the other (docs/decisions/0009).
 
-Where the native extension is installed its atomic loads and stores order all this. Without it, plain Python relies on
-aligned 64-bit words being copied whole, and on pairs of lock operations, which order memory on x86 and ARM as CPython
-does them, in place of fences. Should that fail on some machine, a sleeping consumer that waits here still looks again
-every 100 ms, and what arrives out of order shows by its sequence.
+What orders all this stands in `relay.plane.ring_words`.
 """
 
 from __future__ import annotations
@@ -43,22 +40,31 @@ import mmap
 import os
 import select
 import socket
-import threading
 import time
 from collections.abc import Sequence
 from struct import Struct
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 from relay.errors import PeerError, UsageError
-
-try:
-    from relay.plane._native import RingWords as _NativeWords
-except ImportError:
-    _NativeWords = None  # type: ignore[assignment,misc]
+from relay.plane.ring_words import (
+    CONSUMER_CLOSED,
+    DROPPED,
+    HEAD,
+    HEADER,
+    MAGIC_WORD,
+    PRODUCER_CLOSED,
+    SLEEPING,
+    SLOT_SIZE_WORD,
+    SLOTS_WORD,
+    TAIL,
+    VERSION_WORD,
+    PlainWords,
+    Words,
+    best_words,
+)
 
 MAGIC = int.from_bytes(b"costring", "little")
 VERSION = 1
-HEADER = 4096
 SLOT_HEADER = 32
 SLOT_SIZE = 1536  # bytes: a datagram of 1500 and the slot's header
 SLOTS = 2048  # 2 s of one 1,000 packets/s layer, 3 MiB
@@ -66,9 +72,6 @@ MAX_SLOTS = 1 << 20
 MAX_SLOT_SIZE = 1 << 16
 LOOK_S = 0.1  # a blocking wait looks again after this long
 
-(MAGIC_WORD, VERSION_WORD, SLOT_SIZE_WORD, SLOTS_WORD) = range(4)
-HEAD, DROPPED, PRODUCER_CLOSED = 8, 9, 10
-TAIL, SLEEPING, CONSUMER_CLOSED = 16, 17, 18
 _SLOT = Struct("=QqII")
 _MASK = (1 << 64) - 1
 
@@ -79,44 +82,6 @@ class RingPacket(NamedTuple):
     stream: int
     arrival: int
     data: memoryview
-
-
-class Words(Protocol):
-    """The header's words. Loads and stores are seen in their order by the other side."""
-
-    def load(self, place: int) -> int: ...
-
-    def store(self, place: int, value: int) -> None: ...
-
-
-class PlainWords:
-    """The words without the native extension: see the module's text for what this relies on."""
-
-    def __init__(self, memory: mmap.mmap) -> None:
-        self._words = memoryview(memory)[:HEADER].cast("Q")
-        self._lock = threading.Lock()
-
-    def load(self, place: int) -> int:
-        self._fence()
-        value: int = self._words[place]
-        self._fence()
-        return value
-
-    def store(self, place: int, value: int) -> None:
-        self._fence()
-        self._words[place] = value
-        self._fence()
-
-    def release(self) -> None:
-        self._words.release()
-
-    def _fence(self) -> None:
-        # A release that an acquire follows: what came before the first is seen before what comes after the second.
-        lock = self._lock
-        with lock:
-            pass
-        with lock:
-            pass
 
 
 class SharedRing:
@@ -138,9 +103,7 @@ class SharedRing:
         except BaseException:
             self.close()
             raise
-        if native is None:
-            native = _NativeWords is not None
-        self.words: Words = _NativeWords(memory) if native else plain
+        self.words: Words = best_words(memory, plain, native)
 
     @classmethod
     def create(cls, slots: int = SLOTS, slot_size: int = SLOT_SIZE, *, native: bool | None = None) -> SharedRing:
@@ -316,13 +279,16 @@ class RingReader:
         """What the producer says that it dropped."""
         return self._words.load(DROPPED)
 
-    def read(self, limit: int = 64) -> list[RingPacket]:
+    def read(self, limit: int = 64, *, wake: bool = True) -> list[RingPacket]:
         """The next packets, after `release` of the last ones. When there are none, the next `put` wakes.
 
+        Not so without `wake`: who looks by a clock of its own saves the producer the waking.
         Raises PeerError when the other side wrote what cannot be: close the ring then.
         """
         self.release()
         if not (waiting := self._waiting()):
+            if not wake:
+                return self._batch
             self._forget_wakes()
             self._words.store(SLEEPING, 1)
             if not (waiting := self._waiting()):

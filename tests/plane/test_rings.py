@@ -25,8 +25,9 @@ from relay.plane.contract import (
     RemoveTap,
     RemoveTrack,
 )
+from relay.plane.ring_words import HEAD, TAIL
 from relay.plane.rings import Gone, InjectRing, RingCounts, TapRing
-from relay.plane.shared_ring import HEAD, TAIL, SharedRing
+from relay.plane.shared_ring import SharedRing
 from tests.plane.sockets import OPUS, PATIENCE, Client, Host, audio, opened
 
 needs_native = pytest.mark.skipif(bool(native_missing()), reason="the native plane is not built: see rust/README.md")

@@ -19,8 +19,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from relay.errors import PeerError, UsageError
-from relay.plane import shared_ring
-from relay.plane.shared_ring import HEADER, SLOT_HEADER, SharedRing
+from relay.plane import ring_words, shared_ring
+from relay.plane.ring_words import HEADER
+from relay.plane.shared_ring import SLOT_HEADER, SharedRing
 from tests.plane.sockets import opened
 
 native: object
@@ -244,7 +245,7 @@ def test_a_worker_cannot_shrink_the_memory_nor_make_the_relay_wait(writes: str) 
         ring.wake.setblocking(True)
         words = consumer.ring.words
         for _ in range(3):  # each would wake, and there is no room
-            words.store(shared_ring.SLEEPING, 1)
+            words.store(ring_words.SLEEPING, 1)
             assert producer.put(1, 1, b"x")
 
 
@@ -259,6 +260,19 @@ def test_views_are_good_until_the_next_read() -> None:
         consumer.end.release()
         with pytest.raises(ValueError):
             bytes(packet.data)
+
+
+def test_who_looks_by_its_own_clock_is_not_woken() -> None:
+    producer, consumer, _ = pair(4, 64)
+    with closing(producer), closing(consumer):
+        assert isinstance(consumer.end, shared_ring.RingReader)
+        assert consumer.end.read(wake=False) == []
+        producer.put(7, 8, b"abc")
+        assert not is_told(consumer.ring)
+        assert len(consumer.end.read(wake=False)) == 1
+        assert consumer.end.read() == []
+        producer.put(7, 8, b"abc")
+        assert is_told(consumer.ring)
 
 
 def test_each_side_sees_that_the_other_is_gone() -> None:
@@ -276,7 +290,7 @@ def test_each_side_sees_that_the_other_is_gone() -> None:
     assert theirs.gone
     assert reader.wait(5)
     assert [bytes(packet.data) for packet in reader.read()] == [b"last"]
-    assert theirs.words.load(shared_ring.PRODUCER_CLOSED) == 1
+    assert theirs.words.load(ring_words.PRODUCER_CLOSED) == 1
     assert not reader.wait(5)
     reader.close()
 
