@@ -1,5 +1,5 @@
-//! Packets to and from another process through shared memory: the twin of `relay/plane/shared_ring.py`, where the layout
-//! stands and what either side may believe.
+//! Packets to and from another process through shared memory: the twin of `relay/plane/shared_ring.py`, where the
+//! layout stands and what either side may believe.
 #![allow(unsafe_code)] // mmap, and memory that another process writes
 
 use std::fs::File;
@@ -86,8 +86,8 @@ impl Memory {
             return Err(invalid("too short for a ring"));
         }
         let access = libc::PROT_READ | libc::PROT_WRITE;
-        // SAFETY: a new mapping at an address of the kernel's choice touches no memory of ours. All of it is backed by the
-        // file, which cannot shrink.
+        // SAFETY: a new mapping at an address of the kernel's choice touches no memory of ours. All of it is backed by
+        // the file, which cannot shrink.
         let start = unsafe { libc::mmap(null_mut(), length, access, libc::MAP_SHARED, file.as_raw_fd(), 0) };
         if start == libc::MAP_FAILED {
             return Err(io::Error::last_os_error());
@@ -115,8 +115,8 @@ impl Memory {
     }
 
     fn word(&self, word: Word) -> &AtomicU64 {
-        // SAFETY: the header is mapped for as long as `self` lives, the place is aligned, and an atomic may be changed by
-        // others, other processes among them, at any time.
+        // SAFETY: the header is mapped for as long as `self` lives, the place is aligned, and an atomic may be changed
+        // by others, other processes among them, at any time.
         unsafe { AtomicU64::from_ptr(self.start.as_ptr().cast::<u64>().add(word as usize)) }
     }
 
