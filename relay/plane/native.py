@@ -19,6 +19,8 @@ from relay.errors import Overloaded, SettingsError
 from relay.plane._native import NativePlane as _Shard
 from relay.plane.contract import Address, Command, Event, PlaneConfig, PlaneStats
 from relay.plane.driver import SOCKET_BUFFER, now_us
+from relay.plane.rings import PlaneRings, RingOpener
+from relay.plane.shared_ring import SharedRing
 
 log = structlog.get_logger()
 
@@ -29,7 +31,20 @@ def _ignore(_: object) -> None:
     """The callback until one is set."""
 
 
-class NativePlane:
+class _Engine:
+    """The shard's rings; see `relay.plane.rings.RingEngine`."""
+
+    def __init__(self, shard: _Shard) -> None:
+        self._shard = shard
+        self.bind_ring = shard.bind_ring
+        self.close_ring = shard.close_ring
+        self.ring_counts = shard.ring_counts
+
+    def open_ring(self, number: int, ring: SharedRing, inject: bool) -> None:
+        self._shard.open_ring(number, inject, ring.memory_fd, ring.wake.fileno(), ring.life.fileno())
+
+
+class NativePlane(RingOpener):
     """See `relay.plane.Plane`. When the thread has failed, commands raise Overloaded and `healthy` is false."""
 
     name = "native"
@@ -49,6 +64,7 @@ class NativePlane:
         except (OSError, ValueError) as error:
             reason = (error.strerror if isinstance(error, OSError) else None) or error
             raise SettingsError(f"UDP port {port} on {host} cannot be opened: {reason}") from error
+        self._rings = PlaneRings(_Engine(self._shard), self._shard.submit)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = False
         self._told = False
@@ -73,6 +89,7 @@ class NativePlane:
         self._loop = asyncio.get_running_loop()
         self._loop.add_reader(self._shard.event_descriptor, self._take_events)
         self._loop.add_reader(self._shard.tap_descriptor, self._take_taps)
+        self._rings.start(self._loop)
         self._shard.start()
 
     def close(self) -> None:
@@ -83,9 +100,12 @@ class NativePlane:
             self._loop.remove_reader(self._shard.event_descriptor)
             self._loop.remove_reader(self._shard.tap_descriptor)
         self._shard.close()
+        self._rings.close()
 
     def submit(self, *commands: Command) -> None:
-        self._shard.submit(*commands)
+        known = self._rings.known(commands)
+        self._shard.submit(*commands[:known])
+        self._rings.refuse(commands[known:])
 
     def inject(self, track: int, layer: int, packet: bytes) -> None:
         self._shard.inject(track, layer, packet)

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use crate::error::UsageError;
 use crate::io::clock::now_us;
 use crate::machine::Machine;
+use crate::ring_set::RingSet;
 use crate::shard::{self, IoCounts, Options, Order, Shard, Shared};
 
 #[cfg(test)]
@@ -157,6 +158,22 @@ impl<M: Machine> Handle<M> {
             Place::Running(..) => self.ask(Order::Stats),
             Place::Parked(shard) => Ok(shard.stats()),
             Place::Closed(machine, counts) => Ok((machine.stats(), (**counts).clone())),
+            Place::Lost => Err(Refused::Failed),
+        }
+    }
+
+    /// Change the shared-memory rings, or ask about them. None once the plane is closed.
+    pub fn rings<T: Send + 'static>(
+        &self,
+        change: impl FnOnce(&mut RingSet) -> T + Send + 'static,
+    ) -> Result<Option<T>, Refused> {
+        match &mut *self.place() {
+            Place::Running(..) => self.ask(|reply| {
+                // Whoever asked may have given up waiting.
+                Order::Rings(Box::new(move |rings| _ = reply.send(Some(change(rings)))))
+            }),
+            Place::Parked(shard) => Ok(Some(change(&mut shard.rings))),
+            Place::Closed(..) => Ok(None),
             Place::Lost => Err(Refused::Failed),
         }
     }

@@ -15,6 +15,7 @@ pub mod nack;
 pub mod out;
 pub mod rate;
 pub mod rewrite;
+pub mod ring_set;
 pub mod rings;
 pub mod rtcp;
 pub mod rtp;

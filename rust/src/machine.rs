@@ -5,8 +5,14 @@ use std::net::SocketAddr;
 use crate::error::UsageError;
 use crate::out::OutBatch;
 
-/// A tapped packet: (tap, plaintext RTP, arrival).
-pub type Tapped = (u32, Vec<u8>, i64);
+/// A tapped packet: plaintext RTP, with its arrival and the ring that it is for.
+#[derive(Debug, Clone, Copy)]
+pub struct Tapped<'a> {
+    pub tap: u32,
+    pub ring: Option<u32>,
+    pub packet: &'a [u8],
+    pub arrival: i64,
+}
 
 /// `now` is monotonic time in microseconds and never goes backwards between calls.
 pub trait Machine: Send + 'static {
@@ -49,8 +55,8 @@ pub trait Machine: Send + 'static {
     /// Move what happened, in order, to the end of `into`.
     fn events(&mut self, into: &mut Vec<Self::Event>);
 
-    /// Move the tapped packets to the end of `into`.
-    fn taps(&mut self, into: &mut Vec<Tapped>);
+    /// Hand on the tapped packets, in order.
+    fn taps(&mut self, take: impl FnMut(Tapped<'_>));
 
     fn stats(&self) -> Self::Stats;
 }

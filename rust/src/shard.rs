@@ -19,7 +19,8 @@ use crate::error::UsageError;
 use crate::io::clock::now_us;
 use crate::io::probe::Abilities;
 use crate::io::{KernelWire, Receiver, SendCounts, Sender, count_error, set_joined, socket};
-use crate::machine::{Machine, Tapped};
+use crate::machine::Machine;
+use crate::ring_set::RingSet;
 use crate::rings::Ring;
 
 /// Output is sent after this long, although more of the batch is to come.
@@ -64,6 +65,9 @@ pub struct IoCounts {
     pub out_overflowed: u64,
 }
 
+/// A tapped packet that no ring takes: (tap, plaintext RTP, arrival).
+pub type Copied = (u32, Vec<u8>, i64);
+
 /// What became of commands; a wrong one comes with the number of those before it, which are done.
 pub type Submitted = Result<(), (usize, UsageError)>;
 
@@ -77,13 +81,15 @@ pub enum Order<M: Machine> {
         packet: Vec<u8>,
     },
     Stats(SyncSender<(M::Stats, IoCounts)>),
+    /// Something about the shared-memory rings.
+    Rings(Box<dyn FnOnce(&mut RingSet) + Send>),
 }
 
 /// What both sides hold.
 pub struct Shared<M: Machine> {
     pub orders: Ring<Order<M>>,
     pub events: Ring<M::Event>,
-    pub taps: Ring<Tapped>,
+    pub taps: Ring<Copied>,
     pub stop: AtomicBool,
     pub failed: AtomicBool,
     /// When the latest round began.
@@ -115,6 +121,7 @@ pub fn submit<M: Machine>(machine: &mut M, commands: Vec<M::Command>) -> Submitt
 /// The machine with its socket: what the thread works on.
 pub struct Shard<M: Machine> {
     pub machine: M,
+    pub rings: RingSet,
     shared: Arc<Shared<M>>,
     socket: Arc<UdpSocket>,
     sender: Sender<KernelWire>,
@@ -123,7 +130,6 @@ pub struct Shard<M: Machine> {
     counts: IoCounts,
     more: bool,
     events: Vec<M::Event>,
-    taps: Vec<Tapped>,
 }
 
 impl<M: Machine> Shard<M> {
@@ -134,6 +140,7 @@ impl<M: Machine> Shard<M> {
         let Abilities { gso, gro, sendmmsg } = options.abilities;
         Ok(Self {
             machine,
+            rings: RingSet::new()?,
             shared: Arc::new(Shared::new()?),
             sender: Sender::new(KernelWire::new(socket.clone(), sendmmsg)?, gso),
             receiver: Receiver::new(gro)?,
@@ -142,7 +149,6 @@ impl<M: Machine> Shard<M> {
             counts: IoCounts::default(),
             more: false,
             events: Vec::new(),
-            taps: Vec::new(),
         })
     }
 
@@ -202,7 +208,7 @@ impl<M: Machine> Shard<M> {
         let mut counts = self.counts.clone();
         counts.sent = self.sender.counts.clone();
         counts.events_lost = self.shared.events.overflowed();
-        counts.taps_lost = self.shared.taps.overflowed();
+        counts.taps_lost = self.shared.taps.overflowed() + self.rings.lost;
         counts.orders_refused = self.shared.orders.overflowed();
         counts.out_overflowed = self.machine.out().overflowed();
         counts
@@ -236,13 +242,19 @@ impl<M: Machine> Shard<M> {
             }
             self.shared.events.tell();
         }
-        self.machine.taps(&mut self.taps);
-        if !self.taps.is_empty() {
-            for tapped in self.taps.drain(..) {
-                let _ = self.shared.taps.put(tapped);
+        let Self { machine, rings, shared, .. } = self;
+        let mut copied = false;
+        machine.taps(|tapped| match tapped.ring {
+            Some(ring) => rings.put(ring, &tapped),
+            None => {
+                let _ = shared.taps.put((tapped.tap, tapped.packet.to_vec(), tapped.arrival));
+                copied = true;
             }
-            self.shared.taps.tell();
+        });
+        if copied {
+            shared.taps.tell();
         }
+        rings.flush();
     }
 
     fn round(&mut self) {
@@ -260,21 +272,40 @@ impl<M: Machine> Shard<M> {
         if readable {
             self.receive();
         }
+        self.take_injected();
         self.settle();
+    }
+
+    fn take_injected(&mut self) {
+        let Self { machine, rings, counts, .. } = self;
+        let now = now_us();
+        rings.take(|track, layer, packet| {
+            let taken = machine.inject(track, layer, packet, now).is_ok();
+            counts.injects_refused += u64::from(!taken);
+            taken
+        });
     }
 
     /// Sleep until there is something to do. Returns what: datagrams came, the socket takes more, orders came.
     fn wait(&mut self) -> (bool, bool, bool) {
         let now = now_us();
         let due = self.machine.next_timeout().map_or(BEAT_US, |timeout| (timeout - now).clamp(0, BEAT_US));
+        let due = if self.rings.sleep() { due } else { 0 };
         let patience = Timespec { tv_sec: due / 1_000_000, tv_nsec: due % 1_000_000 * 1_000 };
         let wanted = if self.sender.is_blocked() { PollFlags::IN | PollFlags::OUT } else { PollFlags::IN };
         let orders = &self.shared.orders;
-        let mut polled = [PollFd::new(&*self.socket, wanted), PollFd::new(orders, PollFlags::IN)];
+        let mut polled = [
+            PollFd::new(&*self.socket, wanted),
+            PollFd::new(orders, PollFlags::IN),
+            PollFd::new(&self.rings, PollFlags::IN),
+        ];
         if poll(&mut polled, Some(&patience)).is_err() {
             return (true, false, true); // interrupted: look at everything
         }
-        let [socket, orders] = polled.map(|one| one.revents());
+        let [socket, orders, rings] = polled.map(|one| one.revents());
+        if !rings.is_empty() {
+            self.rings.woken();
+        }
         let readable = socket.intersects(PollFlags::IN | PollFlags::ERR | PollFlags::HUP);
         (readable, socket.contains(PollFlags::OUT), !orders.is_empty())
     }
@@ -292,6 +323,7 @@ impl<M: Machine> Shard<M> {
                 Order::Stats(reply) => {
                     let _ = reply.send(self.stats());
                 }
+                Order::Rings(change) => change(&mut self.rings),
             }
         }
         self.shared.orders.tell();

@@ -109,8 +109,9 @@ pub enum Command {
     PauseSlot { slot: u32, paused: bool },
     RemoveSlot { slot: u32 },
     ProbeBandwidth { session: u32, bitrate: i64, duration_us: i64 },
-    AddTap { tap: u32, track: u32, layer: i64 },
+    AddTap { tap: u32, track: u32, layer: i64, ring: Option<u32>, canonical: bool },
     RemoveTap { tap: u32 },
+    RemoveRingTaps { ring: u32 },
 }
 
 /// See the classes of the same names in `contract.py`.

@@ -4,6 +4,7 @@ mod commands;
 mod events;
 mod forwarder;
 mod plane;
+mod rings;
 mod testing;
 
 use pyo3::prelude::*;
@@ -12,5 +13,8 @@ use pyo3::prelude::*;
 fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<forwarder::Forwarder>()?;
     module.add_class::<plane::NativePlane>()?;
+    module.add_class::<rings::RingWords>()?;
+    module.add_class::<rings::RingWriter>()?;
+    module.add_class::<rings::RingReader>()?;
     testing::register(module)
 }
