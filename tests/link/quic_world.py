@@ -200,6 +200,17 @@ class Proxy:
         host, port = self._front.getsockname()
         return host, port
 
+    def deliver_later(self, data: bytes, towards_server: bool, delay_s: float) -> None:
+        """Forward a datagram of the one client after a while."""
+        client, back = next(iter(self._backs.items()))
+        send, to = (back.sendto, self._server) if towards_server else (self._front.sendto, client)
+
+        def deliver() -> None:
+            if self._front.fileno() >= 0:
+                send(data, to)
+
+        self._loop.call_later(delay_s, deliver)
+
     def close(self) -> None:
         for each in (self._front, *self._backs.values()):
             self._loop.remove_reader(each.fileno())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from itertools import pairwise
 from random import Random
 from typing import Any
 
@@ -136,6 +137,58 @@ async def test_every_token_comes_back_once_under_loss() -> None:
         assert report.lost >= 20
         assert report.sent >= 600
         assert report.rtt_us
+
+
+async def test_jitter_that_reorders_is_no_loss() -> None:
+    """Each packet is late by up to 50 ms, so hundreds overtake each other; none is lost, and none counts as lost."""
+    random = Random(11)
+    patient = Limits(queue_age_s=30.0)
+    async with pair(client=patient, server=patient) as (a, b), proxy(a.endpoint.address) as between:
+        dialled, served = await linked(a, b, between.address)
+
+        def late(data: bytes, towards_server: bool) -> bool:
+            between.deliver_later(data, towards_server, 0.05 + random.random() * 0.05)
+            return True
+
+        between.harm = late
+        dialled.connection.open_window(3_000_000)
+        await asyncio.sleep(0.5)  # it learns the round trip
+        before = dialled.connection.report(now_us())
+        for number in range(1500):
+            dialled.connection.send_datagram(number.to_bytes(2, "big") + bytes(1100), number)
+            if number % 3 == 0:
+                await asyncio.sleep(0.002)
+        await until(lambda: len(served.datagrams) == 1500)
+        await until(lambda: len(dialled.acked) + len(dialled.lost) == 1500)
+        numbers = [int.from_bytes(data[:2], "big") for data in served.datagrams]
+        assert sorted(numbers) == list(range(1500))
+        assert sum(later < earlier for earlier, later in pairwise(numbers)) > 300
+        after = dialled.connection.report(now_us())
+        assert after.lost - before.lost <= 0.05 * 1500  # by the order of packets it would be two thirds
+
+
+async def test_keys_are_changed_and_packets_of_the_old_ones_still_count() -> None:
+    async with pair() as (a, b), proxy(a.endpoint.address) as between:
+        dialled, served = await linked(a, b, between.address)
+        kept: list[bytes] = []
+        between.harm = lambda data, towards_server: towards_server and not kept.append(data)  # type: ignore[func-returns-value]
+        dialled.connection.send_datagram(b"old")
+        await until(lambda: kept)
+        between.harm = lambda data, towards_server: False
+        for number in range(3):
+            dialled.connection.quic.request_key_update()
+            for connection in (dialled.connection, served.connection):
+                assert connection.send_datagram(bytes([number]))
+            if number == 0:
+                await until(lambda: bytes([0]) in served.datagrams)
+                for data in kept:
+                    between._backs[b.endpoint.address].sendto(data, a.endpoint.address)
+            await until(lambda: bytes([number]) in served.datagrams)  # noqa: B023
+            await until(lambda: dialled.connection.report(now_us()).acked > 0)
+        assert b"old" in served.datagrams
+        served.connection.send_datagram(b"answer")
+        await until(lambda: b"answer" in dialled.datagrams)
+        assert dialled.closed == served.closed == []
 
 
 async def test_reports_count_since_the_beginning_and_samples_since_the_last() -> None:

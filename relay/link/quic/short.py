@@ -1,5 +1,5 @@
 """1-RTT packets (RFC 9000 section 17.3.1, RFC 9001 section 5) in few steps, without state: what a link sends and
-receives thousands of times a second, where aioquic's general way through headers and frames takes three quarters of the time.
+receives thousands of times a second. aioquic's general way through headers and frames costs some four times as much.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ TAG = 16  # bytes
 PING, ACK, DATAGRAM, DATAGRAM_WITH_LENGTH = 0x01, 0x02, 0x30, 0x31
 _FIXED, _SPIN, _PHASE, _RESERVED = 0x40, 5, 2, 0x18
 _SAMPLE = 16  # bytes, taken 4 bytes behind the start of the packet number
-_FRAME_HEADS = tuple(bytes([DATAGRAM_WITH_LENGTH]) + varint.encode(size) for size in range(1 << 14))
+_USUAL = 2048  # bytes: datagrams below have their frame's head ready
+_FRAME_HEADS = tuple(bytes([DATAGRAM_WITH_LENGTH]) + varint.encode(size) for size in range(_USUAL))
 Queued = tuple[bytes, object, float]  # payload, token, when it was queued
 
 
@@ -100,7 +101,7 @@ def pack(queue: deque[Queued], room: int) -> tuple[bytes, list[object], int, int
     while queue:
         payload, token, _ = queue[0]
         size = len(payload)
-        head = _FRAME_HEADS[size] if size < 1 << 14 else bytes([DATAGRAM_WITH_LENGTH]) + varint.encode(size)
+        head = _FRAME_HEADS[size] if size < _USUAL else bytes([DATAGRAM_WITH_LENGTH]) + varint.encode(size)
         used += len(head) + size
         if used > room:
             break
