@@ -24,6 +24,7 @@ from costream.tls import leaf_pem, prepare_tls
 from relay.cluster import open_store
 from relay.cluster.directory import RedisDirectory, Registration
 from relay.cluster.known import NodeCache
+from relay.cluster.leases import RedisLeases
 from relay.cluster.placement import load_of, rank
 from relay.errors import SettingsError
 from relay.log import configure_logging
@@ -243,6 +244,12 @@ def open_directory(settings: SignalingSettings) -> RedisDirectory:
     """The directory of nodes, in the store of the rooms."""
     store = settings.store
     return RedisDirectory(store.url, socket_timeout_s=store.socket_timeout_s, connect_timeout_s=store.connect_timeout_s)
+
+
+def open_leases(settings: SignalingSettings) -> RedisLeases:
+    """The leases of publications, in the store of the rooms."""
+    store = settings.store
+    return RedisLeases(store.url, socket_timeout_s=store.socket_timeout_s, connect_timeout_s=store.connect_timeout_s)
 
 
 def raise_file_limit() -> None:

@@ -36,7 +36,9 @@ async def _every_call(url: str) -> None:
     assert await store.rooms() == rooms
     assert [(await store.read(room))["n"] for room in rooms] == [1] * 8
     await directory.announce(N1, 60)
+    await directory.changed(1)
     assert await directory.nodes() == [N1]
+    await directory.changed(0.01)
     await store.delete("r0", ("room.ended", {}))
     with pytest.raises(NotFound):
         await store.read("r0")

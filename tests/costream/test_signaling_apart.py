@@ -323,6 +323,7 @@ async def test_a_relay_is_killed(installation: Installation, room: SharedRoom) -
         await installation.ready(1)
         assert (await room.request("GET", f"/v1/sessions/{session['id']}")).status_code in {404, 503}
     await eventually(lambda: room.ask("GET", "/v1/nodes"), lambda found: [n["id"] for n in found["nodes"]] == [other])
+    print(f"relay killed: nobody lists it after {time.monotonic() - killed:.2f} s, wanted within 2 s")
     await eventually(
         lambda: room.request("GET", f"/v1/sessions/{session['id']}"), lambda found: found.status_code == 404
     )
