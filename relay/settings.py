@@ -205,7 +205,7 @@ class PlaneSettings(Section):
 
 
 class LinkFlowSettings(Section):
-    """`[link_flow]`: how media and metadata cross a link to another node."""
+    """`[link.flow]`: how media and metadata cross a link to another node, and how what is lost comes again."""
 
     history_packets: Annotated[int, Field(ge=64, le=32_768)] = 2048
     history_ms: Milliseconds = 2000
@@ -301,6 +301,7 @@ class LinkSettings(Section):
     max_handshakes: Annotated[int, Field(ge=1, le=65_536)] = 64
     socket_buffer_bytes: Bytes = 4_194_304
     breaker: BreakerSettings = BreakerSettings()
+    flow: LinkFlowSettings = LinkFlowSettings()
 
     @model_validator(mode="after")
     def _identity_is_whole(self) -> Self:
