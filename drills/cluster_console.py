@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import json
 import signal
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from rich.console import Console
 from rich.table import Table
 
 from drills.cluster import Cluster
-from drills.cluster_config import HTTP_PORT, LINK_PORT, MEDIA_PORT
+from drills.cluster_config import HTTP_PORT, LINK_PORT, MEDIA_PORT, Extra
 from drills.fabric import FabricError, why_no_namespaces
 from drills.impairment_text import HELP as IMPAIRMENTS
 from drills.impairment_text import parse_impairment
@@ -191,6 +192,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             regions=options.region or ["local"],
             kind=options.fabric,
             seed=options.seed,
+            extra=_relay_settings(options.set),
         )
         with cluster:
             cluster.make_room(ROOM)
@@ -214,6 +216,22 @@ def _interrupt(_number: int, _frame: object) -> NoReturn:
     raise KeyboardInterrupt
 
 
+def _relay_settings(assignments: Sequence[str]) -> Extra:
+    """SECTION.KEY=VALUE for every relay; a value is JSON, or text where it is none. Raises FabricError."""
+    sections: dict[str, dict[str, Any]] = {}
+    for assignment in assignments:
+        name, separator, text = assignment.partition("=")
+        section, dot, key = name.partition(".")
+        if not (separator and dot and section and key):
+            raise FabricError(f"--set {assignment}: write it as SECTION.KEY=VALUE")
+        try:
+            value = json.loads(text)
+        except ValueError:
+            value = text
+        sections.setdefault(section, {})[key] = value
+    return lambda place: sections if place.role == "relay" else {}
+
+
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m drills cluster", description="Start a test cluster here.")
     parser.add_argument("--relays", type=int, default=3)
@@ -222,6 +240,9 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--hosts", type=int, default=2, help="synthetic hosts on the stage of room `demo`")
     parser.add_argument("--fabric", choices=["auto", "tun", "loopback"], default="auto")
     parser.add_argument("--seed", type=int, default=0, help="of all random faults")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="a setting of all relays"
+    )
     return parser.parse_args(arguments)
 
 

@@ -36,6 +36,7 @@ def test_links_have_certificates_and_an_interrupt_leaves_nothing() -> None:
     """`make cluster`, ended by Ctrl-C (SIGINT) in the middle."""
     need("tun")
     words = [sys.executable, "-m", "drills", "cluster", "--relays=2", "--signaling=1", "--hosts=0"]
+    words += ["--set=media.plane=reference", "--set=limits.max_sessions=7"]
     with subprocess.Popen(
         words, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     ) as console:
@@ -48,6 +49,7 @@ def test_links_have_certificates_and_an_interrupt_leaves_nothing() -> None:
         assert "relay-b" in shown, shown
         (directory,) = (Path(line.split()[-1]) for line in shown.splitlines() if line.startswith("logs and settings"))
         settings = load_node_settings(directory / "relay-b.toml", {})
+        assert (settings.media.plane, settings.limits.max_sessions) == ("reference", 7)
         assert Path(settings.link.certificate).read_text().startswith("-----BEGIN CERTIFICATE")
         owner = ownership.owner_of(directory.parent.name)
         assert owner is not None
