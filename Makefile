@@ -61,6 +61,10 @@ cluster: .venv/.test  ## start a test cluster here (root: network namespaces; el
 bench: .venv/.test  ## measure; a table, and JSON in bench/results
 	$(BIN)/python -m bench $(ARGS)
 
+.PHONY: bench-link
+bench-link: .venv/.test  ## measure a path between two nodes beside stock aioquic
+	$(BIN)/python -m bench link $(ARGS)
+
 .PHONY: fuzz
 fuzz: .venv/.test  ## repeat all property tests with new random examples, ROUNDS times (default 20)
 	@for round in $$(seq $(ROUNDS)); do \

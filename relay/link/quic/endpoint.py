@@ -79,7 +79,7 @@ class Endpoint:
         tickets: HeldTickets | None = None,
     ) -> None:
         """Bind the socket on the running loop. Raises SettingsError when that fails."""
-        self.on_connection: Callable[[Connection], None] = _ignore
+        self.on_connection: Callable[[Any], None] = _ignore  # takes a Connection, or the transport's Protocol of it
         self.on_refused: Callable[[Remote, str], None] = _ignore
         self.counts = EndpointCounts()
         self.tickets = tickets if tickets is not None else HeldTickets()
