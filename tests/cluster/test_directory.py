@@ -26,7 +26,7 @@ N2 = NodeRecord("n2", "http://b:7080", "us", "1", max_sessions=4, sessions=4, dr
 
 @pytest.fixture
 async def directory(server: EmbeddedServer) -> AsyncIterator[RedisDirectory]:
-    opened = RedisDirectory(server.url, socket_timeout_s=10)
+    opened = RedisDirectory(server.url, socket_timeout_s=10, connect_timeout_s=10)
     yield opened
     await opened.close()
 
@@ -75,7 +75,7 @@ async def test_a_server_whose_clock_went_back_keeps_nobody_for_ever(
 
 
 async def test_only_what_changed_is_read_again(directory: RedisDirectory, server: EmbeddedServer) -> None:
-    other = RedisDirectory(server.url, socket_timeout_s=10)
+    other = RedisDirectory(server.url, socket_timeout_s=10, connect_timeout_s=10)
     many = [replace(N1, id=f"n{number:03}") for number in range(50)]
     for record in many:
         await directory.announce(record, 60)
@@ -111,7 +111,7 @@ async def test_only_what_changed_is_read_again(directory: RedisDirectory, server
 
 
 async def test_who_waits_for_a_change_is_woken(directory: RedisDirectory, server: EmbeddedServer) -> None:
-    other = RedisDirectory(server.url, socket_timeout_s=10)
+    other = RedisDirectory(server.url, socket_timeout_s=10, connect_timeout_s=10)
     await directory.announce(N1, 60)
     await other.nodes()
     waiting = asyncio.ensure_future(other.changed(2))

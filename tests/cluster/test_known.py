@@ -103,7 +103,7 @@ async def test_the_copy_outlives_the_store_and_everybody_re_registers(how: str) 
             assert [record.id for record in cache.records()] == ["n1", "n2"]
             await asyncio.sleep(0.1)
         (server.wake if how == "hang" else server.start)()
-        reader = RedisDirectory(url, socket_timeout_s=10)
+        reader = RedisDirectory(url, socket_timeout_s=10, connect_timeout_s=10)
         await server.ready()
 
         async def listed() -> list[NodeRecord]:
@@ -129,8 +129,10 @@ async def test_changes_are_told_and_a_failing_listener_ends_nothing() -> None:
             if len(told) == 2:
                 raise RuntimeError("a bug")
 
-        directory = RedisDirectory(url, socket_timeout_s=10)
-        cache = NodeCache(RedisDirectory(url, socket_timeout_s=10), look_s=0.05, grace_s=0.1, on_change=listener)
+        directory = RedisDirectory(url, socket_timeout_s=10, connect_timeout_s=10)
+        cache = NodeCache(
+            RedisDirectory(url, socket_timeout_s=10, connect_timeout_s=10), look_s=0.05, grace_s=0.1, on_change=listener
+        )
         await cache.start()
         for number, record in enumerate((N1, N2, N3), 1):
             await directory.announce(record, 60)

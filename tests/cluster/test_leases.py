@@ -26,7 +26,7 @@ ROOM, CAM, MIC = "demo", "p-cam", "p-mic"
 
 @pytest.fixture
 async def leases(server: EmbeddedServer) -> AsyncIterator[RedisLeases]:
-    opened = RedisLeases(server.url, socket_timeout_s=10)
+    opened = RedisLeases(server.url, socket_timeout_s=10, connect_timeout_s=10)
     yield opened
     await opened.close()
 
@@ -133,7 +133,7 @@ async def test_absurd_times_are_refused(leases: RedisLeases, ttl: float) -> None
 
 async def test_leases_on_a_cluster() -> None:
     async with clustered() as (_, url):
-        opened = RedisLeases(url, socket_timeout_s=10)
+        opened = RedisLeases(url, socket_timeout_s=10, connect_timeout_s=10)
         for room in ("r1", "r2", "r3", "r4"):
             mine = await opened.acquire(room, CAM, "a", 60)
             assert await opened.renew(room, "a", {CAM: mine.epoch, MIC: 1}, 60) == {MIC: None}
@@ -179,7 +179,7 @@ TTL_S = 0.02
 
 async def play(url: str, room: str, steps: list[tuple[str, str, str]]) -> None:
     """Let three nodes do as told, each remembering the last epoch it was given, and check the history."""
-    clients = {name: RedisLeases(url, socket_timeout_s=10) for name in "abc"}
+    clients = {name: RedisLeases(url, socket_timeout_s=10, connect_timeout_s=10) for name in "abc"}
     epochs: dict[tuple[str, str], int] = {}
     greatest: dict[str, int] = {}
 
@@ -239,15 +239,25 @@ class Kept:
         self.holder.start()
 
     async def until(self, *kinds: type[LeaseEvent]) -> None:
+        """Wait for the kinds of events. A busy machine renews late, so there may be more doubts, each confirmed."""
+
         async def came() -> bool:
-            return [type(event) for event in self.events] == list(kinds)
+            found = [type(event) for event in self.events]
+            while len(found) > len(kinds) and (at := _first_pair(found)) is not None:
+                del found[at : at + 2]
+            return found == list(kinds)
 
         await eventually(came, f"{[kind.__name__ for kind in kinds]} instead of {self.events}")
 
 
+def _first_pair(kinds: list[type[LeaseEvent]]) -> int | None:
+    pairs = itertools.pairwise(kinds)
+    return next((at for at, pair in enumerate(pairs) if pair == (LeaseDoubted, LeaseConfirmed)), None)
+
+
 async def test_a_lease_is_kept_handed_over_and_given_back() -> None:
     async with single() as (_, url):
-        reader = RedisLeases(url, socket_timeout_s=10)
+        reader = RedisLeases(url, socket_timeout_s=10, connect_timeout_s=10)
         a, b, c = (Kept(url, name, 0.6) for name in "abc")
         a.holder.want(ROOM, CAM)
         a.holder.want(ROOM, MIC)
@@ -255,8 +265,7 @@ async def test_a_lease_is_kept_handed_over_and_given_back() -> None:
         b.holder.want(ROOM, CAM)
         await b.until(LeaseRefused)
         await asyncio.sleep(1.5)  # lives on by renewals, one call for both
-        epoch = a.holder.epoch(ROOM, CAM)
-        assert epoch is not None
+        epoch = next(each.epoch for each in a.events if isinstance(each, LeaseGained) and each.publication == CAM)
         assert (await reader.owners(ROOM))[CAM].node == "a"
         c.holder.want(ROOM, CAM, over=epoch)
         await c.until(LeaseGained)
@@ -289,14 +298,13 @@ async def test_an_owner_without_the_store_doubts_and_then_knows(how: str) -> Non
         kept = Kept(url, "a", 0.4)
         kept.holder.want(ROOM, CAM)
         await kept.until(LeaseGained)
-        epoch = kept.holder.epoch(ROOM, CAM)
-        assert epoch is not None
+        epoch = kept.events[0].epoch  # type: ignore[union-attr]
         await cut_off(server, how)
         await kept.until(LeaseGained, LeaseDoubted)
         assert kept.holder.epoch(ROOM, CAM) is None
         await back(server, how)
         await kept.until(LeaseGained, LeaseDoubted, LeaseConfirmed if how == "hang" else LeaseGained)
-        now = kept.holder.epoch(ROOM, CAM) or 0
+        now = kept.events[-1].epoch  # type: ignore[union-attr]
         assert now == epoch if how == "hang" else now > epoch
         await kept.holder.close()
 
@@ -321,9 +329,9 @@ async def test_an_owner_that_was_cut_off_learns_of_its_successor() -> None:
             assert None in {kept.holder.epoch(ROOM, CAM), successor.holder.epoch(ROOM, CAM)}
         kept.holder._store = reachable
         await kept.until(LeaseGained, LeaseDoubted, LeaseLost)
-        lost = kept.events[-1]
+        lost, gained = kept.events[-1], next(each for each in successor.events if isinstance(each, LeaseGained))
         assert isinstance(lost, LeaseLost)
-        assert (lost.owner, lost.owner_epoch) == ("b", successor.holder.epoch(ROOM, CAM))
+        assert (lost.owner, lost.owner_epoch) == ("b", gained.epoch)
         await asyncio.gather(kept.holder.close(), successor.holder.close())
 
 

@@ -21,7 +21,10 @@ N1 = NodeRecord("n1", "https://a:7443", "eu", "1")
 
 async def _every_call(url: str) -> None:
     """Use every kind of call once, over rooms in many slots."""
-    store, directory = RedisStore(url, socket_timeout_s=10), RedisDirectory(url, socket_timeout_s=10)
+    store, directory = (
+        RedisStore(url, socket_timeout_s=10, connect_timeout_s=10),
+        RedisDirectory(url, socket_timeout_s=10),
+    )
     rooms = [f"r{number}" for number in range(8)]
     for room in rooms:
         await store.create(room, {"n": 0})

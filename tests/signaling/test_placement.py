@@ -30,7 +30,7 @@ async def relays(store: RoomStore) -> AsyncIterator[dict[str, Served]]:
 
 @pytest.fixture
 async def directory(store_url: str) -> AsyncIterator[RedisDirectory]:
-    opened = RedisDirectory(store_url, socket_timeout_s=10)
+    opened = RedisDirectory(store_url, socket_timeout_s=10, connect_timeout_s=10)
     yield opened
     await opened.close()
 
@@ -41,14 +41,16 @@ async def nodes(
 ) -> AsyncIterator[RemoteNodes]:
     for served in relays.values():
         await directory.announce(served.record(), 60)
-    nodes = RemoteNodes(SETTINGS, store, RedisDirectory(store_url, socket_timeout_s=10), "tests", PATIENT)
+    nodes = RemoteNodes(
+        SETTINGS, store, RedisDirectory(store_url, socket_timeout_s=10, connect_timeout_s=10), "tests", PATIENT
+    )
     await nodes.start()
     yield nodes
     await nodes.close()
 
 
 async def until(holds: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while not holds():
             await asyncio.sleep(0.02)
 
