@@ -182,6 +182,25 @@ async def test_closing_is_told_to_the_other_side_at_once() -> None:
         assert dialled.closed == ["enough"]
 
 
+async def test_a_goodbye_that_got_lost_is_said_again() -> None:
+    async with pair() as (a, b), proxy(a.endpoint.address) as between:
+        dialled, served = await linked(a, b, between.address)
+        swallowed: list[bytes] = []
+
+        def harm(data: bytes, towards_server: bool) -> bool:
+            if towards_server:
+                swallowed.append(data)
+            return towards_server
+
+        between.harm = harm
+        dialled.connection.close("enough")
+        await until(lambda: swallowed)
+        between.harm = lambda data, towards_server: False
+        assert served.closed == []
+        served.connection.send_datagram(b"anybody there?")
+        await until(lambda: served.closed == ["enough"])
+
+
 async def test_an_endpoint_ends_all_its_connections() -> None:
     async with pair() as (a, b):
         _, first = await linked(a, b)

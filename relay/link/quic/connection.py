@@ -7,6 +7,7 @@ transmit takes whatever the callbacks left to send.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import datetime
 import time
 from collections.abc import Callable
@@ -41,6 +42,7 @@ class Host(Protocol):
     def route(self, connection_id: bytes, connection: Connection) -> None: ...
     def unroute(self, connection_id: bytes) -> None: ...
     def want_transmit(self, connection: Connection) -> None: ...
+    def linger(self, connection: Connection, last: list[tuple[bytes, Wire]]) -> None: ...
     def announced(self, connection: Connection) -> None: ...
     def ready(self, connection: Connection) -> None: ...
     def ended(self, connection: Connection, reason: str, *, refused: bool) -> None: ...
@@ -213,8 +215,7 @@ class Connection:
 
     def close(self, reason: str = "") -> None:
         if not self._closed:
-            self.quic.close(error_code=0, reason_phrase=reason)
-            self._transmit(time.monotonic())
+            self._say_goodbye(0, reason)
             self._end(reason or "closed by this node")
 
     async def wait_ready(self) -> None:
@@ -228,7 +229,10 @@ class Connection:
 
     def receive(self, data: bytes, address: Wire, now: float) -> None:
         """Take a datagram; `settle` has to follow."""
-        self.quic.receive_datagram(data, address, now)
+        try:
+            self.quic.receive_datagram(data, address, now)
+        except Exception as error:
+            self._break(error)
 
     def settle(self, now: float) -> None:
         """Hand out what happened, send what is to be sent, and set the timer."""
@@ -236,18 +240,32 @@ class Connection:
             return
         try:
             self._dispatch()
-        except Exception as error:  # of a callback: our bug, which costs this connection and shows in the log
-            self._loop.call_exception_handler({"message": "a link's callback failed", "exception": error})
-            self.close("internal error")
+            if self._closed:
+                return
+            self._look_after_path(now)
+            self._transmit(now)
+        except Exception as error:
+            self._break(error)
             return
-        if self._closed:
-            return
-        self._look_after_path(now)
-        self._transmit(now)
         if (ending := self.quic.ending) is not None:
             self._end(self._reason(ending))
         else:
             self._arm(now)
+
+    def _break(self, error: Exception) -> None:
+        """Of a callback or of QUIC itself: a bug, which costs this connection only, and shows in the log."""
+        self._loop.call_exception_handler({"message": "a link's connection failed", "exception": error})
+        if not self._closed:
+            with contextlib.suppress(Exception):
+                self._say_goodbye(1, "internal error")
+            self._end("internal error")
+
+    def _say_goodbye(self, code: int, reason: str) -> None:
+        """Tell the peer, and have the endpoint say it again while the peer has not heard (RFC 9000 section 10.2.1)."""
+        self.quic.close(error_code=code, reason_phrase=reason)
+        last = self.quic.datagrams_to_send(time.monotonic())
+        self._host.send(last)
+        self._host.linger(self, last)
 
     # --- inside --------------------------------------------------------------------------------------------------
 
@@ -432,15 +450,17 @@ class Connection:
         now = time.monotonic()
         at = self.quic.get_timer()
         if at is not None and now + _TICK_S >= at:
-            self.quic.handle_timer(max(now, at))
             now = max(now, at)
+            try:
+                self.quic.handle_timer(now)
+            except Exception as error:
+                self._break(error)
         self.settle(now)
 
     def _overdue(self) -> None:
         self._deadline = None
         if not self.is_ready:
-            self.quic.close(error_code=0, reason_phrase="handshake overdue")
-            self._transmit(time.monotonic())
+            self._say_goodbye(0, "handshake overdue")
             self._end(f"no handshake within {self._limits.handshake_s:g} s")
 
     def _reason(self, ending: events.ConnectionTerminated) -> str:

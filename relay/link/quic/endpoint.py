@@ -11,7 +11,7 @@ import datetime
 import os
 import socket
 import time
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -35,6 +35,9 @@ from relay.link.transport import HandshakeFailed, Remote
 BATCH = 64  # datagrams per wake-up
 ID_BYTES = 8  # of our connection ids
 SMALLEST_INITIAL = 1200  # bytes, RFC 9000 section 14.1
+LINGER_S = 3.0  # three probe timeouts of a bad path
+MAX_LINGERING = 1024  # connection ids
+MAX_REPEATS = 16  # per connection
 _READ = 65_536
 _VERSION_1 = b"\0\0\0\1"
 _LONG, _FIXED, _INITIAL_MASK = 0x80, 0x40, 0x30
@@ -51,6 +54,15 @@ class EndpointCounts:
     versions: int = 0
     refused: int = 0
     dropped: Counter[str] = field(default_factory=Counter)
+
+
+@dataclass(slots=True)
+class _Goodbye:
+    """The last words of a closed connection, for a peer that missed them."""
+
+    datagrams: list[tuple[bytes, Wire]]
+    until: float
+    repeats: int = 0
 
 
 def _ignore(*_: Any) -> None:
@@ -96,6 +108,7 @@ class Endpoint:
         self._ids: dict[Connection, set[bytes]] = {}
         self._handshakes: set[Connection] = set()
         self._dirty: set[Connection] = set()
+        self._lingering: OrderedDict[bytes, _Goodbye] = OrderedDict()
         self._tick: asyncio.Handle | None = None
         self._closed = False
         self._socket = _open(host, port, interface, socket_buffer)
@@ -203,6 +216,13 @@ class Endpoint:
         if self._tick is None and not self._closed:
             self._tick = self._loop.call_soon(self._settle_dirty)
 
+    def linger(self, connection: Connection, last: list[tuple[bytes, Wire]]) -> None:
+        goodbye = _Goodbye(last, time.monotonic() + LINGER_S)
+        for connection_id in self._ids.get(connection, ()):
+            self._lingering[connection_id] = goodbye
+        while len(self._lingering) > MAX_LINGERING:
+            self._lingering.popitem(last=False)
+
     def announced(self, connection: Connection) -> None:
         self.on_connection(connection)
 
@@ -218,6 +238,15 @@ class Endpoint:
             self.counts.refused += 1
             log.warning("link refused", remote=connection.remote, peer=connection.peer, reason=reason)
             self.on_refused(connection.remote, reason)
+
+    def _repeat(self, name: bytes, now: float) -> None:
+        """The peer still talks on a connection that we closed: it has not heard."""
+        goodbye = self._lingering[name]
+        if now > goodbye.until or goodbye.repeats >= MAX_REPEATS:
+            del self._lingering[name]
+            return
+        goodbye.repeats += 1
+        self.send(goodbye.datagrams)
 
     # --- inside --------------------------------------------------------------------------------------------------
 
@@ -253,7 +282,12 @@ class Endpoint:
             self.counts.dropped["malformed"] += 1
             return None
         name = data[1 : 1 + ID_BYTES] if data[0] < _LONG else data[6 : 6 + data[5]]
-        connection = self._routes.get(name) or self._stranger(data, address, name, now)
+        connection = self._routes.get(name)
+        if connection is None:
+            if name in self._lingering:
+                self._repeat(name, now)
+                return None
+            connection = self._stranger(data, address, name, now)
         if connection is not None:
             connection.receive(data, address, now)
         return connection
