@@ -182,6 +182,19 @@ async def test_closing_is_told_to_the_other_side_at_once() -> None:
         assert dialled.closed == ["enough"]
 
 
+async def test_what_is_given_before_closing_leaves_before() -> None:
+    async with pair() as (a, b):
+        dialled, served = await linked(a, b)
+        dialled.connection.send_datagram(b"last", "token")
+        stream = dialled.connection.open_stream()
+        dialled.connection.send_stream(stream, b"words", True)
+        dialled.connection.close("enough")
+        assert dialled.lost == ["token"]  # nobody will answer for it
+        await until(lambda: served.closed == ["enough"])
+        assert served.datagrams == [b"last"]
+        assert served.streams == {stream: b"words"}
+
+
 async def test_a_goodbye_that_got_lost_is_said_again() -> None:
     async with pair() as (a, b), proxy(a.endpoint.address) as between:
         dialled, served = await linked(a, b, between.address)

@@ -215,6 +215,8 @@ class Connection:
 
     def close(self, reason: str = "") -> None:
         if not self._closed:
+            if self.is_ready:
+                self._transmit(time.monotonic())  # what was given before goes out before, once
             self._say_goodbye(0, reason)
             self._end(reason or "closed by this node")
 
