@@ -13,7 +13,7 @@ from contextlib import suppress
 
 from relay.errors import PeerError
 from relay.link import roq, varint
-from relay.link.messages import Bind, Bound, Malformed, Message, MessageReader, Refused, encode
+from relay.link.messages import Bind, Bound, Malformed, MessageReader, encode
 from relay.link.path import PathName
 from relay.link.transport import Connection
 
@@ -96,18 +96,13 @@ class Binding:
 
     def accept(self) -> None:
         """Tell the subscriber that media comes here."""
-        self._answer(Bound())
+        if self._stream is not None:
+            self.connection.send_stream(self._stream, encode(Bound(), MAX_BINDING_BYTES), True)
 
     def refuse(self, reason: str) -> None:
-        """Tell why not, and close."""
+        """Close, which tells why."""
         self._deadline.cancel()
-        if self._stream is not None:
-            self._answer(Refused(code="NOT_FOUND", detail=reason))
         self.connection.close(reason)
-
-    def _answer(self, message: Message) -> None:
-        if self._stream is not None:
-            self.connection.send_stream(self._stream, encode(message, MAX_BINDING_BYTES), True)
 
 
 class Inlet:
@@ -121,27 +116,27 @@ class Inlet:
         self.malformed = 0
         self._on_datagrams = on_datagrams
         self._reader = MessageReader(MAX_BINDING_BYTES)
-        self._answer: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
+        self._answer: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._readers: dict[int, roq.StreamReader] = {}
         connection.on_stream = self._receive
         connection.on_reset = lambda stream, code: self._forget(stream)
         connection.on_datagrams = on_datagrams
 
     async def bind(self, link: str, path: PathName, generation: int, timeout_s: float) -> None:
-        """Tie the connection to a link. Raises BindRefused, TimeoutError."""
+        """Tie the connection to a link. Raises BindRefused (see `lost`), TimeoutError."""
         stream = self.connection.open_stream()
         self.connection.send_stream(
             stream, encode(Bind(link=link, path=path, generation=generation), MAX_BINDING_BYTES), True
         )
         async with asyncio.timeout(timeout_s):
-            answer = await self._answer
-        if isinstance(answer, Refused):
-            raise BindRefused(answer.detail)
+            refusal = await self._answer
+        if refusal:
+            raise BindRefused(refusal)
 
     def lost(self, reason: str) -> None:
-        """The connection ended: nobody waits for the answer any more."""
+        """Tell that the connection ended, and why: there will be no other answer."""
         if not self._answer.done():
-            self._answer.set_result(Refused(code="CLOSED", detail=reason or "closed"))
+            self._answer.set_result(reason or "closed")
 
     def _receive(self, stream: int, data: bytes, ended: bool) -> None:
         try:
@@ -149,8 +144,8 @@ class Inlet:
                 self._media(stream, data, ended)
                 return
             for message in self._reader.receive(data):
-                if not self._answer.done() and isinstance(message, Bound | Refused):
-                    self._answer.set_result(message)
+                if not self._answer.done() and isinstance(message, Bound):
+                    self._answer.set_result("")
         except (Malformed, varint.Malformed) as error:
             self.malformed += 1
             self.connection.close(str(error))

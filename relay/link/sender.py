@@ -210,6 +210,8 @@ class LinkSender:
         added = [name for name in carrying if name not in before]
         resent, too_old = self._resend(added, now)
         self._events.append(MediaMoved(before, carrying, self.last_sync_id, resent, too_old))
+        for number in self._flows:
+            self._want_keyframe(number)
         return True
 
     def _resend(self, added: Iterable[PathName], now: int) -> tuple[int, int]:
@@ -248,9 +250,14 @@ class LinkSender:
         out += [(entry.datagram, entry) for entry in outlet.take(max(0, room), now - self._resend_us)]
         for number, packets in outlet.skip_late():
             self._events.append(FramesSkipped(number, name, packets))
-            if self.carrying == (name,) and outlet.is_skipping(number):
-                self._events.append(KeyframeWanted(number))
+            self._want_keyframe(number)
         return out
+
+    def _want_keyframe(self, number: int) -> None:
+        """Ask for a keyframe when a flow skips on every path that carries: nothing else would let it go on."""
+        carrying = [self.outlets[name] for name in self.carrying if self.outlets[name].up]
+        if carrying and all(outlet.is_skipping(number) for outlet in carrying):
+            self._events.append(KeyframeWanted(number))
 
     def refused(self, name: PathName, token: Entry | None) -> None:
         """The transport did not take a datagram: it is not in flight, and will be asked for."""

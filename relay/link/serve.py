@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import deque
 from collections.abc import Coroutine, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,7 +15,7 @@ from typing import Any
 import structlog
 from pydantic import TypeAdapter
 
-from relay.errors import NotFound, PeerError, UsageError
+from relay.errors import NotFound, PeerError
 from relay.ids import HybridClock
 from relay.link import flows, varint
 from relay.link import messages as m
@@ -29,12 +28,12 @@ from relay.link.quic.connection import Connection
 from relay.link.quic.endpoint import Endpoint
 from relay.link.quic.h3 import ALPN as H3_ALPN
 from relay.link.served_link import ServedLink, now_us
+from relay.link.served_rooms import ServedRooms
 from relay.plane.contract import Kind
 from relay.ports import RoomEvent
 from relay.settings import BreakerSettings, LinkFlowSettings
 
 CATALOG_BATCH = 64  # publications in one message
-EVENT_BATCH = 32
 MAX_LINKS = 1024
 log = structlog.get_logger(__name__)
 _CATALOG: TypeAdapter[list[m.Publication]] = TypeAdapter(list[m.Publication])
@@ -56,14 +55,6 @@ class _Tap:
     marker: Marker
     prefix: bytes
     links: set[ServedLink] = field(default_factory=set)
-
-
-@dataclass(slots=True)
-class _Room:
-    """A room that at least one link watches. `truncated`: events before the kept ones are gone."""
-
-    kept: deque[RoomEvent]
-    truncated: bool = False
 
 
 class LinkServer:
@@ -93,7 +84,7 @@ class LinkServer:
         self._taps: dict[tuple[str, int], _Tap] = {}
         self._by_flow: dict[int, _Tap] = {}
         self._next_flow = flows.FIRST
-        self._rooms: dict[str, _Room] = {}
+        self._rooms = ServedRooms(hooks, self._settings.event_history)
         self._instead = ""
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -186,16 +177,9 @@ class LinkServer:
 
     def room_events(self, room: str, events: Sequence[RoomEvent]) -> None:
         """Send a room's events to who watches it. Ignored when nobody does."""
-        watched = self._rooms.get(room)
-        if watched is None:
-            return
         for event in events:
             self._clock.observe(event.sync_id)
-            watched.truncated = watched.truncated or len(watched.kept) == watched.kept.maxlen
-            watched.kept.append(event)
-        for link in self.links.values():
-            if room in link.rooms:
-                _say_events(link, room, events)
+        self._rooms.say(room, events)
 
     # --- by hand ----------------------------------------------------------------------------------------------------
 
@@ -314,9 +298,9 @@ class LinkServer:
                 if (message.publication, message.layer) in link.flows:
                     self._hooks.request_keyframe(message.publication, message.layer)
             case m.WatchRoom():
-                self._watch(link, message)
+                self._rooms.watch(link, message)
             case m.UnwatchRoom():
-                self._unwatch(link, message.room)
+                self._rooms.unwatch(link, message.room)
             case m.Refused():
                 log.warning("claim refused", peer=link.peer, publication=message.publication, code=message.code)
                 self.refused += 1
@@ -328,14 +312,16 @@ class LinkServer:
 
     def _subscribe(self, link: ServedLink, wish: m.Subscribe) -> None:
         known = self._publications.get(wish.publication)
-        present = {layer: flow for (key, layer), flow in link.flows.items() if key == wish.publication}
-        fresh = [layer for layer in dict.fromkeys(wish.layers) if layer not in present]
+        present = {layer for key, layer in link.flows if key == wish.publication}
+        layers = len(known.layers) if known else 0
+        fresh = [layer for layer in dict.fromkeys(wish.layers) if layer not in present and layer < layers]
+        total = len(link.flows) - len(present.difference(wish.layers)) + len(fresh)
         code, detail = "", ""
         if known is None:
             code, detail = "NOT_FOUND", "no such publication here"
         elif known.epoch != wish.epoch:
             code, detail = "FENCED", f"epoch {known.epoch} holds here"
-        elif len(link.flows) + len(fresh) > self._settings.max_flows:
+        elif total > self._settings.max_flows:
             code, detail = "LIMIT", f"more than {self._settings.max_flows} flows on one link"
         elif self.draining and fresh:
             code, detail = "DRAINING", self._instead
@@ -365,7 +351,7 @@ class LinkServer:
         tap = self._taps.get(key)
         if tap is None:
             flow = self._next_flow
-            source = self._hooks.tap(flow, *key) if layer < len(publication.layers) else None
+            source = self._hooks.tap(flow, *key)
             if source is None:
                 return False
             self._next_flow += flows.STEP
@@ -386,28 +372,6 @@ class LinkServer:
             del self._by_flow[tap.flow]
             self._hooks.untap(tap.flow)
 
-    def _watch(self, link: ServedLink, wish: m.WatchRoom) -> None:
-        watched = self._rooms.get(wish.room)
-        began = watched is None
-        if watched is None:
-            watched = self._rooms[wish.room] = _Room(deque(maxlen=self._settings.event_history))
-            self._hooks.watch_room(wish.room, True)
-        link.rooms.add(wish.room)
-        newest = watched.kept[-1].sync_id if watched.kept else 0
-        after = newest if wish.after is None else wish.after
-        older = watched.kept and watched.kept[0].sync_id <= after
-        gap = wish.after is not None and (began or (watched.truncated and not older))
-        link.say(m.RoomEvents(room=wish.room, events=(), gap=gap, position=after))
-        _say_events(link, wish.room, [event for event in watched.kept if event.sync_id > after])
-
-    def _unwatch(self, link: ServedLink, room: str) -> None:
-        if room not in link.rooms:
-            return
-        link.rooms.discard(room)
-        if not any(room in other.rooms for other in self.links.values()):
-            del self._rooms[room]
-            self._hooks.watch_room(room, False)
-
     # --- inside -----------------------------------------------------------------------------------------------------
 
     def _moved(self, link: ServedLink, move: m.LinkState) -> None:
@@ -427,8 +391,7 @@ class LinkServer:
             return
         for key in tuple(link.flows):
             self._leave(link, self._taps[key])
-        for room in tuple(link.rooms):
-            self._unwatch(link, room)
+        self._rooms.leave(link)
         link.close(reason)
         self._hooks.link_changed(PathChanged(link.link, link.peer, "metadata", False, reason))
 
@@ -451,20 +414,3 @@ class LinkServer:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             task.get_loop().call_exception_handler({"message": "a link's task failed", "exception": error})
-
-
-def _say_events(link: ServedLink, room: str, events: Sequence[RoomEvent]) -> None:
-    def say(batch: Sequence[RoomEvent]) -> None:
-        found = tuple(m.Event(sync_id=event.sync_id, type=event.type, data=event.data) for event in batch)
-        link.say(m.RoomEvents(room=room, events=found))
-
-    for at in range(0, len(events), EVENT_BATCH):
-        batch = events[at : at + EVENT_BATCH]
-        try:
-            say(batch)
-        except UsageError:  # too long together
-            for event in batch:
-                try:
-                    say([event])
-                except UsageError as error:
-                    log.error("room event not sent over the link", room=room, type=event.type, reason=str(error))

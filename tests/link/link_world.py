@@ -28,6 +28,17 @@ from tests.link.joined import VP8_DELTA, VP8_KEY
 from tests.link.quic_world import Proxy, node, until
 
 NAMES: tuple[str, ...] = ("metadata", "primary", "backup")
+# nothing is dropped because this machine was busy: only what the paths do counts
+PATIENT = LinkFlowSettings(
+    queue_frames=10_000,
+    history_packets=32_768,
+    history_ms=20_000,
+    resend_age_ms=20_000,
+    nack_deadline_ms=20_000,
+    nack_tries=64,
+    repair_bps=1_000_000_000,
+    silence_ms=20_000,
+)
 VP8 = m.Codec(number=96, codec="vp8", clock_hz=90_000)
 
 
@@ -251,7 +262,7 @@ async def world(
     settings: LinkFlowSettings | None = None, breaker: BreakerSettings | None = None
 ) -> AsyncIterator[LinkWorld]:
     """Nodes a (origin) and b with a link between them, all closed however the test ends."""
-    settings = settings or LinkFlowSettings()
+    settings = settings or PATIENT
     async with node("a", serves=True) as a, node("b") as b, node("b") as second:
         harm = {name: Harm(a.endpoint.address) for name in NAMES}
         origin, subscriber, clock = Origin(), Subscriber(), HybridClock()
