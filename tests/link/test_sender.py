@@ -15,7 +15,15 @@ from relay.link.parity import ParityGroup, read_parity, rebuild
 from relay.link.parity_control import MIN_PACKETS, WINDOW_US, ParityControl
 from relay.link.path import PathName
 from relay.link.sender import LinkSender
-from relay.link.sender_events import FlowClosed, FlowOpened, FlowPaused, MediaMoved, PathClosed, PathOpened
+from relay.link.sender_events import (
+    FlowClosed,
+    FlowOpened,
+    FlowPaused,
+    KeyframeWanted,
+    MediaMoved,
+    PathClosed,
+    PathOpened,
+)
 from relay.plane.contract import Kind
 from relay.plane.reference import rtcp, rtp
 from relay.plane.reference.state import INJECT_EXTENSIONS
@@ -329,3 +337,34 @@ def test_parity_follows_the_loss() -> None:
     off = ParityControl(LinkFlowSettings(parity="off"))
     off.note(50, 50)
     assert not off.adapt(now)
+
+
+def test_a_new_connection_gets_what_the_lost_one_had_in_flight_and_what_came_between() -> None:
+    sender = Sender(warm_share=0)
+    sender.push(1, 2)
+    sender.out("primary")
+    sender.machine.path_closed("primary")
+    sender.push(3)
+    assert sender.seqs("primary") == []
+    sender.machine.path_opened("primary", 0)
+    assert sender.seqs("primary") == [1, 2, 3]
+
+
+def test_what_is_acknowledged_while_it_waits_to_go_again_stays() -> None:
+    sender = Sender(warm_share=0)
+    sender.push(1, 2)
+    tokens = dict(sender.out("primary"))
+    sender.machine.lost("primary", tokens.values(), 0)
+    sender.machine.acked("primary", [tokens[1]])
+    assert sender.seqs("primary") == [2]
+
+
+def test_a_flow_that_skips_on_all_that_carries_wants_a_keyframe() -> None:
+    sender = Sender(warm_share=0)
+    sender.machine.steer(("primary", "backup"), 0)
+    for frame in range(5):
+        sender.push(frame, timestamp=3000 * (frame + 1))
+    sender.machine.transmit("primary", 0, 0)
+    assert KeyframeWanted(FLOW) not in sender.machine.events()  # the backup may yet bring it
+    sender.machine.transmit("backup", 0, 0)
+    assert KeyframeWanted(FLOW) in sender.machine.events()
