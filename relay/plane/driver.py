@@ -64,9 +64,13 @@ class ReferencePlane:
         self._closed = False
 
     @property
-    def address(self) -> Address:
+    def addresses(self) -> list[Address]:
         host, port = self._socket.getsockname()[:2]
-        return host, port
+        return [(host, port)]
+
+    @property
+    def cpus(self) -> list[int]:
+        return []
 
     @property
     def healthy(self) -> bool:

@@ -95,7 +95,7 @@ fn open(core: &mut Core, session: u32) -> SocketAddr {
     let mut extensions = ExtensionIds::default();
     (extensions.0[MID], extensions.0[ABS_SEND_TIME], extensions.0[TRANSPORT_CC]) = (4, 2, 3);
     let (ufrag, password) = (format!("u{session}"), "password".to_owned());
-    let opened = Command::OpenSession { session, ufrag: ufrag.clone(), password, extensions };
+    let opened = Command::OpenSession { session, ufrag: ufrag.clone(), password, extensions, shard: 0 };
     core.apply(opened, 0).expect("a new session");
     core.receive(&check(&ufrag), address, 0);
     let (tx_key, rx_key) = (key(session).into(), key(session + 10_000).into());

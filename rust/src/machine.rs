@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use crate::error::UsageError;
+use crate::lanes::Note;
 use crate::out::OutBatch;
 
 /// A tapped packet: (tap, plaintext RTP, arrival).
@@ -51,6 +52,22 @@ pub trait Machine: Send + 'static {
 
     /// Move the tapped packets to the end of `into`.
     fn taps(&mut self, into: &mut Vec<Tapped>);
+
+    /// It is this one of several shards.
+    fn joins(&mut self, shard: usize) {
+        let _ = shard;
+    }
+
+    /// Hand on what other shards are to know, in order: to which of them, what, and bytes. `give` returns those that did
+    /// not take it.
+    fn notes(&mut self, give: impl FnMut(u64, &Note, &[u8]) -> u64) {
+        let _ = give;
+    }
+
+    /// Take a note of another shard.
+    fn take_note(&mut self, note: &Note, data: &[u8], now: i64) {
+        let _ = (note, data, now);
+    }
 
     fn stats(&self) -> Self::Stats;
 }

@@ -87,7 +87,7 @@ class Host:
                 return event
 
     async def client(self, session: int, host: str = "127.0.0.1") -> Client:
-        client = Client(host, self.plane.address[1], f"ufrag{session}")
+        client = Client(host, self.plane.addresses[0][1], f"ufrag{session}")
         self.clients.append(client)
         self.plane.submit(OpenSession(session, client.ufrag, PASSWORD))
         client.check()
@@ -262,7 +262,7 @@ def test_wrong_command_raises_and_those_before_it_are_done() -> None:
 def test_settings_that_cannot_be() -> None:
     plane = open_plane("reference", PlaneConfig(), "127.0.0.1", 0)
     with pytest.raises(SettingsError, match="cannot be opened"):
-        open_plane("reference", PlaneConfig(), "127.0.0.1", plane.address[1])
+        open_plane("reference", PlaneConfig(), "127.0.0.1", plane.addresses[0][1])
     plane.close()
     with pytest.raises(SettingsError, match="must be auto"):
         open_plane("fast", PlaneConfig(), "127.0.0.1", 0)  # type: ignore[arg-type]

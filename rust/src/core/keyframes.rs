@@ -2,6 +2,7 @@
 //! `relay/plane/reference/keyframes.py`.
 
 use super::contract::{Event, Kind};
+use super::mirrors::want;
 use super::state::{LayerKey, State};
 use super::timers::{Key, Timer};
 use crate::rtcp::{build_fir, build_pli};
@@ -50,7 +51,9 @@ fn ask(core: &mut State, key: LayerKey, now: i64) {
     let track = &mut core.tracks[key.track];
     let (handle, feedback) = (track.handle, track.feedback);
     let layer = &mut track.layers[key.index];
+    let mirror = track.mirror;
     match track.session {
+        None if mirror.is_some() => mirror.iter().for_each(|mirror| want(core, key, mirror)),
         None => core.events.push(Event::KeyframeRequested { track: handle, layer: key.index }),
         Some(owner) => {
             let session = &core.sessions[owner];

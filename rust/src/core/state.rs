@@ -13,6 +13,7 @@ use super::contract::{
     SessionStats, SlotStats,
 };
 use super::fanout::{self, Fanout};
+use super::mirrors::{Mirror, Outbox, Shared};
 use super::packets::Packets;
 use super::timers::Timers;
 use crate::audio_level::Loudness;
@@ -203,6 +204,8 @@ pub struct Track {
     pub taps: IndexMap<u32, usize>, // handle → index of the layer
     pub loudness: Loudness,
     pub audio_level_id: u8,
+    pub mirror: Option<Mirror>, // it lives on another shard
+    pub shared: Shared,         // shards that mirror it
 }
 
 impl Track {
@@ -220,6 +223,8 @@ impl Track {
             taps: IndexMap::new(),
             loudness: Loudness::default(),
             audio_level_id: 0,
+            mirror: None,
+            shared: Shared::default(),
         }
     }
 
@@ -368,6 +373,7 @@ pub struct State {
     pub packets: Packets,
     pub out: OutBatch,
     pub fanout: Fanout,
+    pub outbox: Outbox,
     pub events: Vec<Event>,
     pub tapped: Vec<(u32, u32, i64)>, // tap, packet, arrival
     pub taps_dropped: u64,
@@ -398,6 +404,7 @@ impl State {
             timers: Timers::default(),
             out: OutBatch::default(),
             fanout: Fanout::default(),
+            outbox: Outbox::default(),
             events: Vec::new(),
             tapped: Vec::new(),
             taps_dropped: 0,
@@ -438,7 +445,21 @@ impl State {
 
     /// Header extension ids of the packets that come in for a track.
     pub fn extension_ids(&self, track: usize) -> ExtensionIds {
-        self.tracks[track].session.map_or(INJECT_EXTENSIONS, |session| self.sessions[session].extensions)
+        let track = &self.tracks[track];
+        match (track.session, &track.mirror) {
+            (Some(session), _) => self.sessions[session].extensions,
+            (None, Some(mirror)) => mirror.extensions,
+            (None, None) => INJECT_EXTENSIONS,
+        }
+    }
+
+    /// What to add to the clock of a track's publisher to have ours; None before its first sender report.
+    pub fn ntp_offset(&self, track: usize) -> Option<i64> {
+        let track = &self.tracks[track];
+        match track.session {
+            Some(session) => self.sessions[session].ntp_offset,
+            None => track.mirror.and_then(|mirror| mirror.ntp_offset),
+        }
     }
 
     pub fn find_session(&self, handle: u32) -> Result<usize, UsageError> {

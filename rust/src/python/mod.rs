@@ -12,5 +12,6 @@ use pyo3::prelude::*;
 fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<forwarder::Forwarder>()?;
     module.add_class::<plane::NativePlane>()?;
+    module.add_class::<plane::Snapshot>()?;
     testing::register(module)
 }
