@@ -30,6 +30,7 @@ pub enum What {
     Started {
         ssrc: u32,
         payload_type: u8,
+        last_packet: i64,
         keyframe_timestamp: Option<u32>,
         parameters_seen: bool,
     },
@@ -42,8 +43,15 @@ pub enum What {
         arrival: i64,
         offset: Option<i64>,
     },
-    /// A keyframe is wanted, to where the track lives.
-    Wanted,
+    /// A keyframe is wanted, to where the track lives; or still waited for, which matters once one may be asked for again.
+    Wanted {
+        still: bool,
+    },
+    /// What was counted before a track moved, to where it lives now: packets, bytes, lost, recovered, NACKs, keyframes,
+    /// keyframe requests, width, height.
+    Counted([u64; 9]),
+    /// How loud a track has been lately, to the first shard, which tells of all.
+    Level(i64),
     /// Nobody shows the track here any more, to where it lives.
     Left,
 }

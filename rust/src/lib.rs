@@ -2,6 +2,7 @@
 
 pub mod arithmetic;
 pub mod audio_level;
+pub mod cluster;
 pub mod core;
 pub mod delay_trend;
 pub mod descriptors;

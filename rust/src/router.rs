@@ -220,7 +220,8 @@ impl Router {
 
     // --- what does not exist is refused by the first shard
 
-    fn of_session(&self, session: u32) -> usize {
+    /// Where a session lives.
+    pub fn of_session(&self, session: u32) -> usize {
         self.sessions.get(&session).map_or(0, |session| session.shard)
     }
 
@@ -308,6 +309,7 @@ impl Router {
                     self.step(to, Command::MuteTrack { track: handle, muted });
                 }
             }
+            self.step(from, Command::HandOverTrack { track: handle, shard: to as u32 });
             if !moved.users.contains_key(&from) {
                 self.step(from, Command::RemoveTrack { track: handle });
             }

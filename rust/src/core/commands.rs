@@ -104,6 +104,7 @@ pub fn apply(core: &mut State, command: Command, now: i64) -> Done {
             mirrors::mirror_track(core, track, kind, media, mirror, now)?
         }
         Command::DropMirror { track, at_once } => mirrors::drop_mirror(core, track, at_once),
+        Command::HandOverTrack { track, shard } => mirrors::hand_over(core, track, shard),
         Command::ShareTrack { track, shard, generation } => mirrors::share_track(core, track, shard, generation, now)?,
     }
     Ok(())
@@ -317,7 +318,7 @@ pub fn remove_track(core: &mut State, key: usize) {
         core.taps.remove(tap);
     }
     core.heard.remove(&handle);
-    if core.heard.is_empty() {
+    if core.heard.is_empty() && !core.outbox.has_levels() {
         core.timers.cancel((Timer::Loudness, 0, 0));
     }
     core.track_keys.remove(&handle);
@@ -329,6 +330,7 @@ fn move_track(core: &mut State, track: u32, session: u32, media: Media, now: i64
     let session = core.find_session(session)?;
     check_media(core, Some(session), &media, Some(key))?;
     leave_session(core, key);
+    mirrors::forget_counts(core, key);
     let track = &mut core.tracks[key];
     (track.mirror, track.shared) = (None, Shared::default());
     receive_at(core, key, Some(session), media);

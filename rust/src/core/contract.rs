@@ -91,7 +91,7 @@ pub struct NewSlot {
     pub cname: String,
 }
 
-/// See the classes of the same names in `contract.py`; the last three are what shards are told of each other's tracks
+/// See the classes of the same names in `contract.py`; the last ones are what shards are told of each other's tracks
 /// (`mirrors`), and only `Router` gives them.
 pub enum Command {
     OpenSession { session: u32, ufrag: String, password: String, extensions: ExtensionIds, shard: u32 },
@@ -114,6 +114,7 @@ pub enum Command {
     RemoveTap { tap: u32 },
     MirrorTrack { track: u32, kind: Kind, media: Media, origin: u8, generation: u32, extensions: ExtensionIds },
     DropMirror { track: u32, at_once: bool },
+    HandOverTrack { track: u32, shard: u32 },
     ShareTrack { track: u32, shard: u32, generation: u32 },
 }
 

@@ -121,10 +121,15 @@ pub fn accept_copy(
     let source = source_of(core, key, packet.ssrc, packet.payload_type, now);
     let source = &mut core.sources[source];
     source.last_packet = now;
-    let arrival = source.detector.as_mut().map_or(Arrival::Duplicate, |detector| {
+    let kind = source.detector.as_mut().map_or(Arrival::Duplicate, |detector| {
         if recovered { detector.recovered(packet.seq) } else { detector.received(packet.seq, now, None) }
     });
-    let reason = accept(core, key, id, arrival, now);
+    let before = core.layer(key).last_packet;
+    let reason = accept(core, key, id, kind, now);
+    let layer = core.layer_mut(key);
+    if layer.last_packet != before {
+        layer.last_packet = arrival.max(before); // it may be an older one, for those who begin in the middle
+    }
     core.packets.counts.release(id);
     match reason {
         "rtp_duplicate" => "mirror_duplicate",
@@ -448,6 +453,7 @@ pub fn loudness_due(core: &mut State, now: i64) {
             levels.push((handle, track.loudness.value(now) >> 8));
         }
     }
+    mirrors::gather_levels(core, &mut levels, now);
     if !levels.is_empty() {
         levels.sort_unstable();
         core.events.push(Event::LoudnessMeasured { levels });

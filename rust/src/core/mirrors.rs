@@ -4,16 +4,22 @@
 //! A mirror receives by injection, with the header extension ids and the clock of the track's own session. It says
 //! nothing of its own: layers, loudness and keyframes are told where the track lives.
 
+use std::collections::HashMap;
+
 use super::binding::for_each;
 use super::commands::{Done, leave_session, receive_at, remove_track, unused};
-use super::contract::{ExtensionIds, Kind, Media};
+use super::contract::{ExtensionIds, Kind, LayerStats, Media};
 use super::ingress::{accept_copy, change_payload_type, source_of, start, stop_layer};
 use super::keyframes::request_keyframe;
 use super::state::{LayerKey, State, Track};
+use super::timers::Timer;
+use crate::audio_level::WINDOW_US;
 use crate::lanes::{MAX_SHARDS, Note, What};
 
 /// Notes that wait for the end of a batch of datagrams.
 const MAX_NOTES: usize = 4096;
+/// A level of another shard holds so long: its windows and ours do not begin together.
+const LEVEL_HOLDS_US: i64 = WINDOW_US + WINDOW_US / 2;
 const NO_PACKET: u32 = u32::MAX;
 
 /// What makes a track a mirror.
@@ -37,7 +43,15 @@ pub struct Shared {
 #[derive(Default)]
 pub struct Outbox {
     pub own: u8,
+    levels: HashMap<u32, (i64, i64)>, // of other shards' tracks, and when they came
     waiting: Vec<(u64, Note, u32)>,
+}
+
+impl Outbox {
+    /// Other shards' levels wait to be told.
+    pub fn has_levels(&self) -> bool {
+        !self.levels.is_empty()
+    }
 }
 
 // --- commands ------------------------------------------------------------------------------------------------------
@@ -104,8 +118,10 @@ fn introduce(core: &mut State, key: LayerKey, shards: u64, now: i64) {
     let young = first.is_some_and(|arrival| now - arrival < core.config.keyframe_interval_us);
     if let Some(payload_type) = u8::try_from(layer.payload_type).ok().filter(|_| layer.active) {
         let keyframe_timestamp = layer.keyframe_timestamp.filter(|_| !young);
-        let parameters_seen = layer.parameters_seen;
-        note(core, key, shards, What::Started { ssrc, payload_type, keyframe_timestamp, parameters_seen }, NO_PACKET);
+
+        let (last_packet, parameters_seen) = (layer.last_packet, layer.parameters_seen);
+        let what = What::Started { ssrc, payload_type, last_packet, keyframe_timestamp, parameters_seen };
+        note(core, key, shards, what, NO_PACKET);
     }
     report_to(core, key, shards);
     if young {
@@ -180,9 +196,25 @@ pub fn reported(core: &mut State, session: usize) {
     }
 }
 
+/// One event tells of all tracks: add what other shards measured lately, or leave it to the first shard to tell.
+pub fn gather_levels(core: &mut State, levels: &mut Vec<(u32, i64)>, now: i64) {
+    let outbox = &mut core.outbox;
+    if outbox.own == 0 {
+        outbox.levels.retain(|_, (_, came)| now - *came < LEVEL_HOLDS_US);
+        levels.extend(outbox.levels.iter().map(|(&track, &(level, _))| (track, level)));
+        return;
+    }
+    for (track, level) in levels.drain(..) {
+        if outbox.waiting.len() < MAX_NOTES {
+            let what = What::Level(level);
+            outbox.waiting.push((1, Note { from: outbox.own, track, layer: 0, generation: 0, what }, NO_PACKET));
+        }
+    }
+}
+
 /// A mirror's slots want a keyframe: ask where the track lives.
-pub fn want(core: &mut State, key: LayerKey, mirror: &Mirror) {
-    note(core, key, 1 << mirror.origin, What::Wanted, NO_PACKET);
+pub fn want(core: &mut State, key: LayerKey, origin: u8, still: bool) {
+    note(core, key, 1 << origin, What::Wanted { still }, NO_PACKET);
 }
 
 /// Hand on what was noted: to which shards, what, and the packet's bytes.
@@ -204,16 +236,29 @@ pub fn drain(core: &mut State, mut give: impl FnMut(u64, &Note, &[u8]) -> u64) {
 
 /// Take a note of another shard in.
 pub fn take(core: &mut State, note: &Note, data: &[u8], now: i64) {
-    let found = core.find_layer(note.track, i64::from(note.layer));
-    if matches!(note.what, What::Wanted | What::Left) {
-        let Ok(key) = found else { return };
-        if note.what == What::Wanted {
-            request_keyframe(core, key, now);
-        } else {
-            core.tracks[key.track].shared.shards &= !(1u64.checked_shl(u32::from(note.from)).unwrap_or(0));
-        }
+    if let What::Level(level) = note.what {
+        core.outbox.levels.insert(note.track, (level, now));
+        core.timers.set_if_none((Timer::Loudness, 0, 0), now + WINDOW_US);
         return;
     }
+    let found = core.find_layer(note.track, i64::from(note.layer)).ok();
+    match (note.what, found) {
+        (What::Wanted { still }, Some(key)) => {
+            if !still || now >= core.layer(key).keyframe_next {
+                request_keyframe(core, key, now);
+            }
+        }
+        (What::Left, Some(key)) => {
+            core.tracks[key.track].shared.shards &= !(1u64.checked_shl(u32::from(note.from)).unwrap_or(0));
+        }
+        (What::Counted(counts), Some(key)) => add_counts(core, key, &counts),
+        (What::Wanted { .. } | What::Left | What::Counted(_), None) => {}
+        _ => take_in(core, note, found, data, now),
+    }
+}
+
+/// Have a mirror follow where its track lives.
+fn take_in(core: &mut State, note: &Note, found: Option<LayerKey>, data: &[u8], now: i64) {
     let Some(mirror) = core.track_keys.get(&note.track).map(|&key| core.tracks[key].mirror) else {
         let left = Note { from: core.outbox.own, what: What::Left, ..*note };
         if core.outbox.waiting.len() < MAX_NOTES {
@@ -221,7 +266,7 @@ pub fn take(core: &mut State, note: &Note, data: &[u8], now: i64) {
         }
         return;
     };
-    let (Ok(key), Some(mirror)) = (found, mirror) else { return };
+    let (Some(key), Some(mirror)) = (found, mirror) else { return };
     if mirror.generation != note.generation || (mirror.released && leave(core, key.track)) {
         return;
     }
@@ -232,7 +277,7 @@ pub fn take(core: &mut State, note: &Note, data: &[u8], now: i64) {
                 core.drop(reason);
             }
         }
-        What::Started { ssrc, payload_type, keyframe_timestamp, parameters_seen } => {
+        What::Started { ssrc, payload_type, last_packet, keyframe_timestamp, parameters_seen } => {
             source_of(core, key, ssrc, payload_type, now);
             let layer = core.layer(key);
             if !layer.active
@@ -240,7 +285,7 @@ pub fn take(core: &mut State, note: &Note, data: &[u8], now: i64) {
             {
                 let layer = core.layer_mut(key);
                 (layer.keyframe_timestamp, layer.parameters_seen) = (keyframe_timestamp, parameters_seen);
-                layer.last_packet = now;
+                layer.last_packet = last_packet;
                 start(core, key, now);
                 if !core.layer(key).waiters.is_empty() {
                     request_keyframe(core, key, now);
@@ -257,7 +302,56 @@ pub fn take(core: &mut State, note: &Note, data: &[u8], now: i64) {
                 mirror.ntp_offset = offset;
             }
         }
-        What::Wanted | What::Left => {}
+        What::Wanted { .. } | What::Left | What::Level(_) | What::Counted(_) => {}
+    }
+}
+
+/// A track goes to live elsewhere: what was counted of it goes along.
+pub fn hand_over(core: &mut State, handle: u32, shard: u32) {
+    let Ok(track) = core.find_track(handle) else { return };
+    for index in 0..core.tracks[track].layers.len() {
+        let key = LayerKey { track, index };
+        let lost = core.layer(key).lost_before + core.detector(key).map_or(0, |detector| detector.given_up);
+        let stats = &core.layer(key).stats;
+        let counts = [
+            stats.packets,
+            stats.bytes,
+            lost as u64,
+            stats.recovered,
+            stats.nacks_sent,
+            stats.keyframes,
+            stats.keyframe_requests,
+            u64::from(stats.width),
+            u64::from(stats.height),
+        ];
+        note(core, key, 1u64.checked_shl(shard).unwrap_or(0), What::Counted(counts), NO_PACKET);
+    }
+}
+
+fn add_counts(core: &mut State, key: LayerKey, counts: &[u64; 9]) {
+    let layer = core.layer_mut(key);
+    let [packets, bytes, lost, recovered, nacks_sent, keyframes, keyframe_requests, width, height] = *counts;
+    layer.lost_before += lost as i64;
+    let stats = &mut layer.stats;
+    stats.packets += packets;
+    stats.bytes += bytes;
+    stats.recovered += recovered;
+    stats.nacks_sent += nacks_sent;
+    stats.keyframes += keyframes;
+    stats.keyframe_requests += keyframe_requests;
+    if stats.width == 0 {
+        (stats.width, stats.height) = (width as u16, height as u16);
+    }
+}
+
+/// A mirror becomes the track itself: what it counted was counted where the track lived too.
+pub fn forget_counts(core: &mut State, key: usize) {
+    let track = &mut core.tracks[key];
+    if track.mirror.is_some() {
+        for layer in &mut track.layers {
+            layer.lost_before = 0;
+            layer.stats = LayerStats::new(std::mem::take(&mut layer.stats.rid));
+        }
     }
 }
 

@@ -1,5 +1,6 @@
 //! The Python module `relay.plane._native`.
 
+mod cluster;
 mod commands;
 mod events;
 mod forwarder;

@@ -43,6 +43,7 @@ pub fn register(parent: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(ntp, &module)?)?;
     module.add_function(wrap_pyfunction!(rtt_us, &module)?)?;
     module.add_function(wrap_pyfunction!(parse_transport_cc, &module)?)?;
+    module.add_class::<super::cluster::Cluster>()?;
     module.add_class::<Serialiser>()?;
     module.add_class::<Rewriter>()?;
     module.add_class::<PictureIds>()?;
