@@ -70,9 +70,10 @@ class Host:
     """A started plane whose events can be awaited."""
 
     kind: PlaneKind = "reference"
+    shards = 1
 
     def __init__(self, host: str = "127.0.0.1", **config: int) -> None:
-        self.plane: Plane = open_plane(self.kind, PlaneConfig(**config), host, 0)
+        self.plane: Plane = open_plane(self.kind, PlaneConfig(**config), host, 0, shards=self.shards)
         self.events: asyncio.Queue[Event] = asyncio.Queue()
         self.tapped: list[tuple[int, bytes, int]] = []
         self.plane.on_events = lambda events: [self.events.put_nowait(event) for event in events] and None
@@ -87,9 +88,9 @@ class Host:
                 return event
 
     async def client(self, session: int, host: str = "127.0.0.1") -> Client:
-        client = Client(host, self.plane.addresses[0][1], f"ufrag{session}")
+        client = Client(host, self.plane.addresses[session % self.shards][1], f"ufrag{session}")
         self.clients.append(client)
-        self.plane.submit(OpenSession(session, client.ufrag, PASSWORD))
+        self.plane.submit(OpenSession(session, client.ufrag, PASSWORD, shard=session % self.shards))
         client.check()
         assert (await client.receive())[:2] == b"\x01\x01"
         self.plane.submit(SetKeys(session, SrtpProfile.AES_128_GCM, *KEYS))

@@ -323,14 +323,15 @@ pub fn hand_over(core: &mut State, handle: u32, shard: u32) {
             stats.keyframe_requests,
             u64::from(stats.width),
             u64::from(stats.height),
+            stats.jitter_us as u64,
         ];
         note(core, key, 1u64.checked_shl(shard).unwrap_or(0), What::Counted(counts), NO_PACKET);
     }
 }
 
-fn add_counts(core: &mut State, key: LayerKey, counts: &[u64; 9]) {
+fn add_counts(core: &mut State, key: LayerKey, counts: &[u64; 10]) {
     let layer = core.layer_mut(key);
-    let [packets, bytes, lost, recovered, nacks_sent, keyframes, keyframe_requests, width, height] = *counts;
+    let [packets, bytes, lost, recovered, nacks_sent, keyframes, keyframe_requests, width, height, jitter_us] = *counts;
     layer.lost_before += lost as i64;
     let stats = &mut layer.stats;
     stats.packets += packets;
@@ -339,6 +340,7 @@ fn add_counts(core: &mut State, key: LayerKey, counts: &[u64; 9]) {
     stats.nacks_sent += nacks_sent;
     stats.keyframes += keyframes;
     stats.keyframe_requests += keyframe_requests;
+    stats.jitter_us = jitter_us as i64;
     if stats.width == 0 {
         (stats.width, stats.height) = (width as u16, height as u16);
     }
