@@ -242,9 +242,7 @@ def _facts(plane: PlaneFacts) -> Iterator[Metric]:
     info = GaugeMetricFamily(f"{PREFIX}_plane_info", "The plane, and its ways to save calls.", labels=["plane", "ways"])
     info.add_metric([plane.name, ",".join(plane.ways)], 1)
     yield info
-    shards = GaugeMetricFamily(
-        f"{PREFIX}_shard_info", "The plane's threads, each with a port.", labels=["port", "cpu"]
-    )
+    shards = GaugeMetricFamily(f"{PREFIX}_shard_info", "The plane's threads, each with a port.", labels=["port", "cpu"])
     for index, (_, port) in enumerate(plane.addresses):
         shards.add_metric([str(port), str(plane.cpus[index]) if index < len(plane.cpus) else ""], 1)
     yield shards

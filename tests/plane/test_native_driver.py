@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import socket
 import sys
@@ -388,17 +389,18 @@ def test_threads_stay_on_their_cpus() -> None:
             assert len(plane.cpus) == 2
             assert set(plane.cpus) <= os.sched_getaffinity(0)
             plane.stats()  # an order behind that to stay there
-            tasks = [task for task in Path("/proc/self/task").iterdir() if plane_thread(task)]
-            pinned = {tuple(os.sched_getaffinity(int(task.name))) for task in tasks}
-            assert {(cpu,) for cpu in plane.cpus} <= pinned
+            assert {(cpu,) for cpu in plane.cpus} <= pinned_threads()
         finally:
             plane.close()
 
     asyncio.run(story())
 
 
-def plane_thread(task: Path) -> bool:
-    try:
-        return (task / "comm").read_text().startswith("plane-")
-    except OSError:
-        return False  # it ended meanwhile
+def pinned_threads() -> set[tuple[int, ...]]:
+    """The CPUs of each thread of a plane."""
+    found = set()
+    for task in Path("/proc/self/task").iterdir():
+        with contextlib.suppress(OSError):  # it ended meanwhile
+            if (task / "comm").read_text().startswith("plane-"):
+                found.add(tuple(os.sched_getaffinity(int(task.name))))
+    return found

@@ -122,7 +122,8 @@ fn a_track_that_moves_takes_its_mirrors_along() {
 #[test]
 fn what_was_refused_is_undone() {
     let mut router = stage();
-    router.plan(vec![bind(20, 10), Command::CloseSession { session: 2 }, open(4, 1)]);
+    let commands = vec![bind(20, 10), Command::CloseSession { session: 2 }, open(4, 1)];
+    assert_eq!(steps(&mut router, commands).len(), 6);
     let cleaned = router.undo(0);
     assert_eq!(cleaned.iter().map(|step| (step.shard, name(&step.command))).collect::<Vec<_>>(), [(2, "release")]);
     assert_eq!(router.sessions(), [1, 1, 1]);
