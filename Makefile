@@ -53,9 +53,17 @@ native: .venv/.test  ## say whether the native plane was built and runs; test, f
 	cd rust && nice cargo fmt --check && nice cargo clippy --quiet --locked --all-targets -- -D warnings
 	cd rust && nice cargo test --quiet --locked --release
 
+.PHONY: cluster
+cluster: .venv/.test  ## start a test cluster here (root: network namespaces; else loopback) and break it by commands
+	$(BIN)/python -m drills cluster $(ARGS)
+
 .PHONY: bench
 bench: .venv/.test  ## measure; a table, and JSON in bench/results
 	$(BIN)/python -m bench $(ARGS)
+
+.PHONY: bench-link
+bench-link: .venv/.test  ## measure a path between two nodes beside stock aioquic
+	$(BIN)/python -m bench link $(ARGS)
 
 .PHONY: fuzz
 fuzz: .venv/.test  ## repeat all property tests with new random examples, ROUNDS times (default 20)

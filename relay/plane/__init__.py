@@ -9,6 +9,8 @@ import structlog
 
 from relay.errors import SettingsError
 from relay.plane.contract import Address, Command, Event, PlaneConfig, PlaneStats
+from relay.plane.rings import InjectRing, OnGone, TapRing
+from relay.plane.shared_ring import SLOT_SIZE, SLOTS
 
 log = structlog.get_logger()
 
@@ -64,6 +66,21 @@ class Plane(Protocol):
 
     def inject(self, track: int, layer: int, packet: bytes) -> None:
         """Feed a plaintext RTP packet into a track without session. Raises UsageError for a wrong track or layer."""
+        ...
+
+    def open_tap_ring(
+        self, *, slots: int = SLOTS, slot_size: int = SLOT_SIZE, on_gone: OnGone | None = None
+    ) -> TapRing:
+        """Open a shared-memory ring to which taps may go (`AddTap.ring`), for one worker to read.
+
+        UsageError for a shape that cannot be, OSError or Overloaded when there is no memory or the plane has failed.
+        """
+        ...
+
+    def open_inject_ring(
+        self, *, slots: int = SLOTS, slot_size: int = SLOT_SIZE, on_gone: OnGone | None = None
+    ) -> InjectRing:
+        """Open a shared-memory ring by which one worker injects. Raises as `open_tap_ring` does."""
         ...
 
     def stats(self) -> PlaneStats:

@@ -258,11 +258,18 @@ class ProbeBandwidth:
 
 @dataclass(frozen=True, slots=True)
 class AddTap:
-    """Copy a layer's packets, as received (plaintext RTP), to `taps()`. Keyframes are not asked for by tapping."""
+    """Copy a layer's packets, as received (plaintext RTP), to `taps()`. Keyframes are not asked for by tapping.
+
+    With a `ring`, which the plane's `open_tap_ring` numbered, they go there as stream `tap`. `canonical` packets carry
+    the header extension ids of injected ones (unknown extensions are dropped), so that they can be injected elsewhere
+    as they are; those of an injected track are so anyway.
+    """
 
     tap: int
     track: int
     layer: int
+    ring: int | None = None
+    canonical: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -270,6 +277,13 @@ class RemoveTap:
     """Forget a tap."""
 
     tap: int
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveRingTaps:
+    """Forget all taps that go to a ring; there need not be any."""
+
+    ring: int
 
 
 Command = (
@@ -291,6 +305,7 @@ Command = (
     | ProbeBandwidth
     | AddTap
     | RemoveTap
+    | RemoveRingTaps
 )
 
 

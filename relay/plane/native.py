@@ -22,6 +22,8 @@ from relay.plane._native import NativePlane as _Shards
 from relay.plane.contract import Address, Command, Event, PlaneConfig, PlaneStats
 from relay.plane.driver import SOCKET_BUFFER, now_us
 from relay.plane.resync import Told
+from relay.plane.rings import PlaneRings, RingOpener
+from relay.plane.shared_ring import SharedRing
 
 log = structlog.get_logger()
 
@@ -59,7 +61,20 @@ class _Part(Mapping[int, T]):
         return len(self._all())
 
 
-class NativePlane:
+class _Engine:
+    """The shards' rings; see `relay.plane.rings.RingEngine`."""
+
+    def __init__(self, shards: _Shards) -> None:
+        self._shards = shards
+        self.bind_ring = shards.bind_ring
+        self.close_ring = shards.close_ring
+        self.ring_counts = shards.ring_counts
+
+    def open_ring(self, number: int, ring: SharedRing, inject: bool) -> None:
+        self._shards.open_ring(number, inject, ring.memory_fd, ring.wake.fileno(), ring.life.fileno())
+
+
+class NativePlane(RingOpener):
     """See `relay.plane.Plane`. When a thread has failed, `healthy` is false and commands to it raise Overloaded."""
 
     name = "native"
@@ -91,6 +106,7 @@ class NativePlane:
             )
             raise SettingsError(f"{ports} on {host} cannot be opened: {reason}") from error
         self._pins = _Pins(self._shards) if pin else None
+        self._rings = PlaneRings(_Engine(self._shards), self._shards.submit)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = False
         self._said = False
@@ -122,6 +138,7 @@ class NativePlane:
         self._loop = asyncio.get_running_loop()
         self._loop.add_reader(self._shards.event_descriptor, self._take_events)
         self._loop.add_reader(self._shards.tap_descriptor, self._take_taps)
+        self._rings.start(self._loop)
         self._shards.start()
         if self._pins is not None:
             self._pins.start(self._loop)
@@ -136,9 +153,12 @@ class NativePlane:
             self._loop.remove_reader(self._shards.event_descriptor)
             self._loop.remove_reader(self._shards.tap_descriptor)
         self._shards.close()
+        self._rings.close()
 
     def submit(self, *commands: Command) -> None:
-        self._shards.submit(*commands)
+        known = self._rings.known(commands)
+        self._shards.submit(*commands[:known])
+        self._rings.refuse(commands[known:])
 
     def inject(self, track: int, layer: int, packet: bytes) -> None:
         self._shards.inject(track, layer, packet)

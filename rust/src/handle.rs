@@ -13,6 +13,7 @@ use rustix::thread::CpuSet;
 use crate::error::UsageError;
 use crate::io::clock::now_us;
 use crate::machine::Machine;
+use crate::ring_set::RingSet;
 use crate::shard::{self, Beside, IoCounts, Options, Order, Shard, Shared};
 
 #[cfg(test)]
@@ -190,6 +191,22 @@ impl<M: Machine> Handle<M> {
     /// Have the thread panic, for tests of what follows.
     pub fn panic(&self) {
         let _ = self.shared.orders.push(Order::Panic);
+    }
+
+    /// Change the shared-memory rings, or ask about them. None once the plane is closed.
+    pub fn rings<T: Send + 'static>(
+        &self,
+        change: impl FnOnce(&mut RingSet) -> T + Send + 'static,
+    ) -> Result<Option<T>, Refused> {
+        match &mut *self.place() {
+            Place::Running(..) => self.ask(|reply| {
+                // Whoever asked may have given up waiting.
+                Order::Rings(Box::new(move |rings| _ = reply.send(Some(change(rings)))))
+            }),
+            Place::Parked(shard) => Ok(Some(change(&mut shard.rings))),
+            Place::Closed(..) => Ok(None),
+            Place::Lost => Err(Refused::Failed),
+        }
     }
 
     /// Neither failed nor hung.

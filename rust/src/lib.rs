@@ -18,6 +18,7 @@ pub mod out;
 pub mod plane;
 pub mod rate;
 pub mod rewrite;
+pub mod ring_set;
 pub mod rings;
 pub mod router;
 pub mod rtcp;

@@ -6,8 +6,14 @@ use crate::error::UsageError;
 use crate::lanes::Note;
 use crate::out::OutBatch;
 
-/// A tapped packet: (tap, plaintext RTP, arrival).
-pub type Tapped = (u32, Vec<u8>, i64);
+/// A tapped packet: plaintext RTP, with its arrival and the ring that it is for.
+#[derive(Debug, Clone, Copy)]
+pub struct Tapped<'a> {
+    pub tap: u32,
+    pub ring: Option<u32>,
+    pub packet: &'a [u8],
+    pub arrival: i64,
+}
 
 /// `now` is monotonic time in microseconds and never goes backwards between calls.
 pub trait Machine: Send + 'static {
@@ -50,8 +56,8 @@ pub trait Machine: Send + 'static {
     /// Move what happened, in order, to the end of `into`.
     fn events(&mut self, into: &mut Vec<Self::Event>);
 
-    /// Move the tapped packets to the end of `into`.
-    fn taps(&mut self, into: &mut Vec<Tapped>);
+    /// Hand on the tapped packets, in order.
+    fn taps(&mut self, take: impl FnMut(Tapped<'_>));
 
     /// It is this one of several shards.
     fn joins(&mut self, shard: usize) {

@@ -11,10 +11,10 @@ use crate::core::contract::{Command, Event, PlaneConfig, PlaneStats};
 use crate::error::UsageError;
 use crate::handle::{Handle, Refused};
 use crate::lanes::MAX_SHARDS;
-use crate::machine::Tapped;
+use crate::ring_set::RingSet;
 use crate::rings::Ring;
-use crate::router::{Router, Step};
-use crate::shard::{Beside, IoCounts, Options};
+use crate::router::{Router, Step, shard_of_ring};
+use crate::shard::{Beside, Copied, IoCounts, Options};
 
 pub struct Plane {
     shards: Vec<Handle<Core>>,
@@ -68,7 +68,7 @@ impl Plane {
         &self.shards[0].shared().events
     }
 
-    pub fn taps(&self) -> &Ring<Tapped> {
+    pub fn taps(&self) -> &Ring<Copied> {
         &self.shards[0].shared().taps
     }
 
@@ -138,6 +138,17 @@ impl Plane {
     pub fn stats(&self) -> Result<Vec<(PlaneStats, IoCounts)>, Refused> {
         let asked: Vec<_> = self.shards.iter().map(Handle::ask_stats).collect();
         self.shards.iter().zip(asked).map(|(shard, wish)| shard.wait(wish?)).collect()
+    }
+
+    /// Change the shared-memory rings of the shard that a ring belongs to, or ask about them; None once it is closed. Rings
+    /// that inject belong to the first shard, as injected tracks do.
+    pub fn rings<T: Send + 'static>(
+        &self,
+        ring: Option<u32>,
+        change: impl FnOnce(&mut RingSet) -> T + Send + 'static,
+    ) -> Result<Option<T>, Refused> {
+        let shard = ring.map_or(0, |ring| shard_of_ring(ring, self.shards.len()));
+        self.shards[shard].rings(change)
     }
 
     /// Sessions on each shard.

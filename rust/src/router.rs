@@ -51,6 +51,7 @@ struct Slot {
 struct Tap {
     track: u32,
     shard: usize,
+    ring: Option<u32>,
 }
 
 /// What an entry was before a command changed it.
@@ -181,20 +182,32 @@ impl Router {
             Command::RemoveTap { tap } => {
                 let known = self.taps.get(&tap).copied();
                 self.step(known.map_or(0, |tap| tap.shard), Command::RemoveTap { tap });
-                if let Some(Tap { track, shard }) = known {
+                if let Some(Tap { track, shard, .. }) = known {
                     self.set_tap(tap, None);
                     self.change_track(track, |track| track.taps.retain(|other| *other != tap));
                     self.detach(track, shard);
                 }
             }
-            Command::AddTap { tap, track, .. } => {
+            Command::AddTap { tap, track, ring, .. } => {
                 let known = self.taps.get(&tap).map(|tap| tap.shard);
-                let shard = known.unwrap_or_else(|| self.of_track(track));
+                let wanted = ring.map_or_else(|| self.of_track(track), |ring| shard_of_ring(ring, self.shards));
+                let shard = known.unwrap_or(wanted);
+                if known.is_none() {
+                    self.attach(track, shard); // its ring is another shard's: a mirror of the track is tapped there
+                }
                 self.step(shard, command);
                 if known.is_none() && self.tracks.contains_key(&track) {
-                    self.set_tap(tap, Some(Tap { track, shard }));
+                    self.set_tap(tap, Some(Tap { track, shard, ring }));
                     self.change_track(track, |track| track.taps.push(tap));
-                    self.attach(track, shard);
+                }
+            }
+            Command::RemoveRingTaps { ring } => {
+                self.step(shard_of_ring(ring, self.shards), Command::RemoveRingTaps { ring });
+                let of_ring = |(&tap, route): (&u32, &Tap)| (route.ring == Some(ring)).then_some((tap, *route));
+                for (tap, Tap { track, shard, .. }) in self.taps.iter().filter_map(of_ring).collect::<Vec<_>>() {
+                    self.set_tap(tap, None);
+                    self.change_track(track, |track| track.taps.retain(|other| *other != tap));
+                    self.detach(track, shard);
                 }
             }
             command => {
@@ -254,7 +267,7 @@ impl Router {
         let shard = match session {
             _ if known => self.of_track(track),
             Some(session) => self.of_session(session),
-            None => self.least_injected(),
+            None => 0, // where the rings are by which workers inject
         };
         let kept = Arc::new(media.clone());
         self.step(shard, Command::AddTrack { track, session, kind, media });
@@ -268,15 +281,6 @@ impl Router {
         if let Some(session) = session {
             self.change_session(session, |session| session.tracks.push(track));
         }
-    }
-
-    /// The shard with the fewest tracks that are injected.
-    fn least_injected(&self) -> usize {
-        let mut counts = vec![0; self.shards];
-        for track in self.tracks.values().filter(|track| track.session.is_none()) {
-            counts[track.shard] += 1;
-        }
-        (0..self.shards).min_by_key(|&shard| counts[shard]).unwrap_or(0)
     }
 
     fn move_track(&mut self, handle: u32, session: u32, media: Media) {
@@ -479,6 +483,11 @@ impl Router {
             self.set_track(handle, Some(track));
         }
     }
+}
+
+/// Where a ring's taps are: a ring has one writer.
+pub fn shard_of_ring(ring: u32, shards: usize) -> usize {
+    ring as usize % shards.max(1)
 }
 
 fn replace<T>(table: &mut HashMap<u32, T>, handle: u32, entry: Option<T>) -> Option<T> {

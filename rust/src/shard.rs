@@ -20,7 +20,8 @@ use crate::io::clock::now_us;
 use crate::io::probe::Abilities;
 use crate::io::{KernelWire, Receiver, SendCounts, Sender, count_error, set_joined, socket};
 use crate::lanes::{Lanes, NOTES, each};
-use crate::machine::{Machine, Tapped};
+use crate::machine::Machine;
+use crate::ring_set::RingSet;
 use crate::rings::Ring;
 
 /// Output is sent after this long, although more of the batch is to come.
@@ -64,7 +65,7 @@ pub struct IoCounts {
 }
 
 impl IoCounts {
-    /// Add what another shard of the same plane counts. They have their rings for events and taps in common.
+    /// Add what another shard of the same plane counts. They have their ring for events in common.
     pub fn add(&mut self, other: &Self) {
         let (mine, theirs) = (&mut self.sent, &other.sent);
         for (sum, more) in [
@@ -85,7 +86,7 @@ impl IoCounts {
             *sum += more;
         }
         self.events_lost = self.events_lost.max(other.events_lost);
-        self.taps_lost = self.taps_lost.max(other.taps_lost);
+        self.taps_lost += other.taps_lost;
         for (sum, more) in [(&mut self.errors_in, &other.errors_in), (&mut mine.errors, &theirs.errors)] {
             for &(errno, count) in more {
                 match sum.iter_mut().find(|(known, _)| *known == errno) {
@@ -96,6 +97,8 @@ impl IoCounts {
         }
     }
 }
+/// A tapped packet that no ring takes: (tap, plaintext RTP, arrival).
+pub type Copied = (u32, Vec<u8>, i64);
 
 /// What became of commands; a wrong one comes with the number of those before it, which are done.
 pub type Submitted = Result<(), (usize, UsageError)>;
@@ -110,7 +113,9 @@ pub enum Order<M: Machine> {
         packet: Vec<u8>,
     },
     Stats(SyncSender<(M::Stats, IoCounts)>),
-    /// Stay on this CPU; None: on any of these.
+    /// Something about the shared-memory rings.
+    Rings(Box<dyn FnOnce(&mut RingSet) + Send>),
+    /// Stay on these CPUs.
     Pin(CpuSet),
     /// Fail as a bug would. Only tests give it.
     Panic,
@@ -120,7 +125,7 @@ pub enum Order<M: Machine> {
 pub struct Beside<M: Machine> {
     pub lanes: Lanes,
     pub events: Arc<Ring<M::Event>>,
-    pub taps: Arc<Ring<Tapped>>,
+    pub taps: Arc<Ring<Copied>>,
 }
 
 impl<M: Machine> Beside<M> {
@@ -137,7 +142,7 @@ impl<M: Machine> Beside<M> {
 pub struct Shared<M: Machine> {
     pub orders: Ring<Order<M>>,
     pub events: Arc<Ring<M::Event>>,
-    pub taps: Arc<Ring<Tapped>>,
+    pub taps: Arc<Ring<Copied>>,
     pub stop: AtomicBool,
     pub failed: AtomicBool,
     /// When the latest round began.
@@ -169,6 +174,7 @@ pub fn submit<M: Machine>(machine: &mut M, commands: Vec<M::Command>) -> Submitt
 /// The machine with its socket: what the thread works on.
 pub struct Shard<M: Machine> {
     pub machine: M,
+    pub rings: RingSet,
     shared: Arc<Shared<M>>,
     socket: Arc<UdpSocket>,
     sender: Sender<KernelWire>,
@@ -177,7 +183,6 @@ pub struct Shard<M: Machine> {
     more: bool,
     lanes: Lanes,
     events: Vec<M::Event>,
-    taps: Vec<Tapped>,
 }
 
 impl<M: Machine> Shard<M> {
@@ -189,6 +194,7 @@ impl<M: Machine> Shard<M> {
         let Abilities { gso, gro, sendmmsg } = options.abilities;
         Ok(Self {
             machine,
+            rings: RingSet::new()?,
             shared: Arc::new(Shared::new(&beside)?),
             sender: Sender::new(KernelWire::new(socket.clone(), sendmmsg)?, gso),
             receiver: Receiver::new(gro)?,
@@ -197,7 +203,6 @@ impl<M: Machine> Shard<M> {
             more: false,
             lanes: beside.lanes,
             events: Vec::new(),
-            taps: Vec::new(),
         })
     }
 
@@ -260,7 +265,7 @@ impl<M: Machine> Shard<M> {
         let mut counts = self.counts.clone();
         counts.sent = self.sender.counts.clone();
         counts.events_lost = self.shared.events.overflowed();
-        counts.taps_lost = self.shared.taps.overflowed();
+        counts.taps_lost = self.rings.lost + if self.lanes.index() == 0 { self.shared.taps.overflowed() } else { 0 };
         counts.orders_refused = self.shared.orders.overflowed();
         counts.out_overflowed = self.machine.out().overflowed();
         counts
@@ -334,13 +339,19 @@ impl<M: Machine> Shard<M> {
             }
             self.shared.events.tell();
         }
-        self.machine.taps(&mut self.taps);
-        if !self.taps.is_empty() {
-            for tapped in self.taps.drain(..) {
-                let _ = self.shared.taps.put(tapped);
+        let Self { machine, rings, shared, .. } = self;
+        let mut copied = false;
+        machine.taps(|tapped| match tapped.ring {
+            Some(ring) => rings.put(ring, &tapped),
+            None => {
+                let _ = shared.taps.put((tapped.tap, tapped.packet.to_vec(), tapped.arrival));
+                copied = true;
             }
-            self.shared.taps.tell();
+        });
+        if copied {
+            shared.taps.tell();
         }
+        rings.flush();
     }
 
     fn round(&mut self) {
@@ -359,29 +370,45 @@ impl<M: Machine> Shard<M> {
         if readable {
             self.receive();
         }
+        self.take_injected();
         self.settle();
+    }
+
+    fn take_injected(&mut self) {
+        let Self { machine, rings, counts, .. } = self;
+        let now = now_us();
+        rings.take(|track, layer, packet| {
+            let taken = machine.inject(track, layer, packet, now).is_ok();
+            counts.injects_refused += u64::from(!taken);
+            taken
+        });
     }
 
     /// Sleep until there is something to do. Returns what: datagrams came, the socket takes more, orders came.
     fn wait(&mut self) -> (bool, bool, bool) {
         let now = now_us();
         let due = self.machine.next_timeout().map_or(BEAT_US, |timeout| (timeout - now).clamp(0, BEAT_US));
+        let due = if self.rings.sleep() { due } else { 0 };
         let patience = Timespec { tv_sec: due / 1_000_000, tv_nsec: due % 1_000_000 * 1_000 };
         let wanted = if self.sender.is_blocked() { PollFlags::IN | PollFlags::OUT } else { PollFlags::IN };
         let orders = &self.shared.orders;
         let socket = PollFd::new(&*self.socket, wanted);
         let orders = PollFd::new(orders, PollFlags::IN);
+        let rings = PollFd::new(&self.rings, PollFlags::IN);
         let lane = self.lanes.own();
         let mut polled = match lane {
-            Some(lane) => [socket, orders, PollFd::new(lane, PollFlags::IN)],
-            None => [socket.clone(), orders, socket],
+            Some(lane) => [socket, orders, rings, PollFd::new(lane, PollFlags::IN)],
+            None => [socket.clone(), orders, rings, socket],
         };
-        if poll(&mut polled[..2 + usize::from(lane.is_some())], Some(&patience)).is_err() {
+        if poll(&mut polled[..3 + usize::from(lane.is_some())], Some(&patience)).is_err() {
             return (true, false, true); // interrupted: look at everything
         }
-        let [socket, orders, noted] = polled.map(|one| one.revents());
+        let [socket, orders, rings, noted] = polled.map(|one| one.revents());
         if let Some(lane) = lane.filter(|_| !noted.is_empty()) {
             lane.begin();
+        }
+        if !rings.is_empty() {
+            self.rings.woken();
         }
         let readable = socket.intersects(PollFlags::IN | PollFlags::ERR | PollFlags::HUP);
         (readable, socket.contains(PollFlags::OUT), !orders.is_empty())
@@ -400,6 +427,7 @@ impl<M: Machine> Shard<M> {
                 Order::Stats(reply) => {
                     let _ = reply.send(self.stats());
                 }
+                Order::Rings(change) => change(&mut self.rings),
                 // CPUs that are not there, or not ours: the scheduler chooses, as without the wish.
                 Order::Pin(cpus) => drop(sched_setaffinity(None, &cpus)),
                 Order::Panic => panic!("as a test wished"),

@@ -64,6 +64,9 @@ def apply(core: Core, command: Command, now: int) -> None:
             _add_tap(core, command)
         case contract.RemoveTap():
             _remove_tap(core, command.tap)
+        case contract.RemoveRingTaps():
+            for tap in [tap for tap, found in core.taps.items() if found.ring == command.ring]:
+                _remove_tap(core, tap)
         case _:
             assert_never(command)
 
@@ -385,7 +388,7 @@ def _remove_slot(core: Core, slot: Slot) -> None:
 def _add_tap(core: Core, command: contract.AddTap) -> None:
     _unused(core.taps, command.tap)
     layer = _layer(core, command.track, command.layer)
-    tap = Tap(command.tap, layer.track, command.layer)
+    tap = Tap(command.tap, layer.track, command.layer, command.ring, command.canonical)
     core.taps[command.tap] = layer.track.taps[command.tap] = layer.taps[command.tap] = tap
 
 

@@ -10,10 +10,8 @@ from dataclasses import replace
 from relay.errors import UsageError
 from relay.plane.contract import Address, Command, Event, LayerStats, PlaneConfig, PlaneStats
 from relay.plane.reference import commands, egress, feedback, ingress, keyframes, reports, transport
-from relay.plane.reference.state import Core, Layer
+from relay.plane.reference.state import MAX_DATAGRAM, Core, Layer
 from relay.plane.reference.timers import Timer
-
-MAX_DATAGRAM = 1500  # bytes: nothing longer arrives in one Ethernet frame, and no WebRTC client sends more
 
 
 class Forwarder:
@@ -86,7 +84,8 @@ class Forwarder:
         """Take a plaintext RTP packet as if a publisher had sent it. Its header extension ids are those of
         `state.INJECT_EXTENSIONS`. UsageError for an unknown track or layer, or one that belongs to a session.
 
-        A packet that is malformed, a duplicate or of an unknown payload type is dropped and counted as `inject_…`.
+        A packet that is too long, malformed, a duplicate or of an unknown payload type is dropped and counted as
+        `inject_…`.
         """
         core = self._core
         core.now = now
@@ -152,6 +151,10 @@ class Forwarder:
 
     def taps(self) -> list[tuple[int, bytes, int]]:
         """Take the tapped packets: (tap, plaintext RTP, arrival). At most 4096 wait; the rest is counted as lost."""
+        return [(tap, packet, arrival) for tap, packet, arrival, _ in self.taps_by_ring()]
+
+    def taps_by_ring(self) -> list[tuple[int, bytes, int, int | None]]:
+        """Take the tapped packets as `taps()` does, each with the ring that it is for."""
         core = self._core
         tapped, core.tapped = core.tapped, []
         return tapped

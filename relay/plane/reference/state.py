@@ -38,6 +38,7 @@ INJECT_EXTENSIONS: dict[str, int] = {name: number for number, name in enumerate(
 PASSED_ON = ("audio_level", "orientation", "color_space", "dependency_descriptor", "abs_capture_time")
 """Extensions that mean the same at the viewer. Playout delay is not among them: it is the publisher's own wish."""
 
+MAX_DATAGRAM = 1500  # bytes: nothing longer arrives in one Ethernet frame, and no WebRTC client sends more
 MAX_TAPPED = 4096  # packets waiting for `taps()`: 4 s of one 1,000 packets/s layer
 
 CODECS = {
@@ -85,12 +86,14 @@ class Source:
 class Tap:
     """A copy of a layer's packets."""
 
-    __slots__ = ("handle", "index", "track")
+    __slots__ = ("canonical", "handle", "index", "ring", "track")
 
-    def __init__(self, handle: int, track: Track, index: int) -> None:
+    def __init__(self, handle: int, track: Track, index: int, ring: int | None, canonical: bool) -> None:
         self.handle = handle
         self.track = track
         self.index = index
+        self.ring = ring
+        self.canonical = canonical
 
 
 class Layer:
@@ -363,7 +366,7 @@ class Core:
         self.timers = Timers()
         self.out: list[tuple[bytes, Address]] = []
         self.events: list[Event] = []
-        self.tapped: list[tuple[int, bytes, int]] = []
+        self.tapped: list[tuple[int, bytes, int, int | None]] = []
         self.taps_dropped = 0
         self.heard: set[int] = set()  # audio tracks with a level since the last LoudnessMeasured
         self.drops: dict[str, int] = {}

@@ -8,7 +8,7 @@ use super::contract::{AUDIO_LEVEL, Command, Kind, LayerSpec, Media, NewSlot, Pay
 use super::egress::start_probe;
 use super::keyframes::request_keyframe;
 use super::mirrors::{self, Mirror, Shared};
-use super::state::{Layer, LayerKey, Session, Slot, Source, State, Track, derive};
+use super::state::{Layer, LayerKey, Session, Slot, Source, State, Tap, Track, derive};
 use super::timers::Timer;
 use super::transport;
 use crate::descriptors::Codec;
@@ -91,12 +91,13 @@ pub fn apply(core: &mut State, command: Command, now: i64) -> Done {
             let session = core.find_session(session)?;
             start_probe(core, session, bitrate, duration_us, now);
         }
-        Command::AddTap { tap, track, layer } => {
+        Command::AddTap { tap, track, layer, ring, canonical } => {
             unused(&core.taps, tap)?;
             let layer = core.find_layer(track, layer)?;
-            core.taps.insert(tap, (layer.track, layer.index));
-            core.tracks[layer.track].taps.insert(tap, layer.index);
-            core.layer_mut(layer).taps.insert(tap, ());
+            let copy = Tap { index: layer.index, ring, canonical };
+            core.taps.insert(tap, layer.track);
+            core.tracks[layer.track].taps.insert(tap, copy);
+            core.layer_mut(layer).taps.insert(tap, copy);
         }
         Command::RemoveTap { tap } => remove_tap(core, tap)?,
         Command::MirrorTrack { track, kind, media, origin, generation, extensions } => {
@@ -106,6 +107,14 @@ pub fn apply(core: &mut State, command: Command, now: i64) -> Done {
         Command::DropMirror { track, at_once } => mirrors::drop_mirror(core, track, at_once),
         Command::HandOverTrack { track, shard } => mirrors::hand_over(core, track, shard),
         Command::ShareTrack { track, shard, generation } => mirrors::share_track(core, track, shard, generation, now)?,
+        Command::RemoveRingTaps { ring } => {
+            let State { taps, tracks, .. } = core;
+            let goes_there =
+                |(tap, track): (&u32, &usize)| (tracks[*track].taps[tap].ring == Some(ring)).then_some(*tap);
+            for tap in taps.iter().filter_map(goes_there).collect::<Vec<_>>() {
+                remove_tap(core, tap)?;
+            }
+        }
     }
     Ok(())
 }
@@ -242,9 +251,9 @@ pub fn receive_at(core: &mut State, key: usize, session: Option<usize>, media: M
         layer.stats.active = false;
         layer.lost_before = before.lost_before;
     }
-    for (&tap, &index) in &track.taps {
-        if let Some(layer) = track.layers.get_mut(index) {
-            layer.taps.insert(tap, ());
+    for (&tap, &copy) in &track.taps {
+        if let Some(layer) = track.layers.get_mut(copy.index) {
+            layer.taps.insert(tap, copy);
         }
     }
     let level_id = core.extension_ids(key).0[AUDIO_LEVEL];
@@ -512,10 +521,10 @@ fn remove_slot(core: &mut State, key: usize) {
 }
 
 fn remove_tap(core: &mut State, tap: u32) -> Done {
-    let (track, index) = core.taps.remove(&tap).ok_or_else(|| UsageError::new(format!("no tap {tap}")))?;
+    let track = core.taps.remove(&tap).ok_or_else(|| UsageError::new(format!("no tap {tap}")))?;
     let track = &mut core.tracks[track];
-    track.taps.shift_remove(&tap);
-    if let Some(layer) = track.layers.get_mut(index) {
+    let copy = track.taps.shift_remove(&tap);
+    if let Some(layer) = copy.and_then(|copy| track.layers.get_mut(copy.index)) {
         layer.taps.shift_remove(&tap);
     }
     Ok(())

@@ -1,6 +1,7 @@
 //! What comes from publishers: from an SRTP packet to the layer it belongs to, and on to taps and slots. The twin of
 //! `relay/plane/reference/ingress.py`.
 
+use super::MAX_DATAGRAM;
 use super::binding::{note_recent, replan_waiting, restart_players, splice_waiters};
 use super::contract::{Event, ExtensionIds, Kind, MID, REPAIRED_RID, RID};
 use super::fanout::{flush, queue};
@@ -8,7 +9,7 @@ use super::feedback::{check_losses, note_transport_seq};
 use super::keyframes::{keyframe_came, request_keyframe};
 use super::mirrors;
 use super::packets::SLOT;
-use super::state::{LayerKey, MAX_TAPPED, Source, State};
+use super::state::{Copied, LayerKey, MAX_TAPPED, Source, State};
 use super::timers::Timer;
 use crate::audio_level::{WINDOW_US, parse_audio_level};
 use crate::descriptors::{Codec, Descriptor, inspect};
@@ -76,7 +77,7 @@ fn account(core: &mut State, layer: LayerKey, source: usize, id: u32, size: usiz
 
 /// Take one plaintext RTP packet of a track without session. Returns why it was dropped, or "".
 pub fn inject(core: &mut State, key: LayerKey, plain: &[u8], now: i64) -> &'static str {
-    if plain.len() > SLOT {
+    if plain.len() > MAX_DATAGRAM {
         return "inject_oversize";
     }
     let Some(packet) = parse(plain, now) else { return "inject_malformed" };
@@ -461,11 +462,15 @@ pub fn loudness_due(core: &mut State, now: i64) {
 }
 
 fn tap(core: &mut State, key: LayerKey, id: u32, now: i64) {
+    let injected = core.tracks[key.track].session.is_none() && core.tracks[key.track].mirror.is_none();
+    let ids = (!injected).then(|| core.extension_ids(key.track));
     let State { tracks, tapped, taps_dropped, packets, .. } = core;
-    for &handle in tracks[key.track].layers[key.index].taps.keys() {
+    let track = &tracks[key.track];
+    for (&handle, tap) in &track.layers[key.index].taps {
         if tapped.len() < MAX_TAPPED {
             packets.counts.retain(id);
-            tapped.push((handle, id, now));
+            let rewrite = ids.filter(|_| tap.canonical);
+            tapped.push(Copied { tap: handle, ring: tap.ring, packet: id, arrival: now, rewrite });
         } else {
             *taps_dropped += 1;
         }

@@ -57,8 +57,8 @@ impl Machine for Core {
         into.append(&mut self.state.events);
     }
 
-    fn taps(&mut self, into: &mut Vec<Tapped>) {
-        Core::taps(self, |tap, packet, arrival| into.push((tap, packet.to_vec(), arrival)));
+    fn taps(&mut self, take: impl FnMut(Tapped<'_>)) {
+        Core::taps(self, take);
     }
 
     fn joins(&mut self, shard: usize) {

@@ -5,6 +5,7 @@
 //! grown to what the traffic needs, no allocation per packet.
 
 pub mod binding;
+mod canonical;
 pub mod commands;
 pub mod contract;
 pub mod egress;
@@ -21,10 +22,11 @@ pub mod timers;
 pub mod transport;
 
 use contract::{Address, Command, Event, LayerStats, PlaneConfig, PlaneStats};
-use state::{LayerKey, State, Track};
+use state::{Copied, LayerKey, State, Track};
 use timers::Timer;
 
 use crate::error::UsageError;
+use crate::machine::Tapped;
 
 /// Bytes: nothing longer arrives in one Ethernet frame, and no WebRTC client sends more.
 pub const MAX_DATAGRAM: usize = 1500;
@@ -101,7 +103,8 @@ impl Core {
     /// Take a plaintext RTP packet as if a publisher had sent it. Its header extension ids are those of
     /// `contract::INJECT_EXTENSIONS`. UsageError for an unknown track or layer, or one that belongs to a session.
     ///
-    /// A packet that is malformed, a duplicate or of an unknown payload type is dropped and counted as `inject_…`.
+    /// A packet that is too long, malformed, a duplicate or of an unknown payload type is dropped and counted as
+    /// `inject_…`.
     pub fn inject(&mut self, track: u32, layer: i64, packet: &[u8], now: i64) -> Result<(), UsageError> {
         let core = &mut self.state;
         core.now = now;
@@ -177,11 +180,15 @@ impl Core {
         self.state.events.drain(..)
     }
 
-    /// Hand on the tapped packets: tap, plaintext RTP, arrival. At most 4096 wait; the rest is counted as lost.
-    pub fn taps(&mut self, mut take: impl FnMut(u32, &[u8], i64)) {
-        let State { tapped, packets, .. } = &mut self.state;
-        for (tap, id, arrival) in tapped.drain(..) {
-            take(tap, packets.store.data(id), arrival);
+    /// Hand on the tapped packets. At most 4096 wait; the rest is counted as lost.
+    pub fn taps(&mut self, mut take: impl FnMut(Tapped<'_>)) {
+        let State { tapped, packets, scratch, .. } = &mut self.state;
+        for Copied { tap, ring, packet: id, arrival, rewrite } in tapped.drain(..) {
+            let mut packet = packets.store.data(id);
+            if let Some(ids) = rewrite.filter(|_| packet[0] & 0x10 != 0) {
+                packet = canonical::rewrite(packet, packets.store.packet(id), &ids, &mut scratch.canonical);
+            }
+            take(Tapped { tap, ring, packet, arrival });
             packets.counts.release(id);
         }
     }

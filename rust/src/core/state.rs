@@ -139,6 +139,24 @@ impl Source {
     }
 }
 
+/// A copy of a layer's packets.
+#[derive(Debug, Clone, Copy)]
+pub struct Tap {
+    pub index: usize, // of the layer
+    pub ring: Option<u32>,
+    pub canonical: bool,
+}
+
+/// A tapped packet, held. `rewrite` has the extension ids that it came with, if it is to get canonical ones.
+#[derive(Debug)]
+pub struct Copied {
+    pub tap: u32,
+    pub ring: Option<u32>,
+    pub packet: u32,
+    pub arrival: i64,
+    pub rewrite: Option<ExtensionIds>,
+}
+
 /// One encoding of a track. `players` show it now, `waiters` will from its next decodable frame on: handle → slot.
 pub struct Layer {
     pub source: Option<usize>,
@@ -150,7 +168,7 @@ pub struct Layer {
     pub patched: bool,
     pub players: IndexMap<u32, usize>,
     pub waiters: IndexMap<u32, usize>,
-    pub taps: IndexMap<u32, ()>,
+    pub taps: IndexMap<u32, Tap>,
     pub keyframe_next: i64,              // no request may be sent before
     pub keyframe_wanted: bool,           // a request waits for that time
     pub keyframe_timestamp: Option<u32>, // RTP timestamp of the latest keyframe
@@ -201,7 +219,7 @@ pub struct Track {
     pub layers: Vec<Layer>,
     pub muted: bool,
     pub slots: IndexMap<u32, usize>,
-    pub taps: IndexMap<u32, usize>, // handle → index of the layer
+    pub taps: IndexMap<u32, Tap>,
     pub loudness: Loudness,
     pub audio_level_id: u8,
     pub mirror: Option<Mirror>, // it lives on another shard
@@ -348,6 +366,7 @@ impl Session {
 /// Buffers that are taken for the length of one call.
 #[derive(Default)]
 pub struct Scratch {
+    pub canonical: Vec<u8>,
     pub control: Vec<u8>,
     pub received: Vec<u8>,
     pub lost: Vec<u16>,
@@ -366,7 +385,7 @@ pub struct State {
     pub session_keys: HashMap<u32, usize>,
     pub track_keys: HashMap<u32, usize>,
     pub slot_keys: HashMap<u32, usize>,
-    pub taps: HashMap<u32, (usize, usize)>, // handle → track and layer
+    pub taps: HashMap<u32, usize>, // handle → track
     pub by_address: HashMap<Address, usize>,
     pub by_ufrag: HashMap<String, usize>,
     pub timers: Timers,
@@ -375,7 +394,7 @@ pub struct State {
     pub fanout: Fanout,
     pub outbox: Outbox,
     pub events: Vec<Event>,
-    pub tapped: Vec<(u32, u32, i64)>, // tap, packet, arrival
+    pub tapped: Vec<Copied>,
     pub taps_dropped: u64,
     pub heard: HashSet<u32>, // audio tracks with a level since the last LoudnessMeasured
     pub drops: IndexMap<&'static str, u64>,

@@ -18,7 +18,7 @@ struct Echo {
     copies: usize,
     out: OutBatch,
     events: Vec<String>,
-    taps: Vec<Tapped>,
+    taps: Vec<(u32, Vec<u8>, i64)>,
     timeout: Option<i64>,
     received: usize,
 }
@@ -80,8 +80,10 @@ impl Machine for Echo {
         into.append(&mut self.events);
     }
 
-    fn taps(&mut self, into: &mut Vec<Tapped>) {
-        into.append(&mut self.taps);
+    fn taps(&mut self, mut take: impl FnMut(Tapped<'_>)) {
+        for (tap, packet, arrival) in self.taps.drain(..) {
+            take(Tapped { tap, ring: None, packet: &packet, arrival });
+        }
     }
 
     fn stats(&self) -> usize {

@@ -60,7 +60,7 @@ impl Cluster {
     fn taps<'py>(&mut self, py: Python<'py>) -> Vec<(u32, Bound<'py, PyBytes>, i64)> {
         let mut tapped = Vec::new();
         for core in &mut self.cluster.cores {
-            core.taps(|tap, packet, arrival| tapped.push((tap, PyBytes::new(py, packet), arrival)));
+            core.taps(|one| tapped.push((one.tap, PyBytes::new(py, one.packet), one.arrival)));
         }
         tapped
     }

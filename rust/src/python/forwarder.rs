@@ -74,7 +74,7 @@ impl Forwarder {
 
     fn taps<'py>(&mut self, py: Python<'py>) -> Vec<(u32, Bound<'py, PyBytes>, i64)> {
         let mut tapped = Vec::new();
-        self.core.taps(|tap, data, arrival| tapped.push((tap, PyBytes::new(py, data), arrival)));
+        self.core.taps(|one| tapped.push((one.tap, PyBytes::new(py, one.packet), one.arrival)));
         tapped
     }
 

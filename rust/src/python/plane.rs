@@ -14,7 +14,9 @@ use super::forwarder::address_tuple;
 use crate::core::contract::PlaneStats;
 use crate::handle::Refused;
 use crate::io::probe::Abilities;
+use crate::io::shared_ring::duplicate;
 use crate::plane::{NotOpened, Plane, sum};
+use crate::ring_set::RingSet;
 use crate::shard::{IoCounts, Options};
 
 /// Events or packets that one wake-up takes at most, so that the loop's other work is never kept waiting for long.
@@ -176,6 +178,43 @@ impl NativePlane {
             }
         }
         Ok(taken)
+    }
+
+    /// Open a shared-memory ring by its descriptors, which are duplicated: OSError when they are not those of a ring.
+    fn open_ring(&self, py: Python<'_>, ring: u32, inject: bool, memory: i32, wake: i32, life: i32) -> PyResult<()> {
+        let [memory, wake, life] = [memory, wake, life].map(duplicate);
+        let (memory, wake, life) = (memory?, wake?, life?);
+        let open = move |rings: &mut RingSet| {
+            if inject { rings.add_inject(ring, memory, wake, life) } else { rings.add_tap(ring, memory, wake) }
+        };
+        let of = (!inject).then_some(ring);
+        let done = py.detach(|| self.plane.rings(of, open)).map_err(|why| refused(py, why))?;
+        Ok(done.unwrap_or(Ok(()))?)
+    }
+
+    /// Packets of a stream of an inject ring are those of `layer`, a track and its layer; of nothing with None.
+    fn bind_ring(&self, py: Python<'_>, ring: u32, stream: u32, layer: Option<(u32, i64)>) -> PyResult<()> {
+        let bound = py.detach(|| self.plane.rings(None, move |rings| rings.bind(ring, stream, layer)));
+        bound.map(|_| ()).map_err(|why| refused(py, why))
+    }
+
+    fn close_ring(&self, py: Python<'_>, ring: u32) -> PyResult<()> {
+        for of in [None, Some(ring)] {
+            let closed = py.detach(|| self.plane.rings(of, move |rings| rings.remove(ring)));
+            closed.map_err(|why| refused(py, why))?;
+        }
+        Ok(())
+    }
+
+    /// Packets, drops, and whether the worker wrote what cannot be; None for a ring that is not open.
+    fn ring_counts(&self, py: Python<'_>, ring: u32) -> PyResult<Option<(u64, u64, bool)>> {
+        for of in [Some(ring), None] {
+            let counts = py.detach(|| self.plane.rings(of, move |rings| rings.counts(ring)));
+            if let Some(counts) = counts.map_err(|why| refused(py, why))?.flatten() {
+                return Ok(Some((counts.packets, counts.dropped, counts.corrupt)));
+            }
+        }
+        Ok(None)
     }
 
     /// Count everything, now. Only what is read of it is converted.

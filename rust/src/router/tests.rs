@@ -141,9 +141,19 @@ fn what_does_not_exist_goes_to_the_first_shard_and_what_does_to_its_own() {
 }
 
 #[test]
-fn injected_tracks_are_spread() {
+fn taps_of_a_ring_are_where_its_writer_is() {
+    let mut router = stage();
+    let tap = Command::AddTap { tap: 30, track: 10, layer: 0, ring: Some(4), canonical: false };
+    assert_eq!(steps(&mut router, vec![tap]), [(1, "mirror"), (1, "mute"), (0, "share"), (1, "other")]);
+    let gone = [(1, "other"), (1, "release")];
+    assert_eq!(steps(&mut router, vec![Command::RemoveRingTaps { ring: 4 }]), gone);
+    let tap = Command::AddTap { tap: 31, track: 10, layer: 0, ring: None, canonical: false };
+    assert_eq!(steps(&mut router, vec![tap]), [(0, "other")]);
+}
+
+#[test]
+fn injected_tracks_live_on_the_first_shard() {
     let mut router = Router::new(2);
-    assert_eq!(steps(&mut router, vec![track(1, None), track(2, None), track(3, None)]).len(), 3);
-    let places: Vec<_> = (1..4).map(|track| router.injected(track).map(|(shard, _)| shard)).collect();
-    assert_eq!(places, [Some(0), Some(1), Some(0)]);
+    assert_eq!(steps(&mut router, vec![track(1, None), track(2, None)]), [(0, "add track"), (0, "add track")]);
+    assert_eq!((router.injected(2), router.injected(3)), (Some((0, 0)), None));
 }
