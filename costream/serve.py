@@ -139,8 +139,10 @@ async def running(settings: NodeSettings) -> AsyncIterator[Running]:
             "node is up",
             plane=node.plane_name,
             plane_ways=node.plane_ways,
+            plane_shards=len(node.plane_ports),
+            plane_cpus=node.plane_cpus,
             https=f"{settings.http.host}:{settings.http.port}",
-            udp=settings.media.port,
+            udp=node.plane_ports[0],
             advertised=[f"{host}:{port}" for host, port in node.candidates],
         )
         yield Running(settings, node, store, app, registration, known)

@@ -101,12 +101,14 @@ class HttpSettings(Section):
 
 
 class MediaSettings(Section):
-    """`[media]`: the one UDP port of all sessions."""
+    """`[media]`: the UDP ports of all sessions, and who moves their packets."""
 
     host: Address = "0.0.0.0"
     port: Port = 7443
     advertise: Addresses = ()
     plane: Literal["auto", "native", "reference"] = "auto"
+    shards: Annotated[int, Field(ge=0, le=64)] = 1
+    pin_threads: bool = False
     socket_buffer_bytes: Bytes = 4_194_304
 
 

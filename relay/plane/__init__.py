@@ -33,13 +33,18 @@ class Plane(Protocol):
         ...
 
     @property
-    def address(self) -> Address:
-        """Where the plane receives."""
+    def addresses(self) -> list[Address]:
+        """Where each shard receives; the reference has one shard."""
         ...
 
     @property
     def healthy(self) -> bool:
         """False once the plane has failed or hangs: it forwards nothing any more, and the node should say so."""
+        ...
+
+    @property
+    def cpus(self) -> list[int]:
+        """The CPU that each shard's thread was told to stay on; empty when they may run anywhere."""
         ...
 
     @property
@@ -52,7 +57,7 @@ class Plane(Protocol):
         ...
 
     def close(self) -> None:
-        """Stop and free the socket. Repeatable."""
+        """Stop and free the sockets. Repeatable."""
         ...
 
     def submit(self, *commands: Command) -> None:
@@ -87,12 +92,25 @@ class Plane(Protocol):
         ...
 
 
-def open_plane(kind: Kind, config: PlaneConfig, host: str, port: int, socket_buffer: int = 4 << 20) -> Plane:
-    """Open a plane on a UDP port (0: any). `host` is a numeric address; `::` takes IPv4 and IPv6 where both exist.
+def open_plane(
+    kind: Kind,
+    config: PlaneConfig,
+    host: str,
+    port: int,
+    socket_buffer: int = 4 << 20,
+    *,
+    shards: int = 1,
+    pin: bool = False,
+) -> Plane:
+    """Open a plane on UDP ports: `port`, port + 1, … for its shards (0: any). `host` is a numeric address; `::` takes
+    IPv4 and IPv6 where both exist.
 
     `auto` takes the native plane where its extension is installed, else the reference, and logs which. A `seed` of 0 is
-    replaced by a random one, and a `wall_offset_us` of 0 by the clock's. Raises SettingsError when the port cannot be
+    replaced by a random one, and a `wall_offset_us` of 0 by the clock's. Raises SettingsError when a port cannot be
     bound, or when `native` is asked for and not there. `socket_buffer` is in bytes, each way.
+
+    `shards` are threads (0: one per usable core but one), each with a socket; `pin` keeps each on a CPU of its own. The
+    reference has one shard, in the loop's thread, and is not pinned.
     """
     if kind not in ("auto", "native", "reference"):
         raise SettingsError(f"plane must be auto, native or reference, not {kind!r}")
@@ -101,8 +119,8 @@ def open_plane(kind: Kind, config: PlaneConfig, host: str, port: int, socket_buf
         if not missing:
             from relay.plane.native import NativePlane
 
-            plane = NativePlane(config, host, port, socket_buffer)
-            log.info("native packet plane opened", ways=plane.ways)
+            plane = NativePlane(config, host, port, socket_buffer, shards=shards, pin=pin)
+            log.info("native packet plane opened", ways=plane.ways, shards=len(plane.addresses), cpus=plane.cpus)
             return plane
         if kind == "native":
             raise SettingsError(
@@ -110,6 +128,8 @@ def open_plane(kind: Kind, config: PlaneConfig, host: str, port: int, socket_buf
                 'set the plane to "auto" or "reference"'
             )
         log.warning("native packet plane is not installed, so the slower reference runs", reason=missing)
+    if shards > 1:
+        log.warning("the reference plane has one shard", asked=shards)
     from relay.plane.driver import ReferencePlane
 
     return ReferencePlane(config, host, port, socket_buffer)

@@ -2,12 +2,33 @@
 
 from types import ModuleType
 
-from relay.plane.contract import Address, Command, Event, PlaneConfig, PlaneStats
+from relay.plane.contract import (
+    Address,
+    Command,
+    Event,
+    LayerStats,
+    PlaneConfig,
+    PlaneStats,
+    SessionStats,
+    SlotStats,
+)
 
 testing: ModuleType
 
+class Snapshot:
+    """What the shards counted at one time; converted when it is asked for."""
+
+    def sessions(self) -> dict[int, SessionStats]: ...
+    def tracks(self) -> dict[int, list[LayerStats]]: ...
+    def slots(self) -> dict[int, SlotStats]: ...
+    def drops(self) -> dict[str, int]: ...
+    def totals(self, shard: int | None = None) -> tuple[int, int, int, int]:
+        """Datagrams in and out, bytes in and out; of all shards, or of one."""
+
+    def counters(self) -> dict[str, int | dict[int, int]]: ...
+
 class NativePlane:
-    """The core on a socket, run by a thread of its own. Methods may be called from any thread."""
+    """Cores on sockets, each run by a thread of its own. Methods may be called from any thread."""
 
     def __init__(
         self,
@@ -16,13 +37,13 @@ class NativePlane:
         port: int,
         socket_buffer: int,
         *,
-        cpu: int | None = None,
+        shards: int = 1,
         max_packets: int = 65_536,
     ) -> None:
         """OSError when the port cannot be bound, ValueError for a host that is no address, UsageError for `config`."""
 
     @property
-    def address(self) -> Address: ...
+    def addresses(self) -> list[Address]: ...
     @property
     def ways(self) -> list[str]: ...
     @property
@@ -43,7 +64,11 @@ class NativePlane:
     def bind_ring(self, ring: int, stream: int, layer: tuple[int, int] | None) -> None: ...
     def close_ring(self, ring: int) -> None: ...
     def ring_counts(self, ring: int) -> tuple[int, int, bool] | None: ...
-    def stats(self) -> tuple[PlaneStats, dict[str, int | dict[int, int]]]: ...
+    def stats(self) -> Snapshot: ...
+    def sessions(self) -> list[int]: ...
+    def pin(self, shard: int, cpus: list[int]) -> None: ...
+    @property
+    def events_lost(self) -> int: ...
 
 class RingWords:
     """The header of the ring in this memfd; see `relay.plane.shared_ring.Words`."""

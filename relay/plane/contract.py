@@ -13,6 +13,7 @@ a viewer's session.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
 
@@ -94,12 +95,14 @@ class Feedback:
 class OpenSession:
     """Answer STUN checks for `ufrag` with `password` (ICE-lite, RFC 8445 2.5). Extension ids hold for the whole
     session because its m-lines are bundled (RFC 9143 9). `extensions` maps a short name of `rtp.EXTENSIONS` to its id.
+    The session lives on `shard`, whose address its candidates have to name; tracks and slots may be bound across.
     """
 
     session: int
     ufrag: str
     password: str
     extensions: tuple[tuple[str, int], ...] = ()
+    shard: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -458,9 +461,9 @@ class PlaneStats:
     """A snapshot of everything countable. `drops` counts datagrams by reason; their sum plus what was handled is
     what came in."""
 
-    sessions: dict[int, SessionStats]
-    tracks: dict[int, list[LayerStats]]
-    slots: dict[int, SlotStats]
+    sessions: Mapping[int, SessionStats]
+    tracks: Mapping[int, list[LayerStats]]
+    slots: Mapping[int, SlotStats]
     drops: dict[str, int]
     datagrams_in: int = 0
     datagrams_out: int = 0

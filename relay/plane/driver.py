@@ -68,9 +68,13 @@ class ReferencePlane(RingOpener):
         self._closed = False
 
     @property
-    def address(self) -> Address:
+    def addresses(self) -> list[Address]:
         host, port = self._socket.getsockname()[:2]
-        return host, port
+        return [(host, port)]
+
+    @property
+    def cpus(self) -> list[int]:
+        return []
 
     @property
     def healthy(self) -> bool:

@@ -11,8 +11,10 @@ use std::cell::Cell;
 use std::net::SocketAddr;
 use std::time::Instant;
 
+use _native::cluster::Cluster;
 use _native::core::Core;
 use _native::core::contract::*;
+use _native::error::UsageError;
 use _native::srtp::{Profile, Srtp};
 
 struct Counting;
@@ -90,12 +92,63 @@ fn check(ufrag: &str) -> Vec<u8> {
     message
 }
 
-fn open(core: &mut Core, session: u32) -> SocketAddr {
+/// One core, or several.
+trait Plane {
+    fn apply(&mut self, command: Command, now: i64) -> Result<(), UsageError>;
+    fn receive(&mut self, datagram: &[u8], source: SocketAddr, now: i64);
+    /// Returns how many datagrams went out.
+    fn send(&mut self) -> u32;
+    fn time(&mut self, now: i64);
+}
+
+impl Plane for Core {
+    fn apply(&mut self, command: Command, now: i64) -> Result<(), UsageError> {
+        Core::apply(self, command, now)
+    }
+
+    fn receive(&mut self, datagram: &[u8], source: SocketAddr, now: i64) {
+        Core::receive(self, datagram, source, now);
+    }
+
+    fn send(&mut self) -> u32 {
+        let mut sent = 0;
+        self.transmit(|_, _| sent += 1);
+        sent
+    }
+
+    fn time(&mut self, now: i64) {
+        self.handle_timeout(now);
+        self.send();
+        self.events().for_each(drop);
+    }
+}
+
+impl Plane for Cluster {
+    fn apply(&mut self, command: Command, now: i64) -> Result<(), UsageError> {
+        Cluster::apply(self, command, now)
+    }
+
+    fn receive(&mut self, datagram: &[u8], source: SocketAddr, now: i64) {
+        Cluster::receive(self, datagram, source, now);
+    }
+
+    fn send(&mut self) -> u32 {
+        self.flush() as u32
+    }
+
+    fn time(&mut self, now: i64) {
+        self.handle_timeout(now);
+        self.flush();
+        self.events();
+    }
+}
+
+fn open(core: &mut impl Plane, session: u32, shard: u32) -> SocketAddr {
     let address = SocketAddr::from(([10, 0, (session >> 8) as u8, session as u8], 4000));
     let mut extensions = ExtensionIds::default();
     (extensions.0[MID], extensions.0[ABS_SEND_TIME], extensions.0[TRANSPORT_CC]) = (4, 2, 3);
     let (ufrag, password) = (format!("u{session}"), "password".to_owned());
-    let opened = Command::OpenSession { session, ufrag: ufrag.clone(), password, extensions };
+    let opened = Command::OpenSession { session, ufrag: ufrag.clone(), password, extensions, shard };
     core.apply(opened, 0).expect("a new session");
     core.receive(&check(&ufrag), address, 0);
     let (tx_key, rx_key) = (key(session).into(), key(session + 10_000).into());
@@ -110,15 +163,15 @@ fn vp8() -> Vec<PayloadType> {
     vec![media, repair]
 }
 
-fn stage(viewers: u32) -> (Core, Srtp, SocketAddr) {
-    let mut core = Core::new(config()).expect("a good configuration");
+/// The publisher is on the first shard, the viewers on the last.
+fn stage(core: &mut impl Plane, viewers: u32, shards: u32) -> (Srtp, SocketAddr) {
     let feedback = Feedback { nack: true, pli: true, fir: true, remb: true, transport_cc: true };
-    let source = open(&mut core, 0);
+    let source = open(core, 0, 0);
     let layers = vec![LayerSpec { rid: String::new(), ssrc: Some(77), rtx_ssrc: None }];
     let media = Media { mid: "0".into(), payload_types: vp8(), layers, feedback };
     core.apply(Command::AddTrack { track: 1, session: Some(0), kind: Kind::Video, media }, 0).expect("a new track");
     for viewer in 1..=viewers {
-        open(&mut core, viewer);
+        open(core, viewer, shards - 1);
         let slot = NewSlot {
             slot: viewer,
             session: viewer,
@@ -134,9 +187,9 @@ fn stage(viewers: u32) -> (Core, Srtp, SocketAddr) {
         let bind = Command::BindSlot { slot: viewer, track: Some(1), layer: 0, payload_type: Some(96) };
         core.apply(bind, 0).expect("a slot and a track");
     }
-    core.transmit(|_, _| ());
+    core.send();
     let sender = Srtp::new(Profile::Aes128Gcm, &key(10_000), &key(0)).expect("good keys");
-    (core, sender, source)
+    (sender, source)
 }
 
 fn publish(sender: &mut Srtp, seq: u16) -> Vec<u8> {
@@ -153,8 +206,21 @@ fn publish(sender: &mut Srtp, seq: u16) -> Vec<u8> {
 }
 
 /// The least nanoseconds per packet out, packets out in all, and allocations of the last round.
+#[allow(dead_code)] // each test needs one of these
 pub fn measure(viewers: u32) -> (f64, u64, u64) {
-    let (mut core, mut sender, source) = stage(viewers);
+    let mut core = Core::new(config()).expect("a good configuration");
+    run(&mut core, viewers, 1)
+}
+
+/// The same with the publisher on one shard and the viewers on another.
+#[allow(dead_code)]
+pub fn measure_across(viewers: u32) -> (f64, u64, u64) {
+    let mut cluster = Cluster::new(&config(), 2).expect("a good configuration");
+    run(&mut cluster, viewers, 2)
+}
+
+fn run(core: &mut impl Plane, viewers: u32, shards: u32) -> (f64, u64, u64) {
+    let (mut sender, source) = stage(core, viewers, shards);
     let (mut least, mut now, mut seq, mut sent, mut allocations) = (f64::MAX, 1_000_000, 0u16, 0, 0);
     for _ in 0..ROUNDS {
         let sealed: Vec<Vec<u8>> = (0..PACKETS as u16).map(|index| publish(&mut sender, seq + index)).collect();
@@ -165,11 +231,9 @@ pub fn measure(viewers: u32) -> (f64, u64, u64) {
             for datagram in burst {
                 core.receive(datagram, source, now);
             }
-            core.transmit(|_, _| round += 1);
+            round += core.send();
             now += 33_000;
-            core.handle_timeout(now);
-            core.transmit(|_, _| ());
-            core.events().for_each(drop);
+            core.time(now);
         }
         least = least.min(start.elapsed().as_nanos() as f64 / f64::from(round));
         sent += u64::from(round);
@@ -180,9 +244,10 @@ pub fn measure(viewers: u32) -> (f64, u64, u64) {
 
 #[allow(dead_code)] // not when this is a module of a test
 fn main() {
-    println!("{:>8}{:>16}{:>16}{:>16}", "viewers", "ns per packet", "packets out", "allocations");
+    println!("{:>8}{:>8}{:>16}{:>16}{:>16}", "shards", "viewers", "ns per packet", "packets out", "allocations");
     for viewers in [10, 100, 500, 2000] {
-        let (least, sent, allocations) = measure(viewers);
-        println!("{viewers:>8}{least:>16.0}{sent:>16}{allocations:>16}");
+        for (shards, (least, sent, allocations)) in [(1, measure(viewers)), (2, measure_across(viewers))] {
+            println!("{shards:>8}{viewers:>8}{least:>16.0}{sent:>16}{allocations:>16}");
+        }
     }
 }

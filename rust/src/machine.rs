@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use crate::error::UsageError;
+use crate::lanes::Note;
 use crate::out::OutBatch;
 
 /// A tapped packet: plaintext RTP, with its arrival and the ring that it is for.
@@ -57,6 +58,22 @@ pub trait Machine: Send + 'static {
 
     /// Hand on the tapped packets, in order.
     fn taps(&mut self, take: impl FnMut(Tapped<'_>));
+
+    /// It is this one of several shards.
+    fn joins(&mut self, shard: usize) {
+        let _ = shard;
+    }
+
+    /// Hand on what other shards are to know, in order: to which of them, what, and bytes. `give` returns those that did
+    /// not take it.
+    fn notes(&mut self, give: impl FnMut(u64, &Note, &[u8]) -> u64) {
+        let _ = give;
+    }
+
+    /// Take a note of another shard.
+    fn take_note(&mut self, note: &Note, data: &[u8], now: i64) {
+        let _ = (note, data, now);
+    }
 
     fn stats(&self) -> Self::Stats;
 }

@@ -1,6 +1,6 @@
 //! One machine on one socket, run by one thread that never takes the GIL.
 //!
-//! A round of the thread: carry out orders, take what the socket has, do what is due, send all of it together. A
+//! A round of the thread: take other shards' notes, carry out orders, take what the socket has, do what is due, send all of it together. A
 //! packet that comes alone is forwarded at once; while one batch is forwarded the next one gathers in the kernel, so
 //! batches grow with the load, and no output is held longer than HOLD_US.
 
@@ -19,6 +19,7 @@ use crate::error::UsageError;
 use crate::io::clock::now_us;
 use crate::io::probe::Abilities;
 use crate::io::{KernelWire, Receiver, SendCounts, Sender, count_error, set_joined, socket};
+use crate::lanes::{Lanes, NOTES, each};
 use crate::machine::Machine;
 use crate::ring_set::RingSet;
 use crate::rings::Ring;
@@ -41,8 +42,6 @@ pub struct Options {
     pub abilities: Abilities,
     /// Bytes of the socket's buffers, each way.
     pub socket_buffer: usize,
-    /// Stay on this CPU.
-    pub cpu: Option<usize>,
 }
 
 /// What the socket did, since the beginning.
@@ -65,6 +64,39 @@ pub struct IoCounts {
     pub out_overflowed: u64,
 }
 
+impl IoCounts {
+    /// Add what another shard of the same plane counts. They have their ring for events in common.
+    pub fn add(&mut self, other: &Self) {
+        let (mine, theirs) = (&mut self.sent, &other.sent);
+        for (sum, more) in [
+            (&mut mine.datagrams, theirs.datagrams),
+            (&mut mine.bytes, theirs.bytes),
+            (&mut mine.messages, theirs.messages),
+            (&mut mine.calls, theirs.calls),
+            (&mut mine.refused, theirs.refused),
+            (&mut mine.socket_full, theirs.socket_full),
+            (&mut self.messages_in, other.messages_in),
+            (&mut self.calls_in, other.calls_in),
+            (&mut self.datagrams_in, other.datagrams_in),
+            (&mut self.rounds, other.rounds),
+            (&mut self.orders_refused, other.orders_refused),
+            (&mut self.injects_refused, other.injects_refused),
+            (&mut self.out_overflowed, other.out_overflowed),
+        ] {
+            *sum += more;
+        }
+        self.events_lost = self.events_lost.max(other.events_lost);
+        self.taps_lost += other.taps_lost;
+        for (sum, more) in [(&mut self.errors_in, &other.errors_in), (&mut mine.errors, &theirs.errors)] {
+            for &(errno, count) in more {
+                match sum.iter_mut().find(|(known, _)| *known == errno) {
+                    Some((_, known)) => *known += count,
+                    None => sum.push((errno, count)),
+                }
+            }
+        }
+    }
+}
 /// A tapped packet that no ring takes: (tap, plaintext RTP, arrival).
 pub type Copied = (u32, Vec<u8>, i64);
 
@@ -83,13 +115,34 @@ pub enum Order<M: Machine> {
     Stats(SyncSender<(M::Stats, IoCounts)>),
     /// Something about the shared-memory rings.
     Rings(Box<dyn FnOnce(&mut RingSet) + Send>),
+    /// Stay on these CPUs.
+    Pin(CpuSet),
+    /// Fail as a bug would. Only tests give it.
+    Panic,
+}
+
+/// What a shard has in common with those beside it.
+pub struct Beside<M: Machine> {
+    pub lanes: Lanes,
+    pub events: Arc<Ring<M::Event>>,
+    pub taps: Arc<Ring<Copied>>,
+}
+
+impl<M: Machine> Beside<M> {
+    /// For each of several shards, at least one.
+    pub fn among(shards: usize) -> io::Result<Vec<Self>> {
+        let (events, taps) = (Arc::new(Ring::new(EVENTS)?), Arc::new(Ring::new(TAPS)?));
+        let lanes = Lanes::among(shards, NOTES)?;
+        let one = |lanes| Self { lanes, events: events.clone(), taps: taps.clone() };
+        Ok(lanes.into_iter().map(one).collect())
+    }
 }
 
 /// What both sides hold.
 pub struct Shared<M: Machine> {
     pub orders: Ring<Order<M>>,
-    pub events: Ring<M::Event>,
-    pub taps: Ring<Copied>,
+    pub events: Arc<Ring<M::Event>>,
+    pub taps: Arc<Ring<Copied>>,
     pub stop: AtomicBool,
     pub failed: AtomicBool,
     /// When the latest round began.
@@ -97,11 +150,11 @@ pub struct Shared<M: Machine> {
 }
 
 impl<M: Machine> Shared<M> {
-    pub fn new() -> io::Result<Self> {
+    pub fn new(beside: &Beside<M>) -> io::Result<Self> {
         Ok(Self {
             orders: Ring::new(ORDERS)?,
-            events: Ring::new(EVENTS)?,
-            taps: Ring::new(TAPS)?,
+            events: beside.events.clone(),
+            taps: beside.taps.clone(),
             stop: AtomicBool::new(false),
             failed: AtomicBool::new(false),
             beat: AtomicI64::new(now_us()),
@@ -126,28 +179,29 @@ pub struct Shard<M: Machine> {
     socket: Arc<UdpSocket>,
     sender: Sender<KernelWire>,
     receiver: Receiver,
-    options: Options,
     counts: IoCounts,
     more: bool,
+    lanes: Lanes,
     events: Vec<M::Event>,
 }
 
 impl<M: Machine> Shard<M> {
     /// Bind the port.
-    pub fn open(machine: M, host: IpAddr, port: u16, mut options: Options) -> io::Result<Self> {
+    pub fn open(mut machine: M, host: IpAddr, port: u16, mut options: Options, beside: Beside<M>) -> io::Result<Self> {
+        machine.joins(beside.lanes.index());
         let socket = Arc::new(socket::bind(host, port, options.socket_buffer)?);
         options.abilities.gro &= set_joined(&socket).is_ok();
         let Abilities { gso, gro, sendmmsg } = options.abilities;
         Ok(Self {
             machine,
             rings: RingSet::new()?,
-            shared: Arc::new(Shared::new()?),
+            shared: Arc::new(Shared::new(&beside)?),
             sender: Sender::new(KernelWire::new(socket.clone(), sendmmsg)?, gso),
             receiver: Receiver::new(gro)?,
             socket,
-            options,
             counts: IoCounts::default(),
             more: false,
+            lanes: beside.lanes,
             events: Vec::new(),
         })
     }
@@ -164,10 +218,10 @@ impl<M: Machine> Shard<M> {
     pub fn run(mut self) -> Result<Self, Box<dyn Any + Send>> {
         let shared = self.shared.clone();
         let done = catch_unwind(AssertUnwindSafe(move || {
-            self.pin();
             while !self.shared.stop.load(Ordering::SeqCst) {
                 self.round();
             }
+            self.take_notes();
             self.orders();
             self.settle();
             self
@@ -187,9 +241,12 @@ impl<M: Machine> Shard<M> {
         (self.machine, counts)
     }
 
-    /// Carry out commands in order; the first wrong one ends it.
+    /// Carry out commands in order; the first wrong one ends it. Other shards have the notes of it before the answer.
     pub fn submit(&mut self, commands: Vec<M::Command>) -> Submitted {
-        submit(&mut self.machine, commands)
+        self.take_notes();
+        let done = submit(&mut self.machine, commands);
+        self.give_notes();
+        done
     }
 
     pub fn inject(&mut self, track: u32, layer: i64, packet: &[u8]) {
@@ -208,7 +265,7 @@ impl<M: Machine> Shard<M> {
         let mut counts = self.counts.clone();
         counts.sent = self.sender.counts.clone();
         counts.events_lost = self.shared.events.overflowed();
-        counts.taps_lost = self.shared.taps.overflowed() + self.rings.lost;
+        counts.taps_lost = self.rings.lost + if self.lanes.index() == 0 { self.shared.taps.overflowed() } else { 0 };
         counts.orders_refused = self.shared.orders.overflowed();
         counts.out_overflowed = self.machine.out().overflowed();
         counts
@@ -227,10 +284,50 @@ impl<M: Machine> Shard<M> {
 
     /// Send part by part: it is still in the cache then, and nobody waits for what is written to others.
     fn send(&mut self) {
+        self.give_notes();
         let mut more = true;
         while more {
             more = self.machine.settle(now_us());
             self.sender.flush(self.machine.transmit());
+        }
+    }
+
+    /// Copy what other shards are to know into their lanes, and wake them once.
+    fn give_notes(&mut self) {
+        let Self { machine, lanes, .. } = self;
+        let mut told = 0;
+        machine.notes(|shards, note, data| {
+            let mut refused = 0;
+            each(shards, |shard| {
+                if !lanes.get(shard).is_some_and(|lane| lane.put(note, data)) {
+                    refused |= 1 << shard;
+                }
+            });
+            told |= shards;
+            refused
+        });
+        each(told, |shard| {
+            if let Some(lane) = lanes.get(shard) {
+                lane.tell();
+            }
+        });
+    }
+
+    /// Take what other shards noted, and send part by part what that gives.
+    fn take_notes(&mut self) {
+        for _ in 0..NOTES {
+            let now = now_us();
+            let Self { machine, lanes, .. } = self;
+            let Some(lane) = lanes.own() else { return };
+            if !lane.take(|note, data| machine.take_note(note, data, now)) {
+                return;
+            }
+            if self.machine.held() >= HOLD_BYTES {
+                self.send();
+            }
+        }
+        if let Some(lane) = self.lanes.own() {
+            lane.tell(); // the rest has its turn in the next round
         }
     }
 
@@ -262,6 +359,7 @@ impl<M: Machine> Shard<M> {
         self.shared.beat.store(now_us(), Ordering::Relaxed);
         // After a full batch there is more to read: the kernel need not be asked.
         let (readable, writable, told) = if self.more { (true, self.sender.is_blocked(), false) } else { self.wait() };
+        self.take_notes(); // before orders: who orders may rely on what was noted before
         if writable {
             self.sender.resume();
         }
@@ -294,15 +392,21 @@ impl<M: Machine> Shard<M> {
         let patience = Timespec { tv_sec: due / 1_000_000, tv_nsec: due % 1_000_000 * 1_000 };
         let wanted = if self.sender.is_blocked() { PollFlags::IN | PollFlags::OUT } else { PollFlags::IN };
         let orders = &self.shared.orders;
-        let mut polled = [
-            PollFd::new(&*self.socket, wanted),
-            PollFd::new(orders, PollFlags::IN),
-            PollFd::new(&self.rings, PollFlags::IN),
-        ];
-        if poll(&mut polled, Some(&patience)).is_err() {
+        let socket = PollFd::new(&*self.socket, wanted);
+        let orders = PollFd::new(orders, PollFlags::IN);
+        let rings = PollFd::new(&self.rings, PollFlags::IN);
+        let lane = self.lanes.own();
+        let mut polled = match lane {
+            Some(lane) => [socket, orders, rings, PollFd::new(lane, PollFlags::IN)],
+            None => [socket.clone(), orders, rings, socket],
+        };
+        if poll(&mut polled[..3 + usize::from(lane.is_some())], Some(&patience)).is_err() {
             return (true, false, true); // interrupted: look at everything
         }
-        let [socket, orders, rings] = polled.map(|one| one.revents());
+        let [socket, orders, rings, noted] = polled.map(|one| one.revents());
+        if let Some(lane) = lane.filter(|_| !noted.is_empty()) {
+            lane.begin();
+        }
         if !rings.is_empty() {
             self.rings.woken();
         }
@@ -324,6 +428,9 @@ impl<M: Machine> Shard<M> {
                     let _ = reply.send(self.stats());
                 }
                 Order::Rings(change) => change(&mut self.rings),
+                // CPUs that are not there, or not ours: the scheduler chooses, as without the wish.
+                Order::Pin(cpus) => drop(sched_setaffinity(None, &cpus)),
+                Order::Panic => panic!("as a test wished"),
             }
         }
         self.shared.orders.tell();
@@ -361,13 +468,5 @@ impl<M: Machine> Shard<M> {
             self.orders();
             self.settle();
         }
-    }
-
-    fn pin(&self) {
-        let Some(cpu) = self.options.cpu.filter(|&cpu| cpu < CpuSet::MAX_CPU) else { return };
-        let mut set = CpuSet::new();
-        set.set(cpu);
-        // A CPU that is not there, or not ours: the scheduler chooses, as without the wish.
-        let _ = sched_setaffinity(None, &set);
     }
 }

@@ -75,8 +75,9 @@ class Client:
 class Host:
     """A started plane whose events can be awaited."""
 
-    def __init__(self, kind: PlaneKind, host: str = "127.0.0.1", **config: int) -> None:
-        self.plane: Plane = open_plane(kind, PlaneConfig(**config), host, 0)
+    def __init__(self, kind: PlaneKind, host: str = "127.0.0.1", shards: int = 1, **config: int) -> None:
+        self.plane: Plane = open_plane(kind, PlaneConfig(**config), host, 0, shards=shards)
+        self.shards = shards
         self.events: asyncio.Queue[Event] = asyncio.Queue()
         self.tapped: list[tuple[int, bytes, int]] = []
         self.plane.on_events = self._on_events
@@ -102,9 +103,9 @@ class Host:
         return [packet for _, packet, _ in self.tapped]
 
     async def client(self, session: int, host: str = "127.0.0.1") -> Client:
-        client = Client(host, self.plane.address[1], f"ufrag{session}")
+        client = Client(host, self.plane.addresses[session % self.shards][1], f"ufrag{session}")
         self.clients.append(client)
-        self.plane.submit(OpenSession(session, client.ufrag, PASSWORD))
+        self.plane.submit(OpenSession(session, client.ufrag, PASSWORD, shard=session % self.shards))
         client.check()
         assert (await client.receive())[:2] == b"\x01\x01"
         self.plane.submit(SetKeys(session, SrtpProfile.AES_128_GCM, *KEYS))

@@ -186,7 +186,7 @@ async def test_before_start_and_after_close_it_still_keeps_its_books(kind: Plane
     plane.inject(1, 0, audio(2))
     assert plane.stats().tracks[1][0].packets == 2
     assert plane.healthy
-    address = plane.address
+    address = plane.addresses[0]
     plane.close()
     plane.close()
     plane.submit(CloseSession(1))
@@ -201,7 +201,7 @@ def test_settings_that_cannot_be(kind: PlaneKind) -> None:
     plane = open_plane(kind, PlaneConfig(), "127.0.0.1", 0)
     assert plane.name == kind
     with pytest.raises(SettingsError, match="cannot be opened"):
-        open_plane(kind, PlaneConfig(), "127.0.0.1", plane.address[1])
+        open_plane(kind, PlaneConfig(), "127.0.0.1", plane.addresses[0][1])
     plane.close()
     with pytest.raises(SettingsError):
         open_plane(kind, PlaneConfig(), "not an address", 0)

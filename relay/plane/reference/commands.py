@@ -110,6 +110,8 @@ def _unused(table: dict[int, Session] | dict[int, Track] | dict[int, Slot] | dic
 
 
 def _open_session(core: Core, command: contract.OpenSession) -> None:
+    if command.shard:
+        raise UsageError(f"no shard {command.shard}")
     _unused(core.sessions, command.session)
     _free_ufrag(core, command.ufrag)
     session = Session(command.session, command.ufrag, command.password.encode(), dict(command.extensions))

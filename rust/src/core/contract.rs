@@ -91,9 +91,10 @@ pub struct NewSlot {
     pub cname: String,
 }
 
-/// See the classes of the same names in `contract.py`.
+/// See the classes of the same names in `contract.py`; the last ones are what shards are told of each other's tracks
+/// (`mirrors`), and only `Router` gives them.
 pub enum Command {
-    OpenSession { session: u32, ufrag: String, password: String, extensions: ExtensionIds },
+    OpenSession { session: u32, ufrag: String, password: String, extensions: ExtensionIds, shard: u32 },
     RestartIce { session: u32, ufrag: String, password: String },
     SetKeys { session: u32, profile: Profile, tx_key: zeroize::Zeroizing<Vec<u8>>, rx_key: zeroize::Zeroizing<Vec<u8>> },
     SendDtls { session: u32, datagram: Vec<u8> },
@@ -112,6 +113,10 @@ pub enum Command {
     AddTap { tap: u32, track: u32, layer: i64, ring: Option<u32>, canonical: bool },
     RemoveTap { tap: u32 },
     RemoveRingTaps { ring: u32 },
+    MirrorTrack { track: u32, kind: Kind, media: Media, origin: u8, generation: u32, extensions: ExtensionIds },
+    DropMirror { track: u32, at_once: bool },
+    HandOverTrack { track: u32, shard: u32 },
+    ShareTrack { track: u32, shard: u32, generation: u32 },
 }
 
 /// See the classes of the same names in `contract.py`.

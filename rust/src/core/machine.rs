@@ -3,8 +3,9 @@
 use std::net::SocketAddr;
 
 use super::contract::{Command, Event, PlaneStats};
-use super::{Core, fanout};
+use super::{Core, fanout, mirrors};
 use crate::error::UsageError;
+use crate::lanes::Note;
 use crate::machine::{Machine, Tapped};
 use crate::out::OutBatch;
 
@@ -58,6 +59,19 @@ impl Machine for Core {
 
     fn taps(&mut self, take: impl FnMut(Tapped<'_>)) {
         Core::taps(self, take);
+    }
+
+    fn joins(&mut self, shard: usize) {
+        self.state.outbox.own = shard as u8;
+    }
+
+    fn notes(&mut self, give: impl FnMut(u64, &Note, &[u8]) -> u64) {
+        mirrors::drain(&mut self.state, give);
+    }
+
+    fn take_note(&mut self, note: &Note, data: &[u8], now: i64) {
+        self.state.now = now;
+        mirrors::take(&mut self.state, note, data, now);
     }
 
     fn stats(&self) -> PlaneStats {

@@ -14,6 +14,7 @@ pub mod feedback;
 pub mod ingress;
 pub mod keyframes;
 mod machine;
+pub mod mirrors;
 pub mod packets;
 pub mod reports;
 pub mod state;
@@ -107,7 +108,8 @@ impl Core {
     pub fn inject(&mut self, track: u32, layer: i64, packet: &[u8], now: i64) -> Result<(), UsageError> {
         let core = &mut self.state;
         core.now = now;
-        let found = core.find_layer(track, layer).ok().filter(|key| core.tracks[key.track].session.is_none());
+        let takes = |track: &Track| track.session.is_none() && track.mirror.is_none();
+        let found = core.find_layer(track, layer).ok().filter(|key| takes(&core.tracks[key.track]));
         let Some(key) = found else {
             return Err(UsageError::new(format!("layer {layer} of track {track} does not take injected packets")));
         };
@@ -207,7 +209,12 @@ impl Core {
         let bitrate = |slot: &state::Slot| slot.rate.value(core.now);
         PlaneStats {
             sessions: core.sessions.iter().map(|session| (session.handle, session.stats)).collect(),
-            tracks: core.tracks.iter().map(|track| (track.handle, layer_stats(core, track))).collect(),
+            tracks: core
+                .tracks
+                .iter()
+                .filter(|track| track.mirror.is_none())
+                .map(|track| (track.handle, layer_stats(core, track)))
+                .collect(),
             slots: core
                 .slots
                 .iter()

@@ -13,6 +13,7 @@ use super::contract::{
     SessionStats, SlotStats,
 };
 use super::fanout::{self, Fanout};
+use super::mirrors::{Mirror, Outbox, Shared};
 use super::packets::Packets;
 use super::timers::Timers;
 use crate::audio_level::Loudness;
@@ -221,6 +222,8 @@ pub struct Track {
     pub taps: IndexMap<u32, Tap>,
     pub loudness: Loudness,
     pub audio_level_id: u8,
+    pub mirror: Option<Mirror>, // it lives on another shard
+    pub shared: Shared,         // shards that mirror it
 }
 
 impl Track {
@@ -238,6 +241,8 @@ impl Track {
             taps: IndexMap::new(),
             loudness: Loudness::default(),
             audio_level_id: 0,
+            mirror: None,
+            shared: Shared::default(),
         }
     }
 
@@ -387,6 +392,7 @@ pub struct State {
     pub packets: Packets,
     pub out: OutBatch,
     pub fanout: Fanout,
+    pub outbox: Outbox,
     pub events: Vec<Event>,
     pub tapped: Vec<Copied>,
     pub taps_dropped: u64,
@@ -417,6 +423,7 @@ impl State {
             timers: Timers::default(),
             out: OutBatch::default(),
             fanout: Fanout::default(),
+            outbox: Outbox::default(),
             events: Vec::new(),
             tapped: Vec::new(),
             taps_dropped: 0,
@@ -457,7 +464,21 @@ impl State {
 
     /// Header extension ids of the packets that come in for a track.
     pub fn extension_ids(&self, track: usize) -> ExtensionIds {
-        self.tracks[track].session.map_or(INJECT_EXTENSIONS, |session| self.sessions[session].extensions)
+        let track = &self.tracks[track];
+        match (track.session, &track.mirror) {
+            (Some(session), _) => self.sessions[session].extensions,
+            (None, Some(mirror)) => mirror.extensions,
+            (None, None) => INJECT_EXTENSIONS,
+        }
+    }
+
+    /// What to add to the clock of a track's publisher to have ours; None before its first sender report.
+    pub fn ntp_offset(&self, track: usize) -> Option<i64> {
+        let track = &self.tracks[track];
+        match track.session {
+            Some(session) => self.sessions[session].ntp_offset,
+            None => track.mirror.and_then(|mirror| mirror.ntp_offset),
+        }
     }
 
     pub fn find_session(&self, handle: u32) -> Result<usize, UsageError> {

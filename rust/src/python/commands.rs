@@ -131,6 +131,7 @@ pub fn command(from: &Bound<'_, PyAny>) -> PyResult<Command> {
             ufrag: get(from, "ufrag")?,
             password: get(from, "password")?,
             extensions: extensions(from)?,
+            shard: get(from, "shard")?,
         },
         "RestartIce" => Command::RestartIce {
             session: get(from, "session")?,

@@ -17,7 +17,7 @@ pub struct Forwarder {
     deferred: bool,
 }
 
-fn address(source: (String, u16)) -> PyResult<SocketAddr> {
+pub fn address(source: (String, u16)) -> PyResult<SocketAddr> {
     let (host, port) = source;
     let ip: IpAddr = host.parse().map_err(|_| commands::usage_text("not a numeric address"))?;
     Ok(SocketAddr::new(ip, port))

@@ -1,5 +1,6 @@
 //! The Python module `relay.plane._native`.
 
+mod cluster;
 mod commands;
 mod events;
 mod forwarder;
@@ -13,6 +14,7 @@ use pyo3::prelude::*;
 fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<forwarder::Forwarder>()?;
     module.add_class::<plane::NativePlane>()?;
+    module.add_class::<plane::Snapshot>()?;
     module.add_class::<rings::RingWords>()?;
     module.add_class::<rings::RingWriter>()?;
     module.add_class::<rings::RingReader>()?;
