@@ -99,7 +99,12 @@ async def test_a_primary_that_never_connects_does_not_keep_media_waiting() -> No
             w.origin.frame(2)
             return w.subscriber.count() > 0
 
-        await until(seen, "media on the backup")
+        await until(seen, "the first packets")
+        await until(lambda: "backup" in w.served.breaker.carrying, "the backup carries")
+        before = len(w.origin.sent[4])
+        await w.publish(0.2)
+        got = w.subscriber.got["cam", 0]
+        await until(lambda: all(seq in got for seq in w.origin.sent[4][before:]), "every packet from then on")
         w.harm["primary"].hole = set()
         await w.up()
         await w.publish(0.2)
