@@ -34,6 +34,14 @@ def _is_address(text: str) -> str:
     return text
 
 
+def _is_endpoint(text: str) -> str:
+    host, colon, port = text.rpartition(":")
+    if not colon or not port.isascii() or not port.isdecimal() or not 0 < int(port) < 65_536:
+        raise ValueError("must be host:port such as 203.0.113.7:7444 or [2001:db8::1]:7444")
+    _is_address(host.removeprefix("[").removesuffix("]"))
+    return text
+
+
 def _is_store_url(text: str) -> str:
     parts = urlsplit(text)
     kinds = {f"{base}{kind}" for base in ("redis", "rediss") for kind in ("", "+sentinel", "+cluster")}
@@ -63,6 +71,7 @@ Milliseconds = Annotated[int, Field(ge=1, le=600_000)]
 Percent = Annotated[float, Field(gt=0, lt=100)]
 Address = Annotated[str, AfterValidator(_is_address)]
 Addresses = Annotated[tuple[Address, ...], Field(strict=False)]
+Endpoints = Annotated[tuple[Annotated[str, AfterValidator(_is_endpoint)], ...], Field(strict=False, max_length=2)]
 Directory = Annotated[Path, Field(strict=False)]
 Text = Annotated[str, Field(min_length=1)]
 
@@ -294,6 +303,11 @@ class LinkSettings(Section):
     ca: str = ""
     host: Address = "0.0.0.0"
     port: Port = 7444
+    advertise: Endpoints = ()
+    primary_host: Address = "0.0.0.0"
+    backup_host: Address = "0.0.0.0"
+    primary_interface: str = ""
+    backup_interface: str = ""
     max_packet_bytes: Annotated[int, Field(ge=1200, le=65_000)] = 1452
     queue_bytes: Annotated[int, Field(ge=65_535)] = 2_000_000
     queue_age_ms: Milliseconds = 200

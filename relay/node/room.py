@@ -7,7 +7,7 @@ import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 import structlog
 
@@ -22,8 +22,10 @@ from relay.edge.session_state import (
     Transition,
 )
 from relay.errors import RequestError, StoreUnavailable
+from relay.link import messages
 from relay.node.following import FollowedRoom
 from relay.node.local import LocalSession, LocalTrack, TrackKey, add_track, move_track
+from relay.node.remote import RemotePublications, Upstream
 from relay.plane.contract import LayerStats
 from relay.ports import RoomEvent, RoomStore
 from relay.stage import people, publications
@@ -39,6 +41,31 @@ PRESENCE_INTERVAL_S = 10.0  # well below the time after which the store forgets 
 _KEEPS_SEAT = frozenset({"drain"})  # reasons after which a publisher is expected back elsewhere
 
 
+class ClusterSide(Protocol):
+    """What a room asks of the node's part in a cluster."""
+
+    @property
+    def upstream(self) -> Upstream:
+        """The links to other nodes."""
+        ...
+
+    def publications_changed(self) -> None:
+        """What this node offers to others is to be read again (`HostedRoom.offers`)."""
+        ...
+
+    def room_event(self, room: str, event: RoomEvent) -> None:
+        """An event of the room, for the nodes that watch it."""
+        ...
+
+    def want_lease(self, room: str, publication: str, over: int | None) -> None:
+        """See `LeaseHolder.want`; `HostedRoom.lease_changed` tells what became of it."""
+        ...
+
+    def give_up_lease(self, room: str, publication: str) -> None:
+        """See `LeaseHolder.give_up`."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Surroundings:
     """What all rooms of a node share. Clocks in seconds; `next_handle` gives fresh numbers for the plane."""
@@ -52,6 +79,7 @@ class Surroundings:
     seat_hold_s: float
     empty_ttl_s: float
     on_slot_bound: Callable[[SlotBound], None]
+    cluster: Callable[[], ClusterSide | None] = lambda: None
 
 
 class HostedRoom:
@@ -81,6 +109,19 @@ class HostedRoom:
         )
         self._presence: asyncio.Task[None] | None = None
         self._appending: set[asyncio.Task[None]] = set()
+        self._cluster = around.cluster()
+        self._speaks_for_all = True
+        self._remote: RemotePublications | None = None
+        if self._cluster is not None:
+            self._remote = RemotePublications(
+                state.id,
+                around.node_id,
+                live,
+                self._cluster.upstream,
+                self._submit,
+                around.next_handle,
+                lambda handle, present: on_track(handle, self if present else None),
+            )
         self.live.update(state, around.monotonic())
 
     @property
@@ -96,6 +137,8 @@ class HostedRoom:
     def start(self) -> None:
         """Begin to follow the store."""
         self._followed.start()
+        self._disown()
+        self._update_remote(self.state)
         self._presence = asyncio.create_task(self._keep_presence())
 
     async def close(self, flush_s: float = 0.5) -> None:
@@ -106,6 +149,14 @@ class HostedRoom:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await self._followed.close()
+        if self._remote is not None:
+            self._remote.close()
+
+    def _disown(self) -> None:
+        """What the document says of this node's earlier life is over: its sessions ended with its process."""
+        mine = [each for each in self.state.publications.values() if each.node == self._around.node_id]
+        for session in {each.session for each in mine} - self.sessions.keys():
+            self._change(partial(publications.session_away, session=session, now=self._wall()))
 
     # --- sessions -------------------------------------------------------------------------------------------------
 
@@ -121,6 +172,7 @@ class HostedRoom:
             for each in local.slots
         ]
         self.live.add_viewer_session(info.handle, info.id, info.identity, Role(info.role), specs, self._monotonic())
+        self._update_remote(self.state)
         self.flush()
 
     def took_transition(self, session: Session, transition: Transition) -> None:
@@ -163,9 +215,11 @@ class HostedRoom:
                 self._tracks[key] = self._by_handle[track.handle] = track
                 self._on_track(track.handle, self)
                 self._submit(add_track(track, info.handle))
+                self._lease(track)
             elif track.session != info.id:  # an offer with two cameras sends the first
                 track.session, track.plan, track.registered = info.id, plan, False
                 track.active.clear()
+                self._lease(track)
                 self._submit(move_track(track, info.handle))
         self._join(local.session)  # last, since it closes the earlier session with what that still has
 
@@ -214,6 +268,7 @@ class HostedRoom:
     def _forget(self, track: LocalTrack) -> None:
         """A track ends with its session, whose end has made the plane forget it."""
         del self._tracks[track.key], self._by_handle[track.handle]
+        self._give_up(track)
         self._on_track(track.handle, None)
         self.live.track_gone(track.handle, self._monotonic())
 
@@ -228,6 +283,7 @@ class HostedRoom:
         track.codec = track.codec_of(payload_type) or track.codec
         format_ = next(each for each in track.plan.payload_types if each.number == payload_type)
         self._register(track)
+        self._offer()
         self.live.publication_local(track.publication, handle, track.plan.kind, track.rids, format_, self._monotonic())
         self.live.on_layer_started(handle, layer, self._monotonic())
         self.flush()
@@ -238,6 +294,7 @@ class HostedRoom:
         if track is None:
             return
         track.active.discard(layer)
+        self._offer()
         self.live.on_layer_stopped(handle, layer, self._monotonic())
         if track.registered and track.active:
             change = partial(
@@ -269,6 +326,7 @@ class HostedRoom:
                 node=self._around.node_id,
                 session=session.info.id,
                 layers=layers,
+                epoch=track.epoch,
             )
 
         track.registered = True
@@ -279,10 +337,94 @@ class HostedRoom:
         self.live.on_layer_rates(
             {handle: [layer.bitrate for layer in tracks[handle]] for handle in self._by_handle if handle in tracks}
         )
+        if self._remote is None:
+            return
+        self._remote.rates(tracks)
+        changed = False
+        for handle, track in self._by_handle.items():
+            changed |= track.note_rates([layer.bitrate for layer in tracks.get(handle, ())])
+        if changed:
+            self._offer()
 
     def tracks_of(self, session: str) -> Iterator[LocalTrack]:
         """The tracks that a session sends now."""
         return (track for track in self._tracks.values() if track.session == session)
+
+    # --- other nodes ------------------------------------------------------------------------------------------------
+
+    def offers(self) -> Iterator[LocalTrack]:
+        """What this node is the origin of, by lease and by document."""
+        known = self.state.publications
+        return (
+            track
+            for track in self._by_handle.values()
+            if track.epoch and track.registered and track.publication in known
+        )
+
+    def lease_changed(self, publication: str, epoch: int) -> None:
+        """This node is the origin of a publication under `epoch`; 0: another is, or may be."""
+        for track in self._tracks.values():
+            if track.publication != publication or track.epoch == epoch:
+                continue
+            track.epoch = epoch
+            self._offer()
+            if epoch:
+                node, session = self._around.node_id, track.session
+                self._change(
+                    partial(publications.set_epoch, publication=publication, node=node, session=session, epoch=epoch)
+                )
+
+    def lease_refused(self, publication: str, owner_epoch: int) -> None:
+        """Another node still holds a publication whose publisher is here now: he has proved who he is, so take it."""
+        for track in self._tracks.values():
+            if track.publication == publication and self._cluster is not None:
+                self._cluster.want_lease(self.id, publication, owner_epoch)
+
+    def offered(self, node: str, catalog: Mapping[str, messages.Publication]) -> None:
+        """Another node's catalog."""
+        if self._remote is not None:
+            self._remote.offered(node, catalog, self._monotonic())
+            self.flush()
+
+    def remote_handle(self, node: str, publication: str) -> int | None:
+        """The track into which a node's packets of a publication go."""
+        return None if self._remote is None else self._remote.handle_of(node, publication)
+
+    def request_keyframe(self, handle: int, layer: int) -> None:
+        """The plane wants a keyframe of a track that a link feeds."""
+        if self._remote is not None:
+            self._remote.request_keyframe(handle, layer)
+
+    def nodes_known(self, nodes: frozenset[str]) -> None:
+        """The nodes that live. What was published on others waits for its publishers to come back."""
+        for node in {each.node for each in self.state.publications.values() if each.state == "live"} - nodes:
+            log.warning("a node is gone: its publications pause", room=self.id, node=node)
+            self._change(partial(publications.node_away, node=node, now=self._wall()))
+
+    def _lease(self, track: LocalTrack) -> None:
+        if self._cluster is not None and not track.epoch:
+            known = self.state.publications.get(track.publication)
+            elsewhere = known is not None and known.node != self._around.node_id
+            self._cluster.want_lease(self.id, track.publication, known.epoch if known and elsewhere else None)
+
+    def _give_up(self, track: LocalTrack) -> None:
+        if self._cluster is not None:
+            self._cluster.give_up_lease(self.id, track.publication)
+            self._offer()
+
+    def _offer(self) -> None:
+        if self._cluster is not None:
+            self._cluster.publications_changed()
+
+    def _update_remote(self, state: RoomState) -> None:
+        """One node tells the room who speaks: that of the first voice on air. It hears all voices, viewers or not."""
+        if self._remote is None:
+            return
+        voices = [each.node for each in state.publications.values() if each.kind == "audio" and each.state == "live"]
+        if voices:
+            self._speaks_for_all = voices[0] == self._around.node_id
+        watched = self.live.viewers > 0 or self._speaks_for_all
+        self._remote.update(state, self._monotonic(), watched=watched)
 
     # --- the document ---------------------------------------------------------------------------------------------
 
@@ -290,6 +432,9 @@ class HostedRoom:
         """Let time pass: speakers, layers, seats that were held long enough."""
         now = self._wall()
         self.live.tick(self._monotonic())
+        if self._remote is not None:
+            self._update_remote(self.state)
+            self._remote.sweep(self._monotonic())
         due = rooms.next_expiry(self.state, seat_hold_s=self._around.seat_hold_s)
         if due is not None and due <= now:
             self._change(partial(rooms.expire, now=now, seat_hold_s=self._around.seat_hold_s))
@@ -300,11 +445,13 @@ class HostedRoom:
         commands = self.live.commands()
         if commands:
             self._submit(*commands)
+        if self._remote is not None:
+            self._remote.demand(self._monotonic(), listen=self._speaks_for_all)
         told: list[tuple[str, dict[str, Any]]] = []
         for event in self.live.events():
             if isinstance(event, SlotBound):
                 self._around.on_slot_bound(event)
-            else:
+            elif self._speaks_for_all:
                 told.append((event.type, event.data()))
         if told:
             self._spawn(self._append(told))
@@ -317,6 +464,8 @@ class HostedRoom:
     def _on_state(self, state: RoomState) -> None:
         self.live.update(state, self._monotonic())
         self._enforce(state)
+        self._update_remote(state)
+        self._offer()
         before, self._seated = self._seated, frozenset(state.seats)
         for identity in self._seated - before:
             self._return_to_stage(identity)
@@ -348,12 +497,24 @@ class HostedRoom:
         for track in list(self._tracks.values()):
             if track.key[0] != identity or track.publication in self.state.publications or not track.active:
                 continue
-            track.publication, track.registered = secrets.token_hex(8), False
+            self._give_up(track)
+            track.publication, track.registered, track.epoch = secrets.token_hex(8), False, 0
+            self._lease(track)
             first = next(each for each in track.plan.payload_types if each.codec == track.codec)
             for layer in sorted(track.active):
                 self.layer_started(track.handle, layer, first.number)
 
+    def linked_events(self, events: Sequence[RoomEvent]) -> None:
+        """Events of the room that another node has sent; the store tells them, too, while it is there."""
+        for event in events:
+            self._take_event(event)
+
     def _on_event(self, event: RoomEvent) -> None:
+        if self._cluster is not None:
+            self._cluster.room_event(self.id, event)
+        self._take_event(event)
+
+    def _take_event(self, event: RoomEvent) -> None:
         if event.type == "participant.kicked":
             # The document comes a moment later and has the ban: closing before would let a fast client in again.
             self._kicked[event.data["identity"]] = event.sync_id
