@@ -7,6 +7,7 @@ Clocks", 2014). The two halves are also a Redis stream id ("ms-counter"), so a r
 from __future__ import annotations
 
 COUNTER_BITS = 16
+SYNC_IDS_PER_SECOND = 1000 << COUNTER_BITS
 _COUNTER_MASK = (1 << COUNTER_BITS) - 1
 
 
@@ -32,6 +33,20 @@ def from_stream_id(stream_id: str) -> int:
     if not 0 <= value <= _COUNTER_MASK:
         raise ValueError(f"counter of {stream_id!r} does not fit in {COUNTER_BITS} bits")
     return make_sync_id(int(milliseconds), value)
+
+
+def sync_id_at(microseconds: int) -> int:
+    """Return the sync id of a wall time in µs since the epoch.
+
+    The counter of a frame's sync id is the fraction of its millisecond, so that sync ids differ by the time between
+    frames: `SYNC_IDS_PER_SECOND` a second.
+    """
+    return microseconds * 8192 // 125
+
+
+def sync_id_microseconds(sync_id: int) -> int:
+    """Return the wall time of a sync id in µs since the epoch: the inverse of `sync_id_at`."""
+    return -(-sync_id * 125 // 8192)
 
 
 class HybridClock:

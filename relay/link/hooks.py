@@ -10,6 +10,7 @@ from relay.link.history import FlowSpec
 from relay.link.messages import Publication
 from relay.link.path import PathName
 from relay.ports import RoomEvent
+from relay.stage.timeline import Timeline
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,11 +45,12 @@ LinkEvent = LinkMoved | PathChanged
 @dataclass(frozen=True, slots=True)
 class LayerSource:
     """What the origin knows of a layer that is about to be tapped. `extensions` are the ids in the publisher's session
-    by the names of `rtp.EXTENSIONS`."""
+    by the names of `rtp.EXTENSIONS`. `timeline` is what the node knows of the layer's frames, if it does."""
 
     spec: FlowSpec
     clock_hz: int
     extensions: dict[str, int]
+    timeline: Timeline | None = None
 
 
 class OriginHooks(Protocol):

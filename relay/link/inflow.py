@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections import OrderedDict, deque
 from dataclasses import dataclass
 
-from relay.ids import make_sync_id, sync_id_milliseconds
 from relay.link.marking import REMEMBERED_FRAMES
 from relay.link.parity import Parity, rebuild
 from relay.link.repair import Gaps
 from relay.plane.reference import rtp
 from relay.settings import LinkFlowSettings
+from relay.stage.timeline import advance
 
 KEPT_FOR_PARITY = 128  # packets: four times what a group can span
 MAX_PARITIES = 16
@@ -139,8 +139,7 @@ class Inflow:
         if known is not None or not self._frames:
             return known
         anchor = next(reversed(self._frames))
-        ms = sync_id_milliseconds(self._frames[anchor])
-        return make_sync_id(max(0, ms + rtp.timestamp_delta(timestamp, anchor) * 1000 // self.clock_hz), 0)
+        return advance(self._frames[anchor], rtp.timestamp_delta(timestamp, anchor), self.clock_hz)
 
     def forget_frames(self) -> None:
         """Another SSRC has other timestamps."""

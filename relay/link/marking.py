@@ -12,9 +12,10 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from struct import Struct
 
-from relay.ids import HybridClock, make_sync_id, sync_id_milliseconds
+from relay.ids import HybridClock
 from relay.plane.reference import rtp
 from relay.plane.reference.state import INJECT_EXTENSIONS, PASSED_ON
+from relay.stage.timeline import Timeline
 
 SYNC_ID_URI = "urn:costream:rtp-hdrext:sync-id"
 SYNC_ID_EXTENSION = len(INJECT_EXTENSIONS) + 1
@@ -38,15 +39,13 @@ class Marked:
         self.first = first
 
 
-class FrameTimeline:
-    """Sync ids of one layer's frames: RTP timestamp to sync id, both ways bounded.
+class FrameMarks:
+    """Which frames of one layer were marked, and with which sync id; bounded. `clock` is the node's: its events come
+    after the frames that it has marked."""
 
-    `clock` is the node's, so that frames and events of one node are ordered; `clock_hz` is the RTP clock.
-    """
-
-    def __init__(self, clock: HybridClock, clock_hz: int) -> None:
+    def __init__(self, clock: HybridClock, timeline: Timeline) -> None:
         self._clock = clock
-        self._clock_hz = clock_hz
+        self._timeline = timeline
         self._frames: OrderedDict[int, int] = OrderedDict()
         self._newest: int | None = None
 
@@ -55,23 +54,25 @@ class FrameTimeline:
         """The newest frame as (RTP timestamp, sync id), None before the first."""
         return None if self._newest is None else (self._newest, self._frames[self._newest])
 
-    def stamp(self, timestamp: int, wall_ms: int) -> tuple[int, bool]:
-        """Return the sync id of a frame, and whether it was seen for the first time.
+    def stamp(self, ssrc: int, timestamp: int, wall_us: int) -> tuple[int, bool]:
+        """Return the sync id of a frame that arrives now, and whether it was seen for the first time.
 
-        A frame that comes after a newer one gets the id of the time at which it should have come, so that ids keep the
-        frames' order.
+        A frame that comes after a newer one gets the id of the time at which it should have come: ids keep the frames'
+        order.
         """
         known = self._frames.get(timestamp)
         if known is not None:
             return known, False
-        newest = self._newest
-        ahead = 1 if newest is None else rtp.timestamp_delta(timestamp, newest)
-        if newest is None or ahead > 0:
-            sync_id = self._clock.next(wall_ms)
+        timeline, newest = self._timeline, self._newest
+        timeline.note(ssrc, timestamp, wall_us)
+        sync_id = timeline.sync_id(timestamp)
+        if sync_id is None:  # late by a minute or more: of no stream that plays
+            sync_id = 0
+        if newest is None or rtp.timestamp_delta(timestamp, newest) > 0:
+            if newest is not None:
+                sync_id = max(sync_id, self._frames[newest] + 1)
             self._newest = timestamp
-        else:
-            late_ms = -ahead * 1000 // self._clock_hz
-            sync_id = make_sync_id(max(0, sync_id_milliseconds(self._frames[newest]) - late_ms), 0)
+            self._clock.observe(sync_id)
         self._frames[timestamp] = sync_id
         if len(self._frames) > REMEMBERED_FRAMES:
             oldest = next(iter(self._frames))
@@ -91,11 +92,17 @@ class Marker:
     """Marks the packets of one tapped layer.
 
     `extensions` maps a name of `rtp.EXTENSIONS` to its id in the publisher's session (`INJECT_EXTENSIONS` for a track
-    that is injected).
+    that is injected). `timeline` is what the node knows of the layer's frames; local viewers are told by it, too.
     """
 
-    def __init__(self, clock: HybridClock, clock_hz: int, extensions: Mapping[str, int] = INJECT_EXTENSIONS) -> None:
-        self.timeline = FrameTimeline(clock, clock_hz)
+    def __init__(
+        self,
+        clock: HybridClock,
+        clock_hz: int,
+        extensions: Mapping[str, int] = INJECT_EXTENSIONS,
+        timeline: Timeline | None = None,
+    ) -> None:
+        self.frames = FrameMarks(clock, timeline or Timeline(clock_hz))
         self.malformed = 0
         self._ssrc = -1
         self.use_extensions(extensions)
@@ -104,16 +111,19 @@ class Marker:
         """Read header extensions by these ids from now on (the publisher came back on another session)."""
         self._passed = tuple((extensions[name], INJECT_EXTENSIONS[name]) for name in PASSED_ON if name in extensions)
 
-    def mark(self, packet: bytes, wall_ms: int) -> Marked | None:
-        """Return a plaintext RTP packet as it crosses links, None (and counted) when it is malformed."""
+    def mark(self, packet: bytes, wall_us: int) -> Marked | None:
+        """Return a plaintext RTP packet as it crosses links, None (and counted) when it is malformed.
+
+        `wall_us` is the wall clock at which it came, in microseconds since the epoch.
+        """
         parsed = rtp.parse(packet, 0)
         if parsed is None:
             self.malformed += 1
             return None
         if parsed.ssrc != self._ssrc:
             self._ssrc = parsed.ssrc
-            self.timeline.restart()
-        sync_id, first = self.timeline.stamp(parsed.timestamp, wall_ms)
+            self.frames.restart()
+        sync_id, first = self.frames.stamp(parsed.ssrc, parsed.timestamp, wall_us)
         data = packet
         if first or parsed.extensions or packet[0] & 0x10:
             data = self._rebuild(packet, parsed, sync_id if first else None)

@@ -39,9 +39,9 @@ log = structlog.get_logger(__name__)
 _CATALOG: TypeAdapter[list[m.Publication]] = TypeAdapter(list[m.Publication])
 
 
-def wall_ms() -> int:
-    """Return the wall clock in ms since the epoch."""
-    return time.time_ns() // 1_000_000
+def wall_us() -> int:
+    """Return the wall clock in microseconds since the epoch."""
+    return time.time_ns() // 1000
 
 
 @dataclass(slots=True)
@@ -145,7 +145,7 @@ class LinkServer:
         layers = []
         for index, layer in enumerate(publication.layers):
             tap = self._taps.get((publication.id, index))
-            anchor = tap.marker.timeline.anchor if tap else None
+            anchor = tap.marker.frames.anchor if tap else None
             layers.append(layer.model_copy(update={"anchor": anchor}) if anchor else layer)
         return publication.model_copy(update={"layers": tuple(layers)})
 
@@ -158,7 +158,7 @@ class LinkServer:
 
     def feed(self, packets: Iterable[tuple[int, bytes]]) -> None:
         """Send tapped packets, each with the flow number that `OriginHooks.tap` was given. One batch, one flush."""
-        now, wall = now_us(), wall_ms()
+        now, wall = now_us(), wall_us()
         touched: set[ServedLink] = set()
         for flow, packet in packets:
             tap = self._by_flow.get(flow)
@@ -355,7 +355,7 @@ class LinkServer:
             if source is None:
                 return False
             self._next_flow += flows.STEP
-            marker = Marker(self._clock, source.clock_hz, source.extensions)
+            marker = Marker(self._clock, source.clock_hz, source.extensions, source.timeline)
             tap = _Tap(flow, publication.id, layer, source, marker, varint.encode(flow))
             self._taps[key] = self._by_flow[flow] = tap
         link.sender.open_flow(tap.flow, tap.source.spec)

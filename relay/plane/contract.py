@@ -355,13 +355,19 @@ class LayerStopped:
 
 @dataclass(frozen=True, slots=True)
 class SlotSwitched:
-    """The splice happened: from this output packet on the slot shows the track and layer."""
+    """The splice happened: from this output packet on the slot shows the track and layer.
+
+    `source_timestamp` is the publisher's RTP timestamp that `timestamp` stands for: until the slot's next switch, what
+    is sent has the publisher's timestamp plus the difference of the two (but the few frames after a splice within one
+    track that are sent later than they were taken, see `Rewriter.splice`).
+    """
 
     slot: int
     track: int
     layer: int
     sequence: int
     timestamp: int
+    source_timestamp: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -438,6 +444,11 @@ class LayerStats:
     width: int = 0
     height: int = 0
     payload_type: int = -1
+    ssrc: int = 0
+    timestamp: int = -1
+    """RTP timestamp of the newest frame of stream `ssrc`; -1 before any."""
+    arrival_us: int = 0
+    """When the first packet of that frame came, as `now`."""
 
 
 @dataclass(slots=True)

@@ -42,7 +42,7 @@ class Told:
                     self._layers[track, layer] = payload_type
                 case LayerStopped(track, layer):
                     self._layers.pop((track, layer), None)
-                case SlotSwitched(slot, track, layer, _, _):
+                case SlotSwitched(slot, track, layer, _, _, _):
                     self._slots[slot] = (track, layer)
 
     def forget(self, stats: PlaneStats) -> None:
@@ -77,7 +77,7 @@ class Told:
                     events.append(LayerStopped(track, index))
         for slot, playing in stats.slots.items():
             if playing.track >= 0 and (playing.track, playing.layer) != self._slots.get(slot):
-                events.append(SlotSwitched(slot, playing.track, playing.layer, 0, 0))
+                events.append(SlotSwitched(slot, playing.track, playing.layer, 0, 0, 0))
         self.note(events)
         return events
 

@@ -49,7 +49,7 @@ pub enum What {
     },
     /// What was counted before a track moved, to where it lives now: packets, bytes, lost, recovered, NACKs, keyframes,
     /// keyframe requests, width, height, jitter.
-    Counted([u64; 10]),
+    Counted([u64; 13]),
     /// How loud a track has been lately, to the first shard, which tells of all.
     Level(i64),
     /// Nobody shows the track here any more, to where it lives.

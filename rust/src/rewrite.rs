@@ -148,6 +148,11 @@ impl Rewriter {
         (timestamp as u32).wrapping_add(self.ts_offset)
     }
 
+    /// Return the input instant of an output timestamp.
+    pub fn timestamp_in(&self, timestamp: u32) -> u32 {
+        timestamp.wrapping_sub(self.ts_offset)
+    }
+
     fn close_gap(&mut self, delta: u16) {
         self.floor = self.high + i64::from(delta);
         self.offset -= i64::from(delta) - 1;

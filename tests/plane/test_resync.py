@@ -29,7 +29,7 @@ def snapshot() -> PlaneStats:
     )
 
 
-ALL: list[Event] = [AddressSelected(1, HERE), LayerStarted(3, 0, 0, 96), SlotSwitched(4, 3, 0, 0, 0)]
+ALL: list[Event] = [AddressSelected(1, HERE), LayerStarted(3, 0, 0, 96), SlotSwitched(4, 3, 0, 0, 0, 0)]
 
 
 def test_what_was_told_is_not_told_again() -> None:
@@ -58,7 +58,7 @@ def test_what_became_different_is_told() -> None:
         EstimateChanged(1, 2 * START),
         LayerStopped(3, 0),
         LayerStarted(3, 1, 0, 102),
-        SlotSwitched(4, 3, 1, 0, 0),
+        SlotSwitched(4, 3, 1, 0, 0, 0),
     ]
     assert told.catch_up(stats) == expected
     assert told.catch_up(stats) == []

@@ -170,7 +170,7 @@ def _splice(
     assert mapped is not None  # the first packet after a splice always maps
     slot.stats.track, slot.stats.layer = track.handle, layer.index
     slot.stats.switches += 1
-    core.events.append(SlotSwitched(slot.handle, track.handle, layer.index, *mapped))
+    core.events.append(SlotSwitched(slot.handle, track.handle, layer.index, *mapped, slot.rewriter.timestamp_in(mapped[1])))
     core.timers.set((Timer.SENDER_REPORT, slot.handle, 0), now + FIRST_REPORT_US)
 
 

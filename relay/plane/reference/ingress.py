@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from relay.plane.contract import Kind, LayerStarted, LayerStopped, LoudnessMeasured
+from relay.plane.contract import Kind, LayerStarted, LayerStats, LayerStopped, LoudnessMeasured
 from relay.plane.reference.audio_level import WINDOW_US, parse_audio_level
 from relay.plane.reference.binding import note_recent, replan_waiting, restart_players, splice_waiters
 from relay.plane.reference.descriptors import Descriptor, inspector
@@ -10,7 +10,7 @@ from relay.plane.reference.egress import forward
 from relay.plane.reference.feedback import check_losses, note_transport_seq
 from relay.plane.reference.keyframes import keyframe_came, request_keyframe
 from relay.plane.reference.nack import Arrival, LossDetector
-from relay.plane.reference.rtp import HEADER_LENGTH, Packet, build_extensions, decapsulate_rtx, parse
+from relay.plane.reference.rtp import HEADER_LENGTH, Packet, build_extensions, decapsulate_rtx, parse, timestamp_delta
 from relay.plane.reference.state import (
     CODECS,
     INJECT_EXTENSIONS,
@@ -101,6 +101,17 @@ def _receive_repair(core: Core, source: Source, packet: Packet, now: int) -> str
     return _accept(core, layer, original, media.detector.recovered(original.seq), now)
 
 
+def _note_frame(stats: LayerStats, packet: Packet, arrival: Arrival, now: int) -> None:
+    """Remember when the newest frame began to come: by that others place its timestamp in time."""
+    if (
+        packet.ssrc != stats.ssrc
+        or stats.timestamp < 0
+        or timestamp_delta(packet.timestamp, stats.timestamp) > 0
+        or arrival is Arrival.RESET
+    ):
+        stats.ssrc, stats.timestamp, stats.arrival_us = packet.ssrc, packet.timestamp, now
+
+
 def _accept(core: Core, layer: Layer, packet: Packet, arrival: Arrival, now: int) -> str:
     """One media packet of a layer, however it came."""
     if arrival is Arrival.DUPLICATE:
@@ -113,6 +124,7 @@ def _accept(core: Core, layer: Layer, packet: Packet, arrival: Arrival, now: int
     track = layer.track
     layer.last_packet = now
     layer.stats.packets += 1
+    _note_frame(layer.stats, packet, arrival, now)
     if arrival is not Arrival.NEW:
         if arrival is Arrival.RECOVERED:
             layer.stats.recovered += 1

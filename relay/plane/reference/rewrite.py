@@ -128,6 +128,10 @@ class Rewriter:
         """Return the output timestamp of an input instant, e.g. for the sender report of the output stream."""
         return (timestamp + self._ts_offset) & _M32
 
+    def timestamp_in(self, timestamp: int) -> int:
+        """Return the input instant of an output timestamp."""
+        return (timestamp - self._ts_offset) & _M32
+
     def _close_gap(self, delta: int) -> None:
         self._floor = self._high + delta
         self._offset -= delta - 1

@@ -260,7 +260,9 @@ fn splice(
     let Some((sequence, timestamp)) = slot.rewriter.rewrite(packet.seq, packet.timestamp, now) else { return };
     (slot.stats.track, slot.stats.layer) = (i64::from(track), layer.index as i64);
     slot.stats.switches += 1;
-    core.events.push(Event::SlotSwitched { slot: handle, track, layer: layer.index, sequence, timestamp });
+    let source_timestamp = slot.rewriter.timestamp_in(timestamp);
+    let layer = layer.index;
+    core.events.push(Event::SlotSwitched { slot: handle, track, layer, sequence, timestamp, source_timestamp });
     core.timers.set((Timer::SenderReport, handle, 0), now + FIRST_REPORT_US);
 }
 

@@ -127,7 +127,7 @@ pub enum Event {
     IceRestarted { session: u32 },
     LayerStarted { track: u32, layer: usize, ssrc: u32, payload_type: i16 },
     LayerStopped { track: u32, layer: usize },
-    SlotSwitched { slot: u32, track: u32, layer: usize, sequence: u16, timestamp: u32 },
+    SlotSwitched { slot: u32, track: u32, layer: usize, sequence: u16, timestamp: u32, source_timestamp: u32 },
     EstimateChanged { session: u32, bitrate: i64 },
     LoudnessMeasured { levels: Vec<(u32, i64)> },
     KeyframeRequested { track: u32, layer: usize },
@@ -163,6 +163,9 @@ pub struct LayerStats {
     pub width: u16,
     pub height: u16,
     pub payload_type: i16,
+    pub ssrc: u32,
+    pub timestamp: i64, // -1 before any frame
+    pub arrival_us: i64,
 }
 
 impl LayerStats {
@@ -182,6 +185,9 @@ impl LayerStats {
             width: 0,
             height: 0,
             payload_type: -1,
+            ssrc: 0,
+            timestamp: -1,
+            arrival_us: 0,
         }
     }
 }

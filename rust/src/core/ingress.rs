@@ -3,7 +3,7 @@
 
 use super::MAX_DATAGRAM;
 use super::binding::{note_recent, replan_waiting, restart_players, splice_waiters};
-use super::contract::{Event, ExtensionIds, Kind, MID, REPAIRED_RID, RID};
+use super::contract::{Event, ExtensionIds, Kind, LayerStats, MID, REPAIRED_RID, RID};
 use super::fanout::{flush, queue};
 use super::feedback::{check_losses, note_transport_seq};
 use super::keyframes::{keyframe_came, request_keyframe};
@@ -14,7 +14,7 @@ use super::timers::Timer;
 use crate::audio_level::{WINDOW_US, parse_audio_level};
 use crate::descriptors::{Codec, Descriptor, inspect};
 use crate::nack::{Arrival, LossDetector};
-use crate::rtp::{Packet, decapsulate_rtx, parse};
+use crate::rtp::{Packet, decapsulate_rtx, parse, timestamp_delta};
 use crate::srtp::Refusal;
 
 /// SSRCs per session that were not signalled; a browser uses two per layer.
@@ -167,6 +167,17 @@ fn receive_repair(core: &mut State, layer: LayerKey, id: u32, packet: &Packet, n
     accept(core, layer, id, arrival, now)
 }
 
+/// Remember when the newest frame began to come: by that others place its timestamp in time.
+fn note_frame(stats: &mut LayerStats, packet: &Packet, arrival: Arrival, now: i64) {
+    if packet.ssrc != stats.ssrc
+        || stats.timestamp < 0
+        || timestamp_delta(packet.timestamp, stats.timestamp as u32) > 0
+        || arrival == Arrival::Reset
+    {
+        (stats.ssrc, stats.timestamp, stats.arrival_us) = (packet.ssrc, i64::from(packet.timestamp), now);
+    }
+}
+
 /// One media packet of a layer, however it came.
 fn accept(core: &mut State, key: LayerKey, id: u32, arrival: Arrival, now: i64) -> &'static str {
     if arrival == Arrival::Duplicate {
@@ -182,6 +193,7 @@ fn accept(core: &mut State, key: LayerKey, id: u32, arrival: Arrival, now: i64) 
     let layer = core.layer_mut(key);
     layer.last_packet = now;
     layer.stats.packets += 1;
+    note_frame(&mut layer.stats, &packet, arrival, now);
     match arrival {
         Arrival::Recovered => layer.stats.recovered += 1,
         Arrival::Reset => restart_players(core, key, now),

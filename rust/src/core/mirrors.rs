@@ -324,14 +324,18 @@ pub fn hand_over(core: &mut State, handle: u32, shard: u32) {
             u64::from(stats.width),
             u64::from(stats.height),
             stats.jitter_us as u64,
+            u64::from(stats.ssrc),
+            stats.timestamp as u64,
+            stats.arrival_us as u64,
         ];
         note(core, key, 1u64.checked_shl(shard).unwrap_or(0), What::Counted(counts), NO_PACKET);
     }
 }
 
-fn add_counts(core: &mut State, key: LayerKey, counts: &[u64; 10]) {
+fn add_counts(core: &mut State, key: LayerKey, counts: &[u64; 13]) {
     let layer = core.layer_mut(key);
-    let [packets, bytes, lost, recovered, nacks_sent, keyframes, keyframe_requests, width, height, jitter_us] = *counts;
+    let [packets, bytes, lost, recovered, nacks_sent, keyframes, keyframe_requests, sizes @ .., ssrc, at, came] = *counts;
+    let [width, height, jitter_us] = sizes;
     layer.lost_before += lost as i64;
     let stats = &mut layer.stats;
     stats.packets += packets;
@@ -343,6 +347,9 @@ fn add_counts(core: &mut State, key: LayerKey, counts: &[u64; 10]) {
     stats.jitter_us = jitter_us as i64;
     if stats.width == 0 {
         (stats.width, stats.height) = (width as u16, height as u16);
+    }
+    if stats.timestamp < 0 {
+        (stats.ssrc, stats.timestamp, stats.arrival_us) = (ssrc as u32, at as i64, came as i64);
     }
 }
 

@@ -49,8 +49,9 @@ impl Contract {
                 self.class(py, "LayerStarted")?.call1((track, layer, ssrc, payload_type))
             }
             Event::LayerStopped { track, layer } => self.class(py, "LayerStopped")?.call1((track, layer)),
-            Event::SlotSwitched { slot, track, layer, sequence, timestamp } => {
-                self.class(py, "SlotSwitched")?.call1((slot, track, layer, sequence, timestamp))
+            Event::SlotSwitched { slot, track, layer, sequence, timestamp, source_timestamp } => {
+                let fields = (slot, track, layer, sequence, timestamp, source_timestamp);
+                self.class(py, "SlotSwitched")?.call1(fields)
             }
             Event::EstimateChanged { session, bitrate } => self.class(py, "EstimateChanged")?.call1((session, bitrate)),
             Event::LoudnessMeasured { levels } => {
@@ -96,6 +97,9 @@ impl Contract {
                 stats.width.into_bound_py_any(py)?,
                 stats.height.into_bound_py_any(py)?,
                 stats.payload_type.into_bound_py_any(py)?,
+                stats.ssrc.into_bound_py_any(py)?,
+                stats.timestamp.into_bound_py_any(py)?,
+                stats.arrival_us.into_bound_py_any(py)?,
             ],
         )?;
         self.layer.bind(py).call1(fields)
