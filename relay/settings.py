@@ -328,6 +328,31 @@ class LinkSettings(Section):
         return self
 
 
+class MixVideoSettings(Section):
+    """`[mix.video]`: the picture of a program, and the processes that make it."""
+
+    width: Annotated[int, Field(ge=64, le=3840, multiple_of=32)] = 1280
+    height: Annotated[int, Field(ge=64, le=3840, multiple_of=2)] = 720
+    fps: Annotated[int, Field(ge=1, le=120)] = 30
+    codec: Literal["h264", "vp8"] = "h264"
+    bitrate_bps: BitsPerSecond = 2_500_000
+    keyframe_ms: Annotated[int, Field(ge=200, le=20_000)] = 2000
+    delay_ms: Annotated[int, Field(ge=0, le=1000)] = 60
+    silence_ms: Milliseconds = 1500
+    hold_ms: Annotated[int, Field(ge=0, le=5000)] = 400
+    hang_ms: Annotated[int, Field(ge=200, le=60_000)] = 1500
+    spares: Annotated[int, Field(ge=0, le=64)] = 1
+    stages_per_worker: Annotated[int, Field(ge=1, le=60)] = 1
+    max_workers: Annotated[int, Field(ge=1, le=256)] = 32
+    font: str = ""
+
+
+class MixSettings(Section):
+    """`[mix]`: the program of a room."""
+
+    video: MixVideoSettings = MixVideoSettings()
+
+
 class AuthSettings(Section):
     """`[auth]`: who may sign tokens."""
 
@@ -371,6 +396,7 @@ class NodeSettings(SignalingSettings):
     session: SessionSettings = SessionSettings()
     plane: PlaneSettings = PlaneSettings()
     link: LinkSettings = LinkSettings()
+    mix: MixSettings = MixSettings()
 
 
 def load_node_settings(
