@@ -353,6 +353,37 @@ class MixSettings(Section):
     video: MixVideoSettings = MixVideoSettings()
 
 
+class EgressSettings(Section):
+    """`[egress]`: the programme, or a publication, as HLS, as a recording, to RTMP services."""
+
+    max_outputs: Count = 16
+    hls_directory: str = ""
+    hls_part_ms: Annotated[int, Field(ge=100, le=2000)] = 300
+    hls_segment_ms: Annotated[int, Field(ge=500, le=10_000)] = 2000
+    hls_hold_back_parts: Annotated[float, Field(ge=3, le=20)] = 3.0
+    hls_window: Annotated[int, Field(ge=3, le=100)] = 6
+    hls_ticket_s: Annotated[int, Field(ge=60, le=31_536_000)] = 14_400
+    recording_directory: str = ""
+    recording_fragment_ms: Annotated[int, Field(ge=100, le=10_000)] = 500
+    recording_sync_ms: Annotated[int, Field(ge=100, le=60_000)] = 1000
+    recording_queue_bytes: Annotated[int, Field(ge=1_048_576)] = 33_554_432
+    recording_min_free_bytes: Bytes = 268_435_456
+    recording_max_file_bytes: Annotated[int, Field(ge=1_048_576)] = 8_589_934_592
+    push_queue_bytes: Annotated[int, Field(ge=65_536)] = 8_388_608
+    push_stall_ms: Milliseconds = 5000
+    push_retry_min_ms: Milliseconds = 500
+    push_retry_max_ms: Milliseconds = 30_000
+    allow_private_targets: bool = False
+
+    @model_validator(mode="after")
+    def _parts_fit(self) -> Self:
+        if 2 * self.hls_part_ms > self.hls_segment_ms:
+            raise ValueError("hls_segment_ms has to be at least twice hls_part_ms")
+        if self.push_retry_min_ms > self.push_retry_max_ms:
+            raise ValueError("push_retry_min_ms has to be at most push_retry_max_ms")
+        return self
+
+
 class AuthSettings(Section):
     """`[auth]`: who may sign tokens."""
 
@@ -396,6 +427,7 @@ class NodeSettings(SignalingSettings):
     session: SessionSettings = SessionSettings()
     plane: PlaneSettings = PlaneSettings()
     link: LinkSettings = LinkSettings()
+    egress: EgressSettings = EgressSettings()
     mix: MixSettings = MixSettings()
 
 
