@@ -20,7 +20,7 @@ TELL_US = 1_000_000
 MAX_UNITS = 60
 """Access units that wait for the decoder: two seconds."""
 LAG_STEP_US = 3000
-"""A lag that moved by less is not worth telling."""
+"""A lag that moved by less is not worth telling, nor more than once a second."""
 _NTP = 1 << 32
 
 Tell = Callable[[Message], object]
@@ -44,6 +44,7 @@ class Input:
         self._told: dict[str, int] = {}
         self._size: tuple[int, int] | None = None
         self._lag: int | None = None
+        self._lag_told = now - TELL_US
         self._lost = 0
         self._decoder = None if spec.codec is None else Decoder(spec.codec)
         self._assembler = None if spec.codec is None else Assembler(spec.codec)
@@ -130,8 +131,10 @@ class Input:
         # Whole seconds of the sender's clock mean nothing here; only its pace and its distance to his sound's do.
         timeline.align(unit.timestamp, unit.capture * 1_000_000 // _NTP)
         lag = timeline.lag
-        if lag is not None and (self._lag is None or abs(lag - self._lag) > LAG_STEP_US):
-            self._lag = lag
+        if lag is None or unit.arrival - self._lag_told < TELL_US:
+            return
+        if self._lag is None or abs(lag - self._lag) > LAG_STEP_US:
+            self._lag, self._lag_told = lag, unit.arrival
             self._tell(LagMeasured(self._stage, self.spec.identity, lag))
 
     def _trouble(self, fault: Any, detail: str, now: int) -> None:
