@@ -1,4 +1,4 @@
-"""A real plane, a real pool of workers, publishers that paint counters, and a viewer who reads what the program shows."""
+"""A real plane, a real pool of workers, publishers that paint counters, and a viewer who reads what they painted."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from relay.mix.layout import Box
 from relay.mix.video import events
 from relay.mix.video.assembly import AccessUnit, Assembler, VideoCodec
 from relay.mix.video.decoder import Decoder
-from relay.mix.video.encoder import Encoder
+from relay.mix.video.encoder import Encoder, Shape
 from relay.mix.video.packets import NTP_EPOCH_S, Packetizer
 from relay.mix.video.pool import Program, Source, VideoPool
 from relay.plane import open_plane
@@ -81,7 +81,7 @@ class Publisher:
 
     def resize(self, width: int, height: int) -> None:
         self.picture = TestPicture(width, height, self.track)
-        self.encoder = Encoder(self.codec, width, height, self.fps, 600_000, 1000.0)
+        self.encoder = Encoder(Shape(self.codec, width, height, self.fps, 600_000, 1_000_000))
 
     def send(self) -> None:
         """One frame."""

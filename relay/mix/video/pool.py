@@ -323,7 +323,7 @@ class VideoPool:
 
     def _start_worker(self) -> PoolWorker:
         try:
-            worker = PoolWorker(self._plane, self._executor, now_us(), self._heard, self._ended)
+            worker = PoolWorker(self._plane, self._executor, self._settings, now_us(), self._heard, self._ended)
         except OSError as error:
             raise Overloaded(f"no video worker can be started: {error.strerror}") from error
         self._workers.append(worker)

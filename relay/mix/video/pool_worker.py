@@ -10,6 +10,7 @@ from relay.mix.video.messages import FROM_WORKER, WorkerReady
 from relay.mix.video.page import PLACES, Page, StageWords
 from relay.plane import Plane
 from relay.plane.rings import Gone
+from relay.settings import MixVideoSettings
 
 MODULE = "relay.mix.video"
 START_US = 20_000_000
@@ -24,6 +25,7 @@ class PoolWorker:
         self,
         plane: Plane,
         executor: Executor,
+        settings: MixVideoSettings,
         now: int,
         on_message: Callable[[PoolWorker, Message], None],
         on_end: Callable[[PoolWorker, str], None],
@@ -39,9 +41,11 @@ class PoolWorker:
         self.tap = plane.open_tap_ring(on_gone=self._ring_gone)
         self.inject = plane.open_inject_ring(on_gone=self._ring_gone)
         rings = [",".join(map(str, ring.fds)) for ring in (self.tap, self.inject)]
+        usual = settings.codec, settings.width, settings.height, settings.fps, settings.bitrate_bps
+        shape = ",".join(map(str, (*usual, settings.keyframe_ms)))
         body = Body(
             MODULE,
-            (*rings, str(self.page.descriptor)),
+            (*rings, str(self.page.descriptor), shape, settings.font),
             (*self.tap.fds, *self.inject.fds, self.page.descriptor),
         )
         try:

@@ -24,9 +24,10 @@ from relay.mix.control import Message, Wire
 from relay.mix.layout import Box, Cell, Overlays
 from relay.mix.scaler import MAX_WORKERS
 from relay.mix.video import tiles
+from relay.mix.video.assembly import VideoCodec
 from relay.mix.video.composer import Composer, Content
 from relay.mix.video.decoder import Decoder
-from relay.mix.video.encoder import Encoder
+from relay.mix.video.encoder import Encoders, Shape
 from relay.mix.video.inputs import Input
 from relay.mix.video.messages import (
     TO_WORKER,
@@ -48,6 +49,7 @@ from relay.plane.shared_ring import SharedRing
 
 LOOK_US = 8_000
 IDLE_US = 200_000
+CODECS: tuple[VideoCodec, ...] = ("h264", "vp8")
 NICE = 5
 """Sound and forwarding go first: a picture that is late is lowered, a sound that is late is heard."""
 
@@ -61,8 +63,10 @@ def now_us() -> int:
 class Worker:
     """All stages of one process."""
 
-    def __init__(self, tap: SharedRing, inject: SharedRing, page: Page, control: ControlEnd[Message]) -> None:
-        self._tap, self._inject, self._page, self._control = tap, inject, page, control
+    def __init__(
+        self, tap: SharedRing, inject: SharedRing, page: Page, control: ControlEnd[Message], encoders: Encoders
+    ) -> None:
+        self._tap, self._inject, self._page, self._control, self._encoders = tap, inject, page, control, encoders
         self._reader, self._writer = tap.reader(), inject.writer()
         self._hands = ThreadPoolExecutor(MAX_WORKERS, "hand")
         self._lock = threading.Lock()
@@ -174,7 +178,7 @@ class Worker:
         spec = message.spec
         self._close_stage(spec.stage)
         try:
-            stage = Stage(spec, now_us(), self._send, self._tell, self._page, self._hands, now_us)
+            stage = Stage(spec, now_us(), self._send, self._tell, self._page, self._hands, self._encoders, now_us)
         except (av.error.FFmpegError, MemoryError, ValueError) as error:
             self._fail(spec.stage, f"{type(error).__name__}: {error}")
             return
@@ -198,29 +202,40 @@ class Worker:
             self._streams.pop(one.spec.stream, None)
 
 
-def warm_up() -> None:
+def warm_up(encoders: Encoders, shape: Shape) -> None:
     """Use everything once, so that no first frame waits for a library, a font or a page of memory."""
-    composer = Composer(1280, 720)
-    for codec in ("h264", "vp8"):
-        encoder = Encoder(codec, 1280, 720, 30, 2_000_000, 2.0)
+    composer = Composer(shape.width, shape.height)
+    for codec in CODECS:
+        encoder = encoders.take(shape._replace(codec=codec))
         data, _ = encoder.encode(composer.canvas.frame, True)
         picture = Decoder(codec).decode(data, 0)[0][1]
-        cell = Cell("a", Box(0, 0, 640, 360), "letterbox")
+        cell = Cell("a", Box(0, 0, shape.width // 2, shape.height // 2), "letterbox")
         composer.draw((cell,), {"a": Content("a b", picture, 1)}, Overlays(), 0)
-    tiles.avatar("a b", 640, 360)
+        if codec == shape.codec:
+            encoders.give(encoder)
+    tiles.avatar("a b", cell.box.width, cell.box.height)
     gc.collect()
     gc.freeze()
 
 
 def main(arguments: Sequence[str]) -> int:
-    """`TAP INJECT PAGE CONTROL PARENT`: descriptors (three of a ring with commas between), and the relay's id."""
+    """`TAP INJECT PAGE SHAPE FONT CONTROL PARENT`: descriptors (three of a ring with commas between), what most
+    programs will be encoded as (`h264,1280,…`), a font file or nothing, and the relay's process id."""
     wire: Wire[Message] = Wire(*TO_WORKER)
     control = begin(arguments, wire)
     os.nice(NICE)
     sys.setswitchinterval(0.0005)
     tap, inject = (SharedRing.attach([int(word) for word in words.split(",")]) for words in arguments[:2])
-    worker = Worker(tap, inject, Page(int(arguments[2])), control)
-    warm_up()
+    codec, *numbers = arguments[3].split(",")
+    try:
+        tiles.use_font(arguments[4])
+    except OSError as error:
+        log.error(
+            "the font for programs cannot be read; the built-in one is used", path=arguments[4], reason=str(error)
+        )
+    encoders = Encoders()
+    worker = Worker(tap, inject, Page(int(arguments[2])), control, encoders)
+    warm_up(encoders, Shape("vp8" if codec == "vp8" else "h264", *map(int, numbers)))
     try:
         worker.run()
     except PeerError as error:

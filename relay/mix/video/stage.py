@@ -10,7 +10,7 @@ from relay.mix.layout import STEP, LayoutState, SyncLog
 from relay.mix.scaler import Plan, Scaler
 from relay.mix.timeline import OutputTimeline
 from relay.mix.video.composer import Composer
-from relay.mix.video.encoder import Encoder
+from relay.mix.video.encoder import Encoder, Encoders, Shape
 from relay.mix.video.inputs import Input, Tell
 from relay.mix.video.messages import (
     ChangeLayout,
@@ -57,9 +57,12 @@ class Stage:
         tell: Tell,
         page: Page,
         hands: Executor,
+        encoders: Encoders,
         clock: Callable[[], int],
     ) -> None:
         self.spec, self._send, self._tell, self._page, self._hands, self._clock = spec, send, tell, page, hands, clock
+        self._encoders = encoders
+        self._encoder: Encoder | None = None
         self.inputs: dict[str, Input] = {}
         self._timeline = OutputTimeline(spec.epoch, spec.timestamp, spec.fps, spec.wall_offset)
         self._overlays = SyncLog(*spec.overlays)
@@ -129,9 +132,14 @@ class Stage:
             self._encode(frame, spent, skipped)
 
     def close(self) -> None:
-        """Finish what is being encoded."""
-        self._finish()
-        self.inputs.clear()
+        """Finish what is being encoded, and give the encoder back."""
+        try:
+            self._finish()
+        finally:
+            self.inputs.clear()
+            if self._encoder is not None:
+                self._encoders.give(self._encoder)
+                self._encoder = None
 
     def _finish(self) -> None:
         if self._encoding is not None:
@@ -151,7 +159,10 @@ class Stage:
     def _encode(self, frame: int, spent: int, skipped: int) -> None:
         start = self._clock()
         wanted, self._keyframe = self._keyframe, False
-        data, _ = self._encoder.encode(self._composer.canvas.frame, wanted)
+        encoder, self._encoder = self._encoder, None  # one that fails is not given back
+        assert encoder is not None
+        data, _ = encoder.encode(self._composer.canvas.frame, wanted)
+        self._encoder = encoder
         packets = self._packets.packets(data, self._timeline.timestamp(frame), self._timeline.wall_us(frame))
         self._frames += 1
         words = StageWords(self._packets.sequence, self._packets.picture_id, self._frames, start)
@@ -188,6 +199,8 @@ class Stage:
         spec, (width, height) = self.spec, self._size(plan)
         self._composer = Composer(width, height)
         self._layouts.width, self._layouts.height = width, height
+        if self._encoder is not None:
+            self._encoders.give(self._encoder)
         bitrate = spec.bitrate * plan.quarters // 4
-        self._encoder = Encoder(spec.codec, width, height, spec.fps, bitrate, spec.keyframe_ms / 1000)
+        self._encoder = self._encoders.take(Shape(spec.codec, width, height, spec.fps, bitrate, spec.keyframe_ms))
         self._keyframe = True
