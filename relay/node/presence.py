@@ -7,7 +7,7 @@ from collections.abc import Callable, Coroutine, Iterable
 from typing import Any
 
 from relay.edge.session import SessionInfo
-from relay.errors import RequestError, StoreUnavailable
+from relay.errors import NotFound, RequestError, StoreUnavailable
 from relay.ports import RoomStore
 from relay.stage.permissions import Role
 
@@ -57,8 +57,8 @@ class Presence:
             for info in [info for info in self._sessions() if is_audience(info)]:
                 try:
                     await self._put(info)
-                except StoreUnavailable:
-                    break  # the next round tells it again
+                except (StoreUnavailable, NotFound):
+                    break  # the next round tells it again, also to a store that has to learn of the room anew
 
     async def _put(self, info: SessionInfo) -> None:
         await self._store.put_viewer(self._room, info.identity, {"role": info.role, "since": info.opened_at})
@@ -73,7 +73,7 @@ class Presence:
         async def run() -> None:
             try:
                 await work
-            except StoreUnavailable:
+            except (StoreUnavailable, NotFound):
                 pass  # presence expires by itself and is told again; who speaks is of no use once the store is back
 
         task = asyncio.create_task(run())
