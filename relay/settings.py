@@ -347,9 +347,31 @@ class MixVideoSettings(Section):
     font: str = ""
 
 
+class MixAudioSettings(Section):
+    """`[mix.audio]`: the sound of programs, and the process that makes it."""
+
+    mixers: Annotated[int, Field(ge=1, le=16)] = 2
+    channels: Literal[1, 2] = 2
+    bitrate_bps: Annotated[int, Field(ge=16_000, le=510_000)] = 96_000
+    complexity: Annotated[int, Field(ge=0, le=10)] = 5
+    max_inputs: Annotated[int, Field(ge=1, le=64)] = 16
+    jitter_least_ms: Annotated[int, Field(ge=0, le=1000)] = 0
+    jitter_first_ms: Annotated[int, Field(ge=10, le=1000)] = 40
+    jitter_most_ms: Annotated[int, Field(ge=40, le=2000)] = 240
+    priority: Literal["auto", "fifo", "nice", "none"] = "auto"
+    reserve_process: bool = True
+
+    @model_validator(mode="after")
+    def _delays_are_ordered(self) -> Self:
+        if max(self.jitter_least_ms, self.jitter_first_ms) > self.jitter_most_ms:
+            raise ValueError("jitter_least_ms and jitter_first_ms have to be at most jitter_most_ms")
+        return self
+
+
 class MixSettings(Section):
     """`[mix]`: the program of a room."""
 
+    audio: MixAudioSettings = MixAudioSettings()
     video: MixVideoSettings = MixVideoSettings()
 
 
