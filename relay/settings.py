@@ -328,6 +328,84 @@ class LinkSettings(Section):
         return self
 
 
+class MixVideoSettings(Section):
+    """`[mix.video]`: the picture of a program, and the processes that make it."""
+
+    width: Annotated[int, Field(ge=64, le=3840, multiple_of=32)] = 1280
+    height: Annotated[int, Field(ge=64, le=3840, multiple_of=2)] = 720
+    fps: Annotated[int, Field(ge=1, le=120)] = 30
+    codec: Literal["h264", "vp8"] = "h264"
+    bitrate_bps: BitsPerSecond = 2_500_000
+    keyframe_ms: Annotated[int, Field(ge=200, le=20_000)] = 2000
+    delay_ms: Annotated[int, Field(ge=0, le=1000)] = 60
+    silence_ms: Milliseconds = 1500
+    hold_ms: Annotated[int, Field(ge=0, le=5000)] = 400
+    hang_ms: Annotated[int, Field(ge=200, le=60_000)] = 1500
+    spares: Annotated[int, Field(ge=0, le=64)] = 1
+    stages_per_worker: Annotated[int, Field(ge=1, le=60)] = 1
+    max_workers: Annotated[int, Field(ge=1, le=256)] = 32
+    font: str = ""
+
+
+class MixAudioSettings(Section):
+    """`[mix.audio]`: the sound of programs, and the process that makes it."""
+
+    mixers: Annotated[int, Field(ge=1, le=16)] = 2
+    channels: Literal[1, 2] = 2
+    bitrate_bps: Annotated[int, Field(ge=16_000, le=510_000)] = 96_000
+    complexity: Annotated[int, Field(ge=0, le=10)] = 5
+    max_inputs: Annotated[int, Field(ge=1, le=64)] = 16
+    jitter_least_ms: Annotated[int, Field(ge=0, le=1000)] = 0
+    jitter_first_ms: Annotated[int, Field(ge=10, le=1000)] = 40
+    jitter_most_ms: Annotated[int, Field(ge=40, le=2000)] = 240
+    priority: Literal["auto", "fifo", "nice", "none"] = "auto"
+    reserve_process: bool = True
+
+    @model_validator(mode="after")
+    def _delays_are_ordered(self) -> Self:
+        if max(self.jitter_least_ms, self.jitter_first_ms) > self.jitter_most_ms:
+            raise ValueError("jitter_least_ms and jitter_first_ms have to be at most jitter_most_ms")
+        return self
+
+
+class MixSettings(Section):
+    """`[mix]`: the program of a room."""
+
+    audio: MixAudioSettings = MixAudioSettings()
+    video: MixVideoSettings = MixVideoSettings()
+
+
+class EgressSettings(Section):
+    """`[egress]`: the programme, or a publication, as HLS, as a recording, to RTMP services."""
+
+    max_outputs: Count = 16
+    hls_directory: str = ""
+    hls_part_ms: Annotated[int, Field(ge=100, le=2000)] = 300
+    hls_segment_ms: Annotated[int, Field(ge=500, le=10_000)] = 2000
+    hls_hold_back_parts: Annotated[float, Field(ge=3, le=20)] = 3.0
+    hls_window: Annotated[int, Field(ge=3, le=100)] = 6
+    hls_ticket_s: Annotated[int, Field(ge=60, le=31_536_000)] = 14_400
+    recording_directory: str = ""
+    recording_fragment_ms: Annotated[int, Field(ge=100, le=10_000)] = 500
+    recording_sync_ms: Annotated[int, Field(ge=100, le=60_000)] = 1000
+    recording_queue_bytes: Annotated[int, Field(ge=1_048_576)] = 33_554_432
+    recording_min_free_bytes: Bytes = 268_435_456
+    recording_max_file_bytes: Annotated[int, Field(ge=1_048_576)] = 8_589_934_592
+    push_queue_bytes: Annotated[int, Field(ge=65_536)] = 8_388_608
+    push_stall_ms: Milliseconds = 5000
+    push_retry_min_ms: Milliseconds = 500
+    push_retry_max_ms: Milliseconds = 30_000
+    allow_private_targets: bool = False
+
+    @model_validator(mode="after")
+    def _parts_fit(self) -> Self:
+        if 2 * self.hls_part_ms > self.hls_segment_ms:
+            raise ValueError("hls_segment_ms has to be at least twice hls_part_ms")
+        if self.push_retry_min_ms > self.push_retry_max_ms:
+            raise ValueError("push_retry_min_ms has to be at most push_retry_max_ms")
+        return self
+
+
 class AuthSettings(Section):
     """`[auth]`: who may sign tokens."""
 
@@ -371,6 +449,8 @@ class NodeSettings(SignalingSettings):
     session: SessionSettings = SessionSettings()
     plane: PlaneSettings = PlaneSettings()
     link: LinkSettings = LinkSettings()
+    egress: EgressSettings = EgressSettings()
+    mix: MixSettings = MixSettings()
 
 
 def load_node_settings(

@@ -1,6 +1,6 @@
 """The publications of one room whose origin is another node: tracks of this node's plane that a link feeds.
 
-A track follows a publication's origin: node and epoch. When the origin moves, the new one's packets come as a new
+A track follows a publication's origin. When that is another node, the new one's packets come as a new
 track, and slots play the old one until the new one can be decoded; only then is the old one forgotten.
 """
 
@@ -96,7 +96,8 @@ class RemotePublications:
             self._drop(self._tracks.pop(ident), now, keep=False)
         for ident, publication in wanted.items():
             known = self._tracks.get(ident)
-            if known is not None and (known.node, known.epoch) == (publication.node, publication.epoch):
+            if known is not None and known.node == publication.node:
+                self._renew(known, publication.epoch)
                 continue
             if known is not None:
                 self._drop(known, now, keep=True)
@@ -110,7 +111,8 @@ class RemotePublications:
         """Take what an origin offers; what it does not hold by our document is left alone."""
         for track in list(self._tracks.values()):
             entry = catalog.get(track.publication)
-            if track.node == node and entry is not None and entry.epoch == track.epoch:
+            if track.node == node and entry is not None and entry.epoch >= track.epoch:
+                self._renew(track, entry.epoch)
                 self._take(track, entry, now)
 
     def demand(self, now: float, *, listen: bool) -> None:
@@ -164,6 +166,11 @@ class RemotePublications:
         self._upstream.follow(self._room, frozenset())
 
     # --- inside -----------------------------------------------------------------------------------------------------
+
+    def _renew(self, track: RemoteTrack, epoch: int) -> None:
+        """The same origin holds it under a later lease, say because the store had forgotten the former one."""
+        if epoch > track.epoch:
+            track.epoch, track.wanted = epoch, ()
 
     def _take(self, track: RemoteTrack, entry: messages.Publication, now: float) -> None:
         types = tuple(

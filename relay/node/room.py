@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 import structlog
 
@@ -21,11 +20,12 @@ from relay.edge.session_state import (
     State,
     Transition,
 )
-from relay.errors import RequestError, StoreUnavailable
+from relay.errors import RequestError
 from relay.link import messages
+from relay.node.clustered import ClusteredRoom, ClusterSide
 from relay.node.following import FollowedRoom
 from relay.node.local import LocalSession, LocalTrack, TrackKey, add_track, move_track
-from relay.node.remote import RemotePublications, Upstream
+from relay.node.presence import Presence, is_audience
 from relay.plane.contract import LayerStats
 from relay.ports import RoomEvent, RoomStore
 from relay.stage import people, publications
@@ -37,33 +37,7 @@ from relay.stage.permissions import Actor, Role
 
 log = structlog.get_logger()
 
-PRESENCE_INTERVAL_S = 10.0  # well below the time after which the store forgets a viewer
 _KEEPS_SEAT = frozenset({"drain"})  # reasons after which a publisher is expected back elsewhere
-
-
-class ClusterSide(Protocol):
-    """What a room asks of the node's part in a cluster."""
-
-    @property
-    def upstream(self) -> Upstream:
-        """The links to other nodes."""
-        ...
-
-    def publications_changed(self) -> None:
-        """What this node offers to others is to be read again (`HostedRoom.offers`)."""
-        ...
-
-    def room_event(self, room: str, event: RoomEvent) -> None:
-        """An event of the room, for the nodes that watch it."""
-        ...
-
-    def want_lease(self, room: str, publication: str, over: int | None) -> None:
-        """See `LeaseHolder.want`; `HostedRoom.lease_changed` tells what became of it."""
-        ...
-
-    def give_up_lease(self, room: str, publication: str) -> None:
-        """See `LeaseHolder.give_up`."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,19 +81,20 @@ class HostedRoom:
         self._followed = FollowedRoom(
             state.id, around.store, state, on_change=self._on_state, on_event=self._on_event, on_end=self._on_end
         )
-        self._presence: asyncio.Task[None] | None = None
-        self._appending: set[asyncio.Task[None]] = set()
-        self._cluster = around.cluster()
-        self._speaks_for_all = True
-        self._remote: RemotePublications | None = None
-        if self._cluster is not None:
-            self._remote = RemotePublications(
+        self._presence = Presence(
+            state.id, around.store, lambda: [local.session.info for local in self.sessions.values()]
+        )
+        self._shared: ClusteredRoom | None = None
+        cluster = around.cluster()
+        if cluster is not None:
+            self._shared = ClusteredRoom(
                 state.id,
                 around.node_id,
                 live,
-                self._cluster.upstream,
+                cluster,
                 self._submit,
                 around.next_handle,
+                around.monotonic,
                 lambda handle, present: on_track(handle, self if present else None),
             )
         self.live.update(state, around.monotonic())
@@ -138,19 +113,17 @@ class HostedRoom:
         """Begin to follow the store."""
         self._followed.start()
         self._disown()
-        self._update_remote(self.state)
-        self._presence = asyncio.create_task(self._keep_presence())
+        self._presence.start()
+        if self._shared is not None:
+            self._shared.update(self.state)
 
     async def close(self, flush_s: float = 0.5) -> None:
         """Stop following; waits up to `flush_s` for what is still unwritten."""
         await self._followed.flushed(flush_s)
-        tasks = [*self._appending, *([self._presence] if self._presence else [])]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._presence.close()
         await self._followed.close()
-        if self._remote is not None:
-            self._remote.close()
+        if self._shared is not None:
+            self._shared.close()
 
     def _disown(self) -> None:
         """What the document says of this node's earlier life is over: its sessions ended with its process."""
@@ -172,7 +145,8 @@ class HostedRoom:
             for each in local.slots
         ]
         self.live.add_viewer_session(info.handle, info.id, info.identity, Role(info.role), specs, self._monotonic())
-        self._update_remote(self.state)
+        if self._shared is not None:
+            self._shared.update(self.state)
         self.flush()
 
     def took_transition(self, session: Session, transition: Transition) -> None:
@@ -198,7 +172,7 @@ class HostedRoom:
             actor = Actor(info.identity, Role(info.role))
             self._change(lambda state: people.join(state, actor, self._wall()))
         else:
-            self._spawn(self._put_viewer(info.identity, info.role, info.opened_at))
+            self._presence.came(info)
 
     def _take_over(self, local: LocalSession) -> None:
         """Receive the session's tracks; those that an earlier session of the same identity sent move here."""
@@ -235,8 +209,8 @@ class HostedRoom:
         if info.kind == "viewer":
             self.live.remove_session(info.handle)
             others = any(each.session.info.identity == info.identity for each in self.sessions.values())
-            if not others and info.role not in (Role.OWNER, Role.GUEST, Role.MODERATOR):
-                self._spawn(self._store.drop_viewer(self.id, info.identity))
+            if not others and is_audience(info):
+                self._presence.went(info.identity)
             self.flush()
             return
         ended = [each for each in self._tracks.values() if each.session == info.id]
@@ -337,14 +311,8 @@ class HostedRoom:
         self.live.on_layer_rates(
             {handle: [layer.bitrate for layer in tracks[handle]] for handle in self._by_handle if handle in tracks}
         )
-        if self._remote is None:
-            return
-        self._remote.rates(tracks)
-        changed = False
-        for handle, track in self._by_handle.items():
-            changed |= track.note_rates([layer.bitrate for layer in tracks.get(handle, ())])
-        if changed:
-            self._offer()
+        if self._shared is not None:
+            self._shared.rates(tracks, self._by_handle.values())
 
     def tracks_of(self, session: str) -> Iterator[LocalTrack]:
         """The tracks that a session sends now."""
@@ -377,23 +345,23 @@ class HostedRoom:
     def lease_refused(self, publication: str, owner_epoch: int) -> None:
         """Another node still holds a publication whose publisher is here now: he has proved who he is, so take it."""
         for track in self._tracks.values():
-            if track.publication == publication and self._cluster is not None:
-                self._cluster.want_lease(self.id, publication, owner_epoch)
+            if track.publication == publication and self._shared is not None:
+                self._shared.take_over(publication, owner_epoch)
 
     def offered(self, node: str, catalog: Mapping[str, messages.Publication]) -> None:
         """Another node's catalog."""
-        if self._remote is not None:
-            self._remote.offered(node, catalog, self._monotonic())
+        if self._shared is not None:
+            self._shared.offered(node, catalog)
             self.flush()
 
     def remote_handle(self, node: str, publication: str) -> int | None:
         """The track into which a node's packets of a publication go."""
-        return None if self._remote is None else self._remote.handle_of(node, publication)
+        return None if self._shared is None else self._shared.handle_of(node, publication)
 
     def request_keyframe(self, handle: int, layer: int) -> None:
         """The plane wants a keyframe of a track that a link feeds."""
-        if self._remote is not None:
-            self._remote.request_keyframe(handle, layer)
+        if self._shared is not None:
+            self._shared.request_keyframe(handle, layer)
 
     def nodes_known(self, nodes: frozenset[str]) -> None:
         """The nodes that live. What was published on others waits for its publishers to come back."""
@@ -402,29 +370,16 @@ class HostedRoom:
             self._change(partial(publications.node_away, node=node, now=self._wall()))
 
     def _lease(self, track: LocalTrack) -> None:
-        if self._cluster is not None and not track.epoch:
-            known = self.state.publications.get(track.publication)
-            elsewhere = known is not None and known.node != self._around.node_id
-            self._cluster.want_lease(self.id, track.publication, known.epoch if known and elsewhere else None)
+        if self._shared is not None:
+            self._shared.lease(track, self.state)
 
     def _give_up(self, track: LocalTrack) -> None:
-        if self._cluster is not None:
-            self._cluster.give_up_lease(self.id, track.publication)
-            self._offer()
+        if self._shared is not None:
+            self._shared.give_up(track)
 
     def _offer(self) -> None:
-        if self._cluster is not None:
-            self._cluster.publications_changed()
-
-    def _update_remote(self, state: RoomState) -> None:
-        """One node tells the room who speaks: that of the first voice on air. It hears all voices, viewers or not."""
-        if self._remote is None:
-            return
-        voices = [each.node for each in state.publications.values() if each.kind == "audio" and each.state == "live"]
-        if voices:
-            self._speaks_for_all = voices[0] == self._around.node_id
-        watched = self.live.viewers > 0 or self._speaks_for_all
-        self._remote.update(state, self._monotonic(), watched=watched)
+        if self._shared is not None:
+            self._shared.offer()
 
     # --- the document ---------------------------------------------------------------------------------------------
 
@@ -432,9 +387,9 @@ class HostedRoom:
         """Let time pass: speakers, layers, seats that were held long enough."""
         now = self._wall()
         self.live.tick(self._monotonic())
-        if self._remote is not None:
-            self._update_remote(self.state)
-            self._remote.sweep(self._monotonic())
+        if self._shared is not None:
+            self._shared.update(self.state)
+            self._shared.sweep()
         due = rooms.next_expiry(self.state, seat_hold_s=self._around.seat_hold_s)
         if due is not None and due <= now:
             self._change(partial(rooms.expire, now=now, seat_hold_s=self._around.seat_hold_s))
@@ -445,16 +400,16 @@ class HostedRoom:
         commands = self.live.commands()
         if commands:
             self._submit(*commands)
-        if self._remote is not None:
-            self._remote.demand(self._monotonic(), listen=self._speaks_for_all)
+        if self._shared is not None:
+            self._shared.demand()
         told: list[tuple[str, dict[str, Any]]] = []
         for event in self.live.events():
             if isinstance(event, SlotBound):
                 self._around.on_slot_bound(event)
-            elif self._speaks_for_all:
+            elif self._shared is None or self._shared.speaks_for_all:
                 told.append((event.type, event.data()))
         if told:
-            self._spawn(self._append(told))
+            self._presence.append(told)
 
     def _change(
         self, change: Callable[[RoomState], RoomChange], refused: Callable[[RequestError], None] | None = None
@@ -464,8 +419,9 @@ class HostedRoom:
     def _on_state(self, state: RoomState) -> None:
         self.live.update(state, self._monotonic())
         self._enforce(state)
-        self._update_remote(state)
-        self._offer()
+        if self._shared is not None:
+            self._shared.update(state)
+            self._shared.offer()
         before, self._seated = self._seated, frozenset(state.seats)
         for identity in self._seated - before:
             self._return_to_stage(identity)
@@ -510,8 +466,8 @@ class HostedRoom:
             self._take_event(event)
 
     def _on_event(self, event: RoomEvent) -> None:
-        if self._cluster is not None:
-            self._cluster.room_event(self.id, event)
+        if self._shared is not None:
+            self._shared.event(event)
         self._take_event(event)
 
     def _take_event(self, event: RoomEvent) -> None:
@@ -529,36 +485,3 @@ class HostedRoom:
             session.close("refused")
 
         return refused
-
-    # --- beside the document --------------------------------------------------------------------------------------
-
-    async def _keep_presence(self) -> None:
-        while True:
-            await asyncio.sleep(PRESENCE_INTERVAL_S)
-            for local in list(self.sessions.values()):
-                info = local.session.info
-                if info.kind == "viewer" and info.role not in (Role.OWNER, Role.GUEST, Role.MODERATOR):
-                    await self._put_viewer(info.identity, info.role, info.opened_at)
-
-    async def _put_viewer(self, identity: str, role: str, since: float) -> None:
-        try:
-            await self._store.put_viewer(self.id, identity, {"role": role, "since": since})
-        except StoreUnavailable:
-            pass  # the next round tells it again
-
-    async def _append(self, events: list[tuple[str, dict[str, Any]]]) -> None:
-        try:
-            await self._store.append(self.id, events)
-        except (StoreUnavailable, RequestError):
-            pass  # who speaks is of no use once the store is back
-
-    def _spawn(self, work: Any) -> None:
-        async def run() -> None:
-            try:
-                await work
-            except StoreUnavailable:
-                pass  # presence expires by itself, and is told again
-
-        task = asyncio.create_task(run())
-        self._appending.add(task)
-        task.add_done_callback(self._appending.discard)

@@ -13,13 +13,14 @@ from relay.mix.control import Message
 @dataclass(frozen=True, slots=True)
 class Configure(Message):
     """The first word: how to mix. `mixers` threads, `channels` 1 or 2, the encoder's bits per second and complexity
-    0 to 10, most inputs of a room, the jitter buffer's first and longest delay."""
+    0 to 10, most inputs of a room, the jitter buffer's least, first and longest delay."""
 
     mixers: int
     channels: int
     bitrate_bps: int
     complexity: int
     max_inputs: int
+    jitter_least_ms: int
     jitter_first_ms: int
     jitter_most_ms: int
     priority: Literal["auto", "fifo", "nice", "none"]

@@ -24,8 +24,9 @@ from relay.mix.audio.urgency import Got, Priority, make_urgent
 
 TICK_US = 20_000
 CATCH_UP = 3
-HUNG_S = 0.03
-LOOKS = 2  # in a row at which a mixer has to stand still: the watchdog itself may have been late
+HUNG_S = 0.02
+LOOKS = 2  # in a row at which a mixer has to stand still
+LATE_LOOK_S = 0.015  # a watchdog that comes so late cannot tell a mixer that hangs from a machine that does
 TELL_FAILURES = 50  # a room that fails at every tick is told once a second
 MAX_ZOMBIES = 4
 SAMPLES = 4096  # latenesses kept between two reports
@@ -89,9 +90,8 @@ class Mixer(threading.Thread):
         self.got = make_urgent(self._priority)
         self.ready.set()
         self._engaged.wait()
-        number = (time.monotonic_ns() // 1000 - self._phase_us) // TICK_US
+        number = (time.monotonic_ns() // 1000 - self._phase_us) // TICK_US  # at once: it may replace another one
         while not self.retired:
-            number = self._sleep_until(number + 1)
             begin = time.perf_counter()
             self._outlet.drain()
             for room in list(self.rooms.values()):
@@ -101,6 +101,7 @@ class Mixer(threading.Thread):
                 self.moved = time.monotonic()
             self.counts.work_s += time.perf_counter() - begin
             self.counts.ticks += 1
+            number = self._sleep_until(number + 1)
 
     def _sleep_until(self, number: int) -> int:
         """Sleep until a tick is due; return the number of the newest that is."""
@@ -166,7 +167,8 @@ class Mixers:
         self._count = count
         self._mixers: list[Mixer] = [self._start() for _ in range(count)]
         self._spare = self._start()
-        self._zombies: list[Mixer] = []
+        self._zombies: list[tuple[float, Mixer]] = []
+        self._looked = time.monotonic()
         self._homes: dict[str, int] = {}
         self._engaged = False
 
@@ -211,14 +213,18 @@ class Mixers:
         self._mixers[index].fail(hang_s)
 
     def watch(self) -> None:
-        """Replace who died or hangs. Call it every 5 to 10 ms. Raises UsageError when too many hang."""
-        self._zombies = [zombie for zombie in self._zombies if zombie.is_alive()]
+        """Replace who died or hangs. Call it every 5 ms. Raises UsageError when too many hang."""
+        now = time.monotonic()
+        in_time, self._looked = now - self._looked <= LATE_LOOK_S, now
+        self._zombies = [(since, zombie) for since, zombie in self._zombies if zombie.is_alive()]
+        if sum(now - since > 1 for since, _ in self._zombies) > MAX_ZOMBIES:
+            raise UsageError("too many mixers hang")
         if not self._engaged:
             return
         for index, mixer in enumerate(self._mixers):
             if not mixer.is_alive():
                 self._replace(index, "died")
-            elif time.monotonic() - mixer.moved <= HUNG_S:
+            elif not in_time or now - mixer.moved <= HUNG_S:
                 mixer.looks = 0
             else:
                 mixer.looks += 1
@@ -261,9 +267,7 @@ class Mixers:
         self._mixers[index] = new
         new.engage(index, self._phase(index), rooms)
         self._tell(MixerReplaced(index, reason, len(rooms)))
-        self._zombies.append(old)
-        if sum(zombie.is_alive() for zombie in self._zombies) > MAX_ZOMBIES:
-            raise UsageError("too many mixers hang")
+        self._zombies.append((time.monotonic(), old))
         self._spare = self._start()
 
     def _change_rooms(self, mixer: Mixer, change: Callable[[dict[str, Room]], dict[str, Room]]) -> None:

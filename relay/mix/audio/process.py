@@ -48,7 +48,7 @@ from relay.mix.jitter_steps import JitterSettings
 from relay.mix.worker import ControlEnd, begin
 from relay.plane.shared_ring import SharedRing
 
-LOOK_S = 0.008
+LOOK_S = 0.005
 REPORT_S = 5.0
 SWITCH_S = 0.0005
 MAX_EVENTS = 4096
@@ -165,7 +165,8 @@ class Process:
                 mixers.begin()
             case OpenRoom(room):
                 encoding = Encoding(told.channels, told.bitrate_bps, told.complexity)
-                jitter = JitterSettings(told.jitter_first_ms * 1000, most_us=told.jitter_most_ms * 1000)
+                first, least, most = told.jitter_first_ms, told.jitter_least_ms, told.jitter_most_ms
+                jitter = JitterSettings(first * 1000, most_us=most * 1000, least_us=least * 1000)
                 mixers.add(Room(room, encoding, jitter, told.max_inputs, self._events.append))
             case CloseRoom(room):
                 mixers.remove(room)
