@@ -219,11 +219,15 @@ class LeaseStore(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class RoomEvent:
-    """Something that happened in a room. `sync_id` orders it; `type` is the stable name, `data` is JSON-ready."""
+    """Something that happened in a room. `sync_id` orders it; `type` is the stable name, `data` is JSON-ready.
+
+    One that is not `stored` was made by a node while the store was away: it is in no stream and cannot be resumed from.
+    """
 
     sync_id: int
     type: str
     data: dict[str, Any]
+    stored: bool = True
 
 
 class RoomStore(Protocol):

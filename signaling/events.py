@@ -50,7 +50,8 @@ class Listener:
         self._identity = identity
         self._queue: asyncio.Queue[RoomEvent | None] = asyncio.Queue(QUEUE)
         self._tasks: list[asyncio.Future[Any]] = []
-        self._latest = 0
+        self._latest = 0  # of the room's stream
+        self._told = 0  # of everything
 
     async def follow_room(self, after: int, session: str = "", *, up_to_date: bool = False) -> None:
         """Follow the room's stream. Of `slot.bound` only those of `session` pass: they concern nobody else.
@@ -65,7 +66,7 @@ class Listener:
         await asyncio.wait({first}, timeout=0 if up_to_date else SETTLE_S)
         if first.done():
             _raise_refusal(first.exception())
-        self._latest = after
+        self._latest = self._told = after
         self._start(self._pump_room(first, source, session))
 
     def follow_session(self, source: AsyncIterator[RoomEvent]) -> None:
@@ -101,9 +102,11 @@ class Listener:
 
     def _message(self, event: RoomEvent) -> ServerSentEvent:
         """Render an event. One from outside the room's stream has no `id:` line, or a resume would skip others."""
-        in_stream = event.sync_id > self._latest and event.type not in {"slot.bound", "node.draining"}
-        self._latest = max(self._latest, event.sync_id)
-        body = {"sync_id": str(self._latest), "type": event.type, "room": self._room, "data": event.data}
+        in_stream = event.stored and event.sync_id > self._latest and event.type not in {"slot.bound", "node.draining"}
+        if event.stored:
+            self._latest = max(self._latest, event.sync_id)
+        self._told = max(self._told, self._latest, event.sync_id)
+        body = {"sync_id": str(self._told), "type": event.type, "room": self._room, "data": event.data}
         return ServerSentEvent(
             json.dumps(body, separators=(",", ":"), ensure_ascii=False),
             event=event.type,

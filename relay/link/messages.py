@@ -192,6 +192,7 @@ class Event(_Base):
     sync_id: SyncId
     type: Name
     data: dict[str, Any]
+    stored: bool = True
 
 
 class RoomEvents(_Base):

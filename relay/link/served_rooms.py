@@ -101,5 +101,7 @@ class ServedRooms:
 
 
 def _message(room: str, events: Sequence[RoomEvent]) -> m.RoomEvents:
-    found = tuple(m.Event(sync_id=event.sync_id, type=event.type, data=event.data) for event in events)
+    found = tuple(
+        m.Event(sync_id=event.sync_id, type=event.type, data=event.data, stored=event.stored) for event in events
+    )
     return m.RoomEvents(room=room, events=found)

@@ -216,7 +216,7 @@ class Subscriptions:
         if message.gap:
             self._hooks.room_events(self._origin, message.room, merger.flush(), gap=True)
         for event in message.events:
-            if merger.add(RoomEvent(event.sync_id, event.type, event.data), now):
+            if merger.add(RoomEvent(event.sync_id, event.type, event.data, event.stored), now):
                 self._clock.observe(event.sync_id)
 
     def moved(self, link: str, state: m.LinkState) -> LinkMoved:

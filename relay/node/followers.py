@@ -23,11 +23,18 @@ class SessionFollowers:
 
     def __init__(self) -> None:
         self._followers: dict[str, set[_Follower]] = {}
+        self._fresh: set[str] = set()
+
+    def sessions(self) -> dict[str, bool]:
+        """Return the sessions that are followed; True for those that somebody follows since the last call."""
+        fresh, self._fresh = self._fresh, set()
+        return {session: session in fresh for session in self._followers}
 
     async def follow(self, session: str) -> AsyncIterator[RoomEvent]:
         """Yield the session's events from now on, until it ends."""
         follower = _Follower()
         self._followers.setdefault(session, set()).add(follower)
+        self._fresh.add(session)
         try:
             while True:
                 while follower.events:

@@ -19,6 +19,7 @@ from relay.link.quic.h3 import ALPN as H3_ALPN
 from relay.link.roq import ALPN as ROQ_ALPN
 from relay.link.serve import LinkServer
 from relay.link.transport import Remote
+from relay.node.clocks import TrackClocks
 from relay.node.origin import Origin
 from relay.node.rooms import HostedRooms
 from relay.node.upstream import Upstreams
@@ -43,6 +44,7 @@ class NodeLinks:
         leases: LeaseStore,
         lease_ttl_s: float,
         clock: HybridClock,
+        clocks: TrackClocks,
         next_handle: Callable[[], int],
         on_link: Callable[[LinkEvent], None],
     ) -> None:
@@ -53,8 +55,8 @@ class NodeLinks:
         self._known = known
         self._clock = clock
         self._leases = LeaseHolder(leases, node, lease_ttl_s, self._on_lease)
-        self._origin = Origin(rooms, plane.submit, next_handle, on_link)
-        self.upstream = Upstreams(known, rooms, self._dial, plane.inject, on_link)
+        self._origin = Origin(rooms, plane.submit, next_handle, clocks, on_link)
+        self.upstream = Upstreams(known, rooms, self._dial, plane.inject, clocks, on_link)
         plane.on_taps = self._origin.tapped
         self._exits = AsyncExitStack()
         self._primary: Endpoint

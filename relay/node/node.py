@@ -26,6 +26,7 @@ from relay.link.hooks import LinkEvent, LinkMoved
 from relay.link.quic import Identity
 from relay.metrics import Metrics
 from relay.node.admission import Admission, Load, resident_memory
+from relay.node.clocks import TrackClocks
 from relay.node.config import plane_config, policy_of, timeouts_of
 from relay.node.followers import SessionFollowers
 from relay.node.links import NodeLinks
@@ -38,7 +39,6 @@ from relay.plane import open_plane
 from relay.ports import Answer, IceFragment, KnownNodes, LeaseStore, Offer, RoomEvent, RoomStore, SlotChange
 from relay.settings import NodeSettings
 from relay.stage import people
-from relay.stage.live_model import SlotBound
 from relay.stage.permissions import Action, Actor, Role
 
 log = structlog.get_logger()
@@ -92,6 +92,7 @@ class Node:
         self._by_handle: dict[int, Session] = {}
         self._followers = SessionFollowers()
         self._clock = HybridClock()
+        self._track_clocks = TrackClocks(lambda: self._plane.stats().tracks)
         self._meter = Meter()
         self._memory = resident_memory()
         around = Surroundings(
@@ -103,7 +104,9 @@ class Node:
             monotonic=time.monotonic,
             seat_hold_s=settings.session.seat_hold_s,
             empty_ttl_s=settings.room.empty_room_ttl_s,
-            on_slot_bound=self._on_slot_bound,
+            tell_session=self._followers.tell,
+            clock=self._clock,
+            clocks=self._track_clocks,
             cluster=lambda: self._links,
         )
         self._rooms = HostedRooms(around)
@@ -158,6 +161,7 @@ class Node:
             leases,
             self._settings.cluster.lease_ttl_s,
             self._clock,
+            self._track_clocks,
             lambda: next(self._handles),
             self._on_link,
         )
@@ -204,6 +208,7 @@ class Node:
         stats = self._plane.stats()
         self._meter.update(stats, time.monotonic())
         self._memory = resident_memory()
+        self._track_clocks.take(stats.tracks)
         for room in self._rooms:
             room.rates(stats.tracks)
         for _, local in list(self._sessions.values()):
@@ -218,8 +223,12 @@ class Node:
     async def _tick_rooms(self) -> None:
         if self._links is not None:
             self._links.tick()
+        followed = self._followers.sessions()
+        if followed:
+            self._track_clocks.take(self._plane.stats().tracks)
         for room in self._rooms:
             room.tick()
+            room.tell_timelines(followed)
 
     # --- signaling asks --------------------------------------------------------------------------------------------
 
@@ -364,7 +373,7 @@ class Node:
         return view
 
     def session_events(self, session: str) -> AsyncIterator[RoomEvent]:
-        """Follow `slot.bound` of one session until it ends. Raises NotFound."""
+        """Follow one session's own events until it ends. Raises NotFound."""
         self._find(session)
         return self._followers.follow(session)
 
@@ -421,10 +430,6 @@ class Node:
         if isinstance(event, LinkMoved):
             self._metrics.link_moves.labels(event.peer, event.state).inc()
 
-    def _on_slot_bound(self, event: SlotBound) -> None:
-        sync_id = self._clock.next(int(time.time() * 1000))
-        self._followers.tell(event.session, RoomEvent(sync_id, event.type, event.data()))
-
     def _on_events(self, events: list[plane.Event]) -> None:
         for event in events:
             self._on_event(event)
@@ -449,9 +454,9 @@ class Node:
             case plane.LayerStopped(track, layer):
                 if (room := self._rooms.of_track(track)) is not None:
                     room.layer_stopped(track, layer)
-            case plane.SlotSwitched(slot, track, layer, _, timestamp):
+            case plane.SlotSwitched(slot, track, layer, _, timestamp, source_timestamp):
                 if (room := self._rooms.of_track(track)) is not None:
-                    room.live.on_slot_switched(slot, track, layer, timestamp)
+                    room.live.on_slot_switched(slot, track, layer, timestamp, source_timestamp)
             case plane.EstimateChanged(handle, bitrate):
                 session = self._by_handle.get(handle)
                 if session is not None:

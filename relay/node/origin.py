@@ -10,6 +10,7 @@ import structlog
 from relay.link.history import FlowSpec
 from relay.link.hooks import LayerSource, LinkEvent, LinkMoved
 from relay.link.serve import LinkServer
+from relay.node.clocks import TrackClocks
 from relay.node.local import LocalTrack
 from relay.node.rooms import HostedRooms
 from relay.plane.contract import AddTap, RemoveTap, RequestKeyframe
@@ -29,11 +30,13 @@ class Origin:
         rooms: HostedRooms,
         submit: Callable[..., None],
         next_handle: Callable[[], int],
+        clocks: TrackClocks,
         on_link: Callable[[LinkEvent], None],
     ) -> None:
         self._rooms = rooms
         self._submit = submit
         self._next_handle = next_handle
+        self._clocks = clocks
         self._on_link = on_link
         self._tracks: dict[str, LocalTrack] = {}
         self._flow_of: dict[int, int] = {}
@@ -78,7 +81,9 @@ class Origin:
         self._flow_of[tap], self._tap_of[flow] = flow, (tap, track.handle)
         types = track.plan.payload_types
         codecs = {each.number: CODECS[each.codec] for each in types if each.codec in CODECS}
-        return LayerSource(FlowSpec(track.plan.kind, codecs), types[0].clock_hz, dict(INJECT_EXTENSIONS))
+        clock_hz = types[0].clock_hz
+        timeline = self._clocks.timeline(track.handle, layer, clock_hz)
+        return LayerSource(FlowSpec(track.plan.kind, codecs), clock_hz, dict(INJECT_EXTENSIONS), timeline)
 
     def untap(self, flow: int) -> None:
         tap, track = self._tap_of.pop(flow)

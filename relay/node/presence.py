@@ -21,12 +21,21 @@ def is_audience(info: SessionInfo) -> bool:
 
 
 class Presence:
-    """One room's. `start` on the running loop, `close` at the end. What fails is told again, or of no use later."""
+    """One room's. `start` on the running loop, `close` at the end. Presence that cannot be written is told again;
+    events that cannot be go to `unstored`.
+    """
 
-    def __init__(self, room: str, store: RoomStore, sessions: Callable[[], Iterable[SessionInfo]]) -> None:
+    def __init__(
+        self,
+        room: str,
+        store: RoomStore,
+        sessions: Callable[[], Iterable[SessionInfo]],
+        unstored: Callable[[list[tuple[str, dict[str, Any]]]], None] = lambda events: None,
+    ) -> None:
         self._room = room
         self._store = store
         self._sessions = sessions
+        self._unstored = unstored
         self._tasks: set[asyncio.Task[None]] = set()
 
     def start(self) -> None:
@@ -66,6 +75,8 @@ class Presence:
     async def _append(self, events: list[tuple[str, dict[str, Any]]]) -> None:
         try:
             await self._store.append(self._room, events)
+        except StoreUnavailable:
+            self._unstored(events)
         except RequestError:
             pass  # the room is over
 
@@ -74,7 +85,7 @@ class Presence:
             try:
                 await work
             except (StoreUnavailable, NotFound):
-                pass  # presence expires by itself and is told again; who speaks is of no use once the store is back
+                pass  # presence expires by itself and is told again
 
         task = asyncio.create_task(run())
         self._tasks.add(task)

@@ -21,7 +21,9 @@ from relay.edge.session_state import (
     Transition,
 )
 from relay.errors import RequestError
+from relay.ids import HybridClock
 from relay.link import messages
+from relay.node.clocks import TrackClocks
 from relay.node.clustered import ClusteredRoom, ClusterSide
 from relay.node.following import FollowedRoom
 from relay.node.local import LocalSession, LocalTrack, TrackKey, add_track, move_track
@@ -32,7 +34,7 @@ from relay.stage import people, publications
 from relay.stage import room as rooms
 from relay.stage.document import Codec, MediaKind, RoomChange, RoomState, Source
 from relay.stage.live import LiveRoom
-from relay.stage.live_model import SlotBound, SlotSpec
+from relay.stage.live_model import SlotBound, SlotSpec, SlotTimeline
 from relay.stage.permissions import Actor, Role
 
 log = structlog.get_logger()
@@ -52,7 +54,10 @@ class Surroundings:
     monotonic: Callable[[], float]
     seat_hold_s: float
     empty_ttl_s: float
-    on_slot_bound: Callable[[SlotBound], None]
+    tell_session: Callable[[str, RoomEvent], None]
+    """Gives an event to those who follow a session."""
+    clock: HybridClock
+    clocks: TrackClocks
     cluster: Callable[[], ClusterSide | None] = lambda: None
 
 
@@ -82,7 +87,10 @@ class HostedRoom:
             state.id, around.store, state, on_change=self._on_state, on_event=self._on_event, on_end=self._on_end
         )
         self._presence = Presence(
-            state.id, around.store, lambda: [local.session.info for local in self.sessions.values()]
+            state.id,
+            around.store,
+            lambda: [local.session.info for local in self.sessions.values()],
+            self._tell_unstored,
         )
         self._shared: ClusteredRoom | None = None
         cluster = around.cluster()
@@ -405,11 +413,32 @@ class HostedRoom:
         told: list[tuple[str, dict[str, Any]]] = []
         for event in self.live.events():
             if isinstance(event, SlotBound):
-                self._around.on_slot_bound(event)
+                self._tell(event)
             elif self._shared is None or self._shared.speaks_for_all:
                 told.append((event.type, event.data()))
         if told:
             self._presence.append(told)
+
+    def tell_timelines(self, followed: Mapping[str, bool]) -> None:
+        """Tell those who follow sessions where their slots' frames stand in time."""
+        for told in self.live.timelines(followed, self._monotonic()):
+            self._tell(told)
+
+    def _tell(self, event: SlotBound | SlotTimeline) -> None:
+        sync_id = self._around.clock.next(int(self._wall() * 1000))
+        self._around.tell_session(event.session, RoomEvent(sync_id, event.type, event.data(), stored=False))
+
+    def _tell_unstored(self, told: list[tuple[str, dict[str, Any]]]) -> None:
+        """The store is away: what happens meanwhile reaches those who watch now, by the links and their sessions."""
+        for kind, data in told:
+            event = RoomEvent(self._around.clock.next(int(self._wall() * 1000)), kind, data, stored=False)
+            if self._shared is not None:
+                self._shared.event(event)
+            self._tell_all(event)
+
+    def _tell_all(self, event: RoomEvent) -> None:
+        for session in self.sessions:
+            self._around.tell_session(session, event)
 
     def _change(
         self, change: Callable[[RoomState], RoomChange], refused: Callable[[RequestError], None] | None = None
@@ -461,9 +490,11 @@ class HostedRoom:
                 self.layer_started(track.handle, layer, first.number)
 
     def linked_events(self, events: Sequence[RoomEvent]) -> None:
-        """Events of the room that another node has sent; the store tells them, too, while it is there."""
+        """Events of the room that another node has sent. Those that are in the store come from there to who follows."""
         for event in events:
             self._take_event(event)
+            if not event.stored:
+                self._tell_all(event)
 
     def _on_event(self, event: RoomEvent) -> None:
         if self._shared is not None:

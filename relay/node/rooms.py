@@ -57,7 +57,7 @@ class HostedRooms:
         ended = self._rooms.pop(room, None)
         if ended is not None:
             await ended.close()
-        hosted = HostedRoom(state, LiveRoom(_choose), self._around, self._track_changed)
+        hosted = HostedRoom(state, LiveRoom(_choose, sync_ids=self._around.clocks), self._around, self._track_changed)
         self._rooms[room] = hosted
         hosted.start()
         return hosted
@@ -65,6 +65,7 @@ class HostedRooms:
     def _track_changed(self, track: int, room: HostedRoom | None) -> None:
         if room is None:
             self._by_track.pop(track, None)
+            self._around.clocks.forget(track)
         else:
             self._by_track[track] = room
 

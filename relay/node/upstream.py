@@ -13,6 +13,7 @@ from relay.errors import Overloaded, UsageError
 from relay.link import messages
 from relay.link.dial import ConnectionName, LinkClient, Route
 from relay.link.hooks import LinkEvent
+from relay.node.clocks import TrackClocks
 from relay.node.rooms import HostedRooms
 from relay.ports import KnownNodes, NodeRecord, RoomEvent
 
@@ -44,6 +45,7 @@ class Upstreams:
         rooms: HostedRooms,
         make_client: Callable[[NodeRecord, Upstreams], LinkClient],
         inject: Callable[[int, int, bytes], None],
+        clocks: TrackClocks,
         on_link: Callable[[LinkEvent], None],
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -51,6 +53,7 @@ class Upstreams:
         self._rooms = rooms
         self._make_client = make_client
         self._inject = inject
+        self._clocks = clocks
         self._on_link = on_link
         self._monotonic = monotonic
         self._origins: dict[str, _Origin] = {}
@@ -196,11 +199,12 @@ class Upstreams:
         entry = origin.client.offer(publication)
         room = self._rooms.get(entry.room) if entry is not None else None
         handle = room.remote_handle(node, publication) if room is not None else None
-        if handle is None:
+        if entry is None or handle is None:
             self.refused_packets += len(packets)
             return
         inject = self._inject
         for packet in packets:
+            self._clocks.linked(handle, layer, entry.clock_hz, packet)
             try:
                 inject(handle, layer, packet)
             except (UsageError, Overloaded):

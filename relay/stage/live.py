@@ -29,11 +29,13 @@ from relay.stage.live_model import (
     Slot,
     SlotBound,
     SlotSpec,
+    SlotTimeline,
     SpeakerChanged,
     Viewer,
 )
 from relay.stage.permissions import Role
 from relay.stage.sight import Sight
+from relay.stage.slot_clocks import NoSyncIds, SyncIds, timelines
 from relay.stage.slot_wishes import check_wishes
 from relay.stage.slots import Voices
 from relay.stage.speaker import SpeakerDetector, SpeakerSettings
@@ -48,7 +50,9 @@ class LiveRoom:
         *,
         speaker: SpeakerSettings | None = None,
         layers: LayerSettings | None = None,
+        sync_ids: SyncIds | None = None,
     ) -> None:
+        self._sync_ids = sync_ids or NoSyncIds()
         self._layer_settings = layers or LayerSettings()
         self._voices = SpeakerDetector(speaker)
         self._speaking: frozenset[str] = frozenset()
@@ -183,20 +187,33 @@ class LiveRoom:
             viewer.estimate = bitrate
             self._allocate(viewer, now)
 
-    def on_slot_switched(self, slot: int, track: int, layer: int, timestamp: int) -> None:
-        """The plane's `SlotSwitched`."""
+    def on_slot_switched(self, slot: int, track: int, layer: int, timestamp: int, source_timestamp: int = 0) -> None:
+        """The plane's `SlotSwitched`. Both timestamps are 0 in one that was made up for after it was lost."""
         owner = self._slot_owner.get(slot)
         publication = self._publication_of.get(track)
         if owner is None or publication is None:
             return
         viewer, known = owner
-        known.plays = (track, layer)
+        known.plays, known.told = (track, layer), None
+        known.spliced = (timestamp, source_timestamp) if timestamp or source_timestamp else None
+        clock_hz = self._tracks[publication].payload.clock_hz
+        sync_id = self._sync_ids.sync_id(track, layer, clock_hz, source_timestamp) if known.spliced else None
         who = self._sight.state.publications.get(publication) if self._sight.state else None
         rid = _rid(self._tracks[publication], layer)
-        bound = SlotBound(
-            viewer.session_id, known.spec.index, publication, who.identity if who else None, rid, timestamp
+        identity = who.identity if who else None
+        self._events.append(
+            SlotBound(viewer.session_id, known.spec.index, publication, identity, rid, timestamp, sync_id, clock_hz)
         )
-        self._events.append(bound)
+
+    def timelines(self, sessions: Mapping[str, bool], now: float) -> list[SlotTimeline]:
+        """Return what these sessions are to be told of their slots' frames, by id; True: all of it anew."""
+        followed = [
+            (viewer, sessions[viewer.session_id]) for viewer in self._viewers.values() if viewer.session_id in sessions
+        ]
+        if not followed:
+            return []
+        payloads = {track.track: track.payload for track in self._tracks.values()}
+        return timelines(followed, payloads, self._sync_ids, now)
 
     def change_slot(self, session: int, index: int, changes: Mapping[str, Any], now: float) -> dict[str, Any]:
         """Take a viewer's wish (`ports.SlotChange.changes`) and return the slot. Nothing is changed by a wrong one.
@@ -332,7 +349,7 @@ class LiveRoom:
         handle = slot.spec.slot
         if slot.shows is None:
             if slot.track is not None:
-                slot.track = slot.layer = slot.payload_type = slot.plays = None
+                slot.track = slot.layer = slot.payload_type = slot.plays = slot.spliced = None
                 self._commands.append(BindSlot(handle, None))
                 self._events.append(SlotBound(viewer.session_id, slot.spec.index, None, None, None, None))
             return

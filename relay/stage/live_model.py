@@ -56,6 +56,10 @@ class Slot:
     payload_type: int | None = None
     layer: int | None = None
     plays: tuple[int, int] | None = None
+    spliced: tuple[int, int] | None = None
+    """RTP timestamps of one instant: as the viewer has it, and the publisher's. None when the plane did not say."""
+    told: tuple[int, int, float] | None = None
+    """The latest `SlotTimeline`: RTP timestamp, sync id, and when it was told."""
 
 
 @dataclass(slots=True)
@@ -86,7 +90,10 @@ class SpeakerChanged:
 
 @dataclass(frozen=True, slots=True)
 class SlotBound:
-    """A slot shows something else from `rtp_timestamp` on (None: it fell silent). For that session's own stream."""
+    """A slot shows something else from `rtp_timestamp` on (None: it fell silent). For that session's own stream.
+
+    `sync_id` is that frame's, None when it is not known yet; `clock_hz` is the RTP clock.
+    """
 
     session: str
     index: int
@@ -94,6 +101,8 @@ class SlotBound:
     identity: str | None
     layer: str | None
     rtp_timestamp: int | None
+    sync_id: int | None = None
+    clock_hz: int | None = None
 
     type = "slot.bound"
 
@@ -106,6 +115,31 @@ class SlotBound:
             "identity": self.identity,
             "layer": self.layer,
             "rtp_timestamp": self.rtp_timestamp,
+            "sync_id": None if self.sync_id is None else str(self.sync_id),
+            "clock_hz": self.clock_hz,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class SlotTimeline:
+    """What a slot sends with `rtp_timestamp` is the frame `sync_id`. For that session's own stream."""
+
+    session: str
+    index: int
+    rtp_timestamp: int
+    sync_id: int
+    clock_hz: int
+
+    type = "slot.timeline"
+
+    def data(self) -> dict[str, Any]:
+        """Return the event's JSON."""
+        return {
+            "session": self.session,
+            "index": self.index,
+            "rtp_timestamp": self.rtp_timestamp,
+            "sync_id": str(self.sync_id),
+            "clock_hz": self.clock_hz,
         }
 
 

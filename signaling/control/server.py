@@ -190,7 +190,7 @@ async def _messages(source: AsyncIterator[RoomEvent], stop: asyncio.Event) -> As
             event = following.result()
             if event is None:
                 break
-            body = EventBody(sync_id=event.sync_id, type=event.type, data=event.data)
+            body = EventBody(sync_id=event.sync_id, type=event.type, data=event.data, stored=event.stored)
             yield ServerSentEvent(body.model_dump_json(), sep="\n")
             following = asyncio.ensure_future(_next(source))
         yield ServerSentEvent("{}", event="end", sep="\n")

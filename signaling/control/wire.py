@@ -59,6 +59,7 @@ class EventBody(Body):
     sync_id: Annotated[int, Field(ge=0, le=(1 << 64) - 1)]
     type: str
     data: dict[str, Any]
+    stored: bool = True
 
 
 def error_member(error: errors.CostreamError) -> dict[str, Any]:

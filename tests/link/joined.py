@@ -156,7 +156,7 @@ class Link:
                     self._upstream.append((arrival, data))
 
     def publish(self, publisher: Publisher, packet: bytes) -> None:
-        marked = publisher.marker.mark(packet, WALL_MS + self.now // MS)
+        marked = publisher.marker.mark(packet, WALL_MS * MS + self.now)
         assert marked is not None
         self.sync_ids.setdefault((publisher.flow, marked.timestamp), marked.sync_id)
         self.sender.push(publisher.flow, marked, roq.frame(publisher.flow, marked.data), self.now)

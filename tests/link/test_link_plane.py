@@ -33,7 +33,7 @@ def test_a_track_crosses_two_planes_and_a_link() -> None:
     for _ in range(150):
         here.run(10 * MS)
         for tap, packet, at in here.tapped:
-            marked = marker.mark(packet, at // MS)
+            marked = marker.mark(packet, at)
             assert marked is not None
             sender.push(tap, marked, roq.frame(tap, marked.data), at)
         here.tapped.clear()

@@ -10,7 +10,7 @@ from relay.errors import UsageError
 from relay.ids import HybridClock, make_sync_id
 from relay.link import flows, roq
 from relay.link.history import Budget, FlowSpec
-from relay.link.marking import SYNC_ID_EXTENSION, FrameTimeline, Marker, read_sync_id
+from relay.link.marking import SYNC_ID_EXTENSION, FrameMarks, Marker, read_sync_id
 from relay.link.parity import ParityGroup, read_parity, rebuild
 from relay.link.parity_control import MIN_PACKETS, WINDOW_US, ParityControl
 from relay.link.path import PathName
@@ -28,6 +28,7 @@ from relay.plane.contract import Kind
 from relay.plane.reference import rtcp, rtp
 from relay.plane.reference.state import INJECT_EXTENSIONS
 from relay.settings import LinkFlowSettings
+from relay.stage.timeline import Timeline
 
 FLOW = flows.FIRST
 MS = 1000
@@ -50,7 +51,7 @@ class Sender:
 
     def push(self, *seqs: int, timestamp: int = 0, ssrc: int = 7) -> None:
         for seq in seqs:
-            marked = self.marker.mark(packet(seq, timestamp, ssrc=ssrc), 1000 + self.now // MS)
+            marked = self.marker.mark(packet(seq, timestamp, ssrc=ssrc), 1_000_000 + self.now)
             assert marked is not None
             self.machine.push(FLOW, marked, roq.frame(FLOW, marked.data), self.now)
 
@@ -70,7 +71,7 @@ class Sender:
 def test_marking_translates_extensions_and_names_the_frame() -> None:
     marker = Marker(HybridClock(), 90_000, {"orientation": 4, "mid": 1, "abs_capture_time": 9, "rid": 2})
     data = packet(1, 3000, ((1, b"0"), (2, b"q"), (4, b"\x01"), (9, bytes(8))))
-    marked = marker.mark(data, 5000)
+    marked = marker.mark(data, 5_000_000)
     assert marked is not None
     parsed = rtp.parse(marked.data, 0)
     assert parsed is not None
@@ -81,7 +82,7 @@ def test_marking_translates_extensions_and_names_the_frame() -> None:
     }
     assert parsed.payload == rtp.parse(data, 0).payload  # type: ignore[union-attr]
     assert read_sync_id(marked.data) == marked.sync_id == make_sync_id(5000, 0)
-    second = marker.mark(packet(2, 3000), 5001)
+    second = marker.mark(packet(2, 3000), 5_001_000)
     assert second is not None
     assert (second.first, second.sync_id) == (False, marked.sync_id)
     assert second.data == packet(2, 3000)
@@ -102,17 +103,35 @@ def test_padding_and_contributing_sources_survive_marking() -> None:
 
 
 def test_sync_ids_keep_the_order_of_frames() -> None:
-    timeline = FrameTimeline(HybridClock(), 90_000)
-    first, _ = timeline.stamp(90_000, 1000)
-    third, _ = timeline.stamp(96_000, 1067)
-    second, fresh = timeline.stamp(93_000, 1070)
+    frames = FrameMarks(HybridClock(), Timeline(90_000))
+    first, _ = frames.stamp(1, 90_000, 1_000_000)
+    third, _ = frames.stamp(1, 96_000, 1_067_000)
+    second, fresh = frames.stamp(1, 93_000, 1_070_000)
     assert fresh
     assert first < second < third
-    assert timeline.stamp(93_000, 2000) == (second, False)
-    assert timeline.anchor == (96_000, third)
+    assert frames.stamp(1, 93_000, 2_000_000) == (second, False)
+    assert frames.anchor == (96_000, third)
     for step in range(2000):
-        timeline.stamp((96_000 - 3000 * step) & 0xFFFFFFFF, 3000)
-    assert timeline.anchor == (96_000, third)
+        frames.stamp(1, (96_000 - 3000 * step) & 0xFFFFFFFF, 3_000_000)
+    assert frames.anchor == (96_000, third)
+
+
+@settings(max_examples=100)
+@given(st.lists(st.tuples(st.integers(-3, 6), st.integers(0, 400_000)), max_size=60), st.integers(0, 2**32 - 1))
+def test_sync_ids_keep_the_order_of_frames_whatever_the_network_does(steps: list[tuple[int, int]], base: int) -> None:
+    timeline = Timeline(90_000)
+    frames = FrameMarks(HybridClock(), timeline)
+    newest, told = 0, {0: frames.stamp(1, base, 10_000_000)[0]}
+    for ahead, delay in steps:
+        frame = max(0, newest + ahead)
+        told[frame] = frames.stamp(1, (base + frame * 3000) & 0xFFFFFFFF, 10_000_000 + frame * 33_333 + delay)[0]
+        if frame > newest:
+            assert told[frame] > told[newest]
+            newest = frame
+            # what the local viewers are told of the newest frame is what the links carry
+            here = timeline.sync_id((base + frame * 3000) & 0xFFFFFFFF)
+            assert here is not None
+            assert 0 <= told[frame] - here < 400 << 16
 
 
 @settings(max_examples=200)

@@ -170,7 +170,8 @@ def _splice(
     assert mapped is not None  # the first packet after a splice always maps
     slot.stats.track, slot.stats.layer = track.handle, layer.index
     slot.stats.switches += 1
-    core.events.append(SlotSwitched(slot.handle, track.handle, layer.index, *mapped, slot.rewriter.timestamp_in(mapped[1])))
+    source_timestamp = slot.rewriter.timestamp_in(mapped[1])
+    core.events.append(SlotSwitched(slot.handle, track.handle, layer.index, *mapped, source_timestamp))
     core.timers.set((Timer.SENDER_REPORT, slot.handle, 0), now + FIRST_REPORT_US)
 
 
