@@ -220,6 +220,25 @@ async def test_a_session_hears_of_its_own_slots_only(served: Served) -> None:
         assert int(pushed.data["sync_id"]) >= int(said.data["sync_id"])
 
 
+async def test_what_no_stream_has_is_told_once_and_not_resumed_from(served: Served) -> None:
+    location = (await served.api.offer("/whep/demo", "viewer:carol")).headers["Location"]
+    session = location.rpartition("/")[2]
+    path = f"/v1/sessions/{session}/events"
+    async with served.follow("viewer:carol", path) as own:
+        (first,) = await served.say("a")
+        ahead = RoomEvent(int(first) + (60_000 << 16), "speaker.changed", {"identity": "ann"}, stored=False)
+        await take(own, 1)
+        await served.api.node.queues[session].put(ahead)
+        (speaker,) = await take(own, 1)
+        assert (speaker.type, speaker.id, speaker.data["sync_id"]) == ("speaker.changed", "", str(ahead.sync_id))
+        await served.say("b")
+        (said,) = await take(own, 1)
+        assert said.id  # a node's clock that is ahead hides nothing of the stream
+    async with served.follow("viewer:carol", path, last=said.id) as own:
+        await served.say("c")
+        assert texts(await take(own, 1)) == ["c"]
+
+
 async def test_listeners_are_told_of_the_drain_and_let_go(served: Served) -> None:
     async with served.follow("viewer") as messages:
         drain = served.api.app.state.context.drain

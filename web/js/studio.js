@@ -6,6 +6,7 @@ import { listDevices, openDevices, watchLevel } from './devices.js';
 import { showHealth } from './health.js';
 import { People } from './people.js';
 import { Publisher } from './publisher.js';
+import { Score } from './score.js';
 import { Tiles } from './tiles.js';
 import { Viewer } from './viewer.js';
 
@@ -50,6 +51,8 @@ class Studio {
     this.viewer.addEventListener('tracks', ({ detail }) => this.tiles.setTracks(detail));
     this.viewer.addEventListener('event', ({ detail }) => this.onEvent(detail.type, detail.data));
     this.viewer.addEventListener('slots', ({ detail }) => this.tiles.setSlots(detail));
+    this.tiles.watchFrames((index, metadata) => this.viewer.frameShown(index, metadata));
+    this.score = new Score(this.api, room, this.claims.role, this.viewer, byId('score'), byId('count'));
     await this.publisher.start();
     await this.viewer.start();
     byId('selfview').srcObject = this.stream;

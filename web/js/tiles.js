@@ -1,6 +1,7 @@
 // The stage as tiles: one per video slot that shows somebody, plus an audio element per audio slot.
 
 import { el } from './dom.js';
+import { watchFrames } from './frames.js';
 
 const PICTURE_LIMIT_MS = 3000;
 
@@ -14,6 +15,12 @@ export class Tiles {
     this.extra = extra;
     this.tiles = [];
     this.speaker = null;
+    this.onFrame = () => {};
+  }
+
+  /** Call `onFrame(slot, metadata)` for every frame that a tile shows: pictures are a session's first slots. */
+  watchFrames(onFrame) {
+    this.onFrame = onFrame;
   }
 
   /** New session, new tracks. A tile's old picture stays until the new one has a frame, so it never blinks out. */
@@ -21,7 +28,10 @@ export class Tiles {
     const videos = tracks.filter((track) => track.kind === 'video');
     videos.forEach((track, index) => {
       this.tiles[index] ??= this.makeTile(index);
-      this.play(this.tiles[index], new MediaStream([track]));
+      const tile = this.tiles[index];
+      this.play(tile, new MediaStream([track]));
+      tile.unwatch?.();
+      tile.unwatch = watchFrames(tile.video, (metadata) => this.onFrame(index, metadata));
     });
     const audios = tracks.filter((track) => track.kind === 'audio');
     audios.forEach((track, index) => {

@@ -2,17 +2,26 @@
 // the elements made here live as long as the session.
 
 import { pause } from './api.js';
+import { FrameClock, HeldEvents, Shown } from './frames.js';
 import { Rates, Session } from './session.js';
 
 export class Viewer extends Session {
-  constructor(api, room, { videoSlots = 4, audioSlots = 4 } = {}) {
+  /** `delayMs` of playout leaves events the time to arrive before the frames that they belong to. */
+  constructor(api, room, { videoSlots = 4, audioSlots = 4, delayMs = 0 } = {}) {
     super(api, `/whep/${encodeURIComponent(room)}`);
     this.videoSlots = videoSlots;
     this.audioSlots = audioSlots;
+    this.delayMs = delayMs;
     this.negotiations = 0;
     this.slots = [];
     this.tracks = [];
     this.rates = new Rates();
+    this.clocks = new Map();
+    this.shown = new Map();
+    this.held = new HeldEvents(
+      (event) => this.slotsFor(event),
+      (event) => this.dispatchEvent(new CustomEvent('event', { detail: event })),
+    );
     this.addEventListener('opened', () => this.follow());
   }
 
@@ -23,6 +32,7 @@ export class Viewer extends Session {
     for (const kind of kinds) {
       const transceiver = pc.addTransceiver(kind, { direction: 'recvonly' });
       transceiver.setCodecPreferences(RTCRtpReceiver.getCapabilities(kind).codecs.filter(isForwarded));
+      if (this.delayMs) transceiver.receiver.jitterBufferTarget = this.delayMs;
       tracks.push(transceiver.receiver.track);
     }
     return tracks;
@@ -30,6 +40,8 @@ export class Viewer extends Session {
 
   adopted(tracks) {
     this.tracks = tracks;
+    this.clocks.clear();
+    this.shown.clear();
     this.dispatchEvent(new CustomEvent('tracks', { detail: tracks }));
   }
 
@@ -64,7 +76,13 @@ export class Viewer extends Session {
       this.dispatchEvent(new CustomEvent('slots', { detail: this.slots }));
     };
     const onEvent = (type, event) => {
-      this.dispatchEvent(new CustomEvent('event', { detail: { type, data: event.data } }));
+      if (type === 'slot.bound') this.clock(event.data.index).bound(event.data);
+      if (type === 'slot.timeline') {
+        this.clock(event.data.index).timeline(event.data);
+        return;
+      }
+      if (/^app\./.test(type) && event.data.at) this.held.add({ type, data: event.data });
+      else this.dispatchEvent(new CustomEvent('event', { detail: { type, data: event.data } }));
       if (type === 'node.draining' || type === 'node.lost') this.migrate(type);
       if (type !== 'slot.bound') return;
       this.slots = this.slots.map((slot) => (slot.index === event.data.index ? { ...slot, ...event.data } : slot));
@@ -74,6 +92,37 @@ export class Viewer extends Session {
     this.unfollow = this.api.events(`${path}/events`, onEvent, onState);
   }
 
+  clock(index) {
+    if (!this.clocks.has(index)) this.clocks.set(index, new FrameClock());
+    return this.clocks.get(index);
+  }
+
+  /** A slot's element shows a frame (`metadata` of requestVideoFrameCallback): what waited for it is let go. */
+  frameShown(index, metadata) {
+    if (!this.shown.has(index)) this.shown.set(index, new Shown());
+    const syncId = this.clock(index).syncIdOf(metadata.rtpTimestamp);
+    this.shown.get(index).frame(syncId);
+    this.dispatchEvent(new CustomEvent('frame', { detail: { index, syncId, metadata } }));
+    this.held.look();
+  }
+
+  /** The sync id of the frame that a slot shows now, as the API takes it; of the first slot that shows one when none is
+   * named. Null when it is not known. */
+  syncIdNow(index = this.playingSlots().find((each) => this.shown.get(each)?.syncId)) {
+    return this.shown.get(index)?.syncId?.toString() ?? null;
+  }
+
+  playingSlots() {
+    return this.slots.filter((slot) => slot.kind === 'video' && slot.publication && !slot.paused).map((slot) => slot.index);
+  }
+
+  /** The slots of which one has to show an event's frame: that of the publication it names, else any. */
+  slotsFor({ data }) {
+    const named = this.slots.find((slot) => slot.publication && slot.publication === data.data?.publication);
+    const indexes = named ? [named.index] : this.playingSlots();
+    return indexes.map((index) => this.shown.get(index)).filter((shown) => shown?.syncId);
+  }
+
   /** Re-bind, pause or cap a slot. */
   async change(index, change) {
     return this.api.json('PATCH', `/v1/sessions/${encodeURIComponent(this.id)}/slots/${index}`, change);
@@ -81,6 +130,7 @@ export class Viewer extends Session {
 
   async stop() {
     this.unfollow?.();
+    this.held.flush();
     await super.stop();
   }
 

@@ -2,17 +2,20 @@
 
 import { Api, fragmentParameters, tokenClaims } from './api.js';
 import { bitrate, byId, notice, requireAccess, showState } from './dom.js';
+import { Score } from './score.js';
 import { Tiles } from './tiles.js';
 import { Viewer } from './viewer.js';
 
-const { room, token, slots = '4' } = fragmentParameters();
+const { room, token, slots = '4', delay = '0' } = fragmentParameters();
 
 function start() {
   const api = new Api(token);
   const me = tokenClaims(token).sub;
   const tiles = new Tiles(byId('stage'), byId('sounds'));
-  const viewer = new Viewer(api, room, { videoSlots: Number(slots), audioSlots: Number(slots) });
-  window.costream = { viewer, tiles };
+  const viewer = new Viewer(api, room, { videoSlots: Number(slots), audioSlots: Number(slots), delayMs: Number(delay) });
+  tiles.watchFrames((index, metadata) => viewer.frameShown(index, metadata));
+  const score = new Score(api, room, tokenClaims(token).role, viewer, byId('score'), byId('count'));
+  window.costream = { viewer, tiles, score };
   byId('room').textContent = room;
 
   viewer.addEventListener('tracks', ({ detail }) => tiles.setTracks(detail));

@@ -1,0 +1,101 @@
+"""An event is shown on its frame by everybody, after crossing two nodes and the failover of a path.
+
+Four watch pages in Chromium: one presses the score's button on relay-b, the others watch on all three relays, half a
+second behind. The publisher is on relay-a and paints a counter into its frames. In the middle the primary path from a
+to c goes dark. What is compared are the painted counters: that of the frame which the presser saw, and that of the
+frame which a viewer saw when the score changed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from typing import Any
+
+import pytest
+
+from drills import ownership
+from drills.cluster import Cluster
+from drills.impairment import Impairment
+from tests.drills.fabrics import left, need
+from tests.interop.clients.chromium import Tab, launched
+from tests.interop.clients.requirements import need as need_client
+
+pytestmark = [pytest.mark.interop, pytest.mark.timeout(240)]
+
+PRESSES = 24
+BEHIND_MS = 600
+
+RECORD = """() => {
+    const { viewer, tiles, score } = window.costream;
+    const canvas = Object.assign(document.createElement('canvas'), { width: 320, height: 180 });
+    const context = canvas.getContext('2d', { willReadFrequently: true });
+    const record = window.record = { shown: [], pressed: [], scored: [], late: 0 };
+    viewer.addEventListener('frame', ({ detail }) => {
+        context.drawImage(tiles.tiles[detail.index].video, 0, 0, 320, 180);
+        const mark = painting.read(context.getImageData(0, 0, 320, 180).data, 320, 180);
+        if (mark) record.shown.push([mark.counter, String(detail.syncId), detail.metadata.rtpTimestamp]);
+    });
+    viewer.addEventListener('event', ({ detail }) => {
+        if (detail.type !== 'app.score') return;
+        record.scored.push([detail.data.data.points, record.shown.at(-1)?.[0] ?? -1]);
+    });
+    window.press = () => {
+        record.pressed.push([score.points + 1, record.shown.at(-1)[0]]);
+        document.getElementById('count').click();
+    };
+}"""
+
+
+async def watching(chromium: Any, cluster: Cluster, relay: str, role: str, delay_ms: int) -> Tab:
+    url = cluster.page("watch", "show", f"{role}-{relay}-{delay_ms}", role, member=relay)
+    tab: Tab = await chromium.tab(f"{url}&slots=1&delay={delay_ms}")
+    await tab.page.wait_for_function("() => window.costream?.viewer.syncIdNow()", timeout=40_000)
+    await tab.page.evaluate(RECORD)
+    return tab
+
+
+async def press(presser: Tab) -> None:
+    before = await presser.page.evaluate("() => record.scored.length")
+    await presser.page.evaluate("() => press()")
+    await presser.page.wait_for_function("n => record.scored.length > n", arg=before, timeout=10_000)
+
+
+async def test_a_score_and_its_frame_meet_across_nodes_and_a_failover() -> None:
+    need("tun")
+    need_client("wrtc")
+    with Cluster(relays=3, signaling=1) as cluster:
+        cluster.make_room("show", codecs=["opus", "vp8"])
+        cluster.publish("show", "alice", host=cluster.add_client("h1"), via=("relay-a",), fps=20)
+        async with launched() as chromium:
+            presser = await watching(chromium, cluster, "relay-b", "moderator", 0)
+            viewers = {
+                relay: await watching(chromium, cluster, relay, "viewer", BEHIND_MS)
+                for relay in ("relay-a", "relay-b", "relay-c")
+            }
+            await asyncio.sleep(4)  # until they play half a second behind
+            for number in range(PRESSES):
+                if number == PRESSES // 2:
+                    cluster.fabric.impair("relay-a/1", "relay-c/1", Impairment(loss=1.0), both=True)
+                await press(presser)
+                await asyncio.sleep(0.1)
+            for tab in viewers.values():
+                await tab.page.wait_for_function("n => record.scored.length >= n", arg=PRESSES, timeout=15_000)
+            pressed = dict(await presser.page.evaluate("() => record.pressed"))
+            told = {relay: await tab.page.evaluate("() => record") for relay, tab in viewers.items()}
+            assert [error for tab in (presser, *viewers.values()) for error in tab.errors] == []
+        with cluster.api("relay-a") as api:
+            moves = {link["peer"]: link["moves"] for link in api.get("/v1/links").json()["links"]}
+    assert left(ownership.this_process().tag) == []
+    print(f"\nmoves of relay-a's links: {moves}")
+    assert moves["relay-c"] >= 1
+    everything: Counter[int] = Counter()
+    for relay, record in told.items():
+        errors = Counter(counter - pressed[points] for points, counter in record["scored"])
+        everything += errors
+        shown = [counter for counter, *_ in record["shown"]]
+        print(f"{relay}: {len(shown)} frames shown, frames from press to score {dict(sorted(errors.items()))}")
+        assert sum(errors.values()) == PRESSES
+    print(f"all: {dict(sorted(everything.items()))}")
+    exact = sum(count for error, count in everything.items() if abs(error) <= 1)
+    assert exact >= 0.9 * everything.total()
