@@ -107,7 +107,10 @@ async def change_slot(
     "/v1/sessions/{session}/events",
     response_class=Response,
     summary="Follow a session's room and the session's own slot bindings",
-    description="As `/v1/rooms/{room}/events`, with `slot.bound` of this session.",
+    description="As `/v1/rooms/{room}/events`, with this session's own events, which have no `id` and are not resumed. "
+    "`slot.bound`: from the frame with `rtp_timestamp` on the slot `index` shows `publication`. `slot.timeline`: what "
+    "the slot sends with `rtp_timestamp` is the frame `sync_id`; `clock_hz` ticks of the RTP clock are 65,536,000 sync "
+    "ids. It comes every few seconds and after a jump. While the store is away, the node tells by itself who speaks.",
     responses=EVENT_STREAM | may_fail(*_REFUSALS, p.SessionNotFound, p.RoomNotFound, p.EventsGone, p.NodeUnreachable),
 )
 async def session_events(

@@ -22,7 +22,7 @@ async def following(node: Node, session: str) -> AsyncIterator[Callable[[str], l
 
     async def follow() -> None:
         async for event in node.session_events(session):
-            told.append(event)
+            told.append(event)  # noqa: PERF401 - each as it comes
 
     task = asyncio.create_task(follow())
     await asyncio.sleep(0)

@@ -252,6 +252,44 @@ def test_sender_reports_align_the_layers_of_one_camera() -> None:
     assert publisher.control_of(rtcp.Pli)
 
 
+def test_a_splice_tells_the_source_timestamp_that_its_own_stands_for() -> None:
+    world = World()
+    viewer, (_, layers) = Viewer(world), simulcast(world)
+    other = Publisher(world).video(codec=H264)[0].start()
+    for stream in layers:
+        stream.start()
+        stream.send_report()
+    world.run(50 * MS)
+    slot = viewer.watch(layers[0])
+    for command in (SetLayer(slot, 2), BindSlot(slot, other.track), BindSlot(slot, layers[1].track, 1)):
+        world.run(450 * MS)
+        for stream in layers:
+            stream.send_report()
+        world.apply(command)
+    world.run(450 * MS)
+    switches = world.of(SlotSwitched)
+    assert len(switches) >= 4
+    streams = {stream.ssrc: stream for stream in (*layers, other)}
+    first = viewer.got(slot)[0]
+    at = -1
+    for packet in sorted(viewer.got(slot), key=lambda packet: packet.seq):
+        if at + 1 < len(switches) and packet.seq & rtp.SEQ_MASK == switches[at + 1].sequence:
+            at += 1
+        assert at >= 0, first
+        source = streams[packet.mark[0]].captured[packet.mark[1]]
+        ahead = (packet.timestamp - switches[at].timestamp) & 0xFFFFFFFF
+        reckoned = (switches[at].source_timestamp + ahead) & 0xFFFFFFFF
+        # the frame of an aligned splice itself may be sent later than it was taken
+        assert reckoned == source or packet.timestamp == switches[at].timestamp
+    for handle, stats in world.plane.stats(world.now).tracks.items():
+        for layer in stats:
+            stream = next((each for each in streams.values() if each.ssrc == layer.ssrc), None)
+            if stream is not None:
+                assert stream.track == handle
+                assert layer.timestamp in stream.captured.values()
+                assert 0 < world.now - layer.arrival_us < 100 * MS
+
+
 def test_reports_that_contradict_arrival_are_not_believed() -> None:
     world = World()
     viewer, (_, layers) = Viewer(world), simulcast(world)

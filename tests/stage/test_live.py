@@ -319,8 +319,8 @@ def test_switches_are_told_with_the_layer_that_plays() -> None:
     node.live.on_slot_switched(100, 555, 0, 0)
     told = node.live.events()
     assert told == [
-        SlotBound("w7", 0, "gus-video", "gus", "h", 9000),
-        SlotBound("w7", 1, "gus-audio", "gus", None, 480),
+        SlotBound("w7", 0, "gus-video", "gus", "h", 9000, None, 90_000),
+        SlotBound("w7", 1, "gus-audio", "gus", None, 480, None, 48_000),
     ]
     assert told[0].data()["rtp_timestamp"] == 9000
     assert node.live.view(7, {100: 64_000})[0]["layer"] == "h"
