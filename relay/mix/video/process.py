@@ -47,7 +47,8 @@ from relay.mix.video.stage import Stage
 from relay.mix.worker import ControlEnd, begin
 from relay.plane.shared_ring import SharedRing
 
-LOOK_US = 8_000
+LOOK_US = 15_000
+"""Inputs wait for their time anyway, and each look costs a wake-up: twice for each picture of 30 a second."""
 IDLE_US = 200_000
 CODECS: tuple[VideoCodec, ...] = ("h264", "vp8")
 NICE = 5
@@ -71,7 +72,7 @@ class Worker:
         self._hands = ThreadPoolExecutor(MAX_WORKERS, "hand")
         self._lock = threading.Lock()
         self._stages: dict[str, Stage] = {}
-        self._streams: dict[int, Input] = {}
+        self._streams: dict[int, tuple[Stage, Input]] = {}
         self._over = False
 
     def run(self) -> None:
@@ -105,19 +106,19 @@ class Worker:
     # --- packets ----------------------------------------------------------------------------------------------------
 
     def _take_packets(self) -> None:
-        touched: dict[int, Input] = {}
+        touched: dict[int, tuple[Stage, Input]] = {}
         while batch := self._reader.read(wake=False):
             for stream, arrival, data in batch:
-                one = self._streams.get(stream)
-                if one is not None:
-                    one.receive(bytes(data), arrival)
-                    touched[stream] = one
-        work = [one for one in touched.values() if one.work]
-        if len(work) > 1 and any(stage.parallel for stage in self._stages.values()):
-            list(self._hands.map(Input.decode, work))
+                fed = self._streams.get(stream)
+                if fed is not None:
+                    fed[1].receive(bytes(data), arrival)
+                    touched[stream] = fed
+        work = [fed for fed in touched.values() if fed[1].work]
+        if len(work) > 1 and any(stage.parallel for stage, _ in work):
+            list(self._hands.map(_decode, work))
         else:
-            for one in work:
-                one.decode()
+            for fed in work:
+                _decode(fed)
 
     def _send(self, stream: int, now: int, packets: list[bytes]) -> None:
         with self._lock:
@@ -162,7 +163,7 @@ class Worker:
             return  # it failed meanwhile
         match message:
             case AddInput():
-                self._add_stream(stage.add_input(message.input, now_us()))
+                self._add_stream(stage, stage.add_input(message.input, now_us()))
             case RemoveInput():
                 self._drop_stream(stage.inputs.get(message.identity))
                 stage.remove_input(message.identity)
@@ -184,7 +185,7 @@ class Worker:
             return
         self._stages[spec.stage] = stage
         for one in stage.inputs.values():
-            self._add_stream(one)
+            self._add_stream(stage, one)
 
     def _close_stage(self, name: str) -> None:
         stage = self._stages.pop(name, None)
@@ -193,13 +194,20 @@ class Worker:
                 self._drop_stream(one)
             stage.close()
 
-    def _add_stream(self, one: Input) -> None:
+    def _add_stream(self, stage: Stage, one: Input) -> None:
         if one.spec.stream is not None:
-            self._streams[one.spec.stream] = one
+            self._streams[one.spec.stream] = stage, one
 
     def _drop_stream(self, one: Input | None) -> None:
         if one is not None and one.spec.stream is not None:
             self._streams.pop(one.spec.stream, None)
+
+
+def _decode(fed: tuple[Stage, Input]) -> None:
+    stage, one = fed
+    start = now_us()
+    one.decode()
+    stage.worked(now_us() - start)
 
 
 def warm_up(encoders: Encoders, shape: Shape) -> None:

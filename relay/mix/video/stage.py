@@ -24,6 +24,8 @@ from relay.mix.video.packets import Packetizer
 from relay.mix.video.page import Page, StageWords
 
 MEASURE_US = 1_000_000
+ALONE = 0.6
+"""Of a frame's time: what one hand does by itself."""
 
 
 class Sender(Protocol):
@@ -74,6 +76,7 @@ class Stage:
         self._frame = self._timeline.frame_after(now)
         self._measured = Measured(now)
         self._frames = 0
+        self._period, self._busy, self._decoding = 1_000_000 // spec.fps, 0.0, 0
         self._keyframe = True
         self._open(self._scaler.plan)
         for one in spec.inputs:
@@ -86,8 +89,11 @@ class Stage:
 
     @property
     def parallel(self) -> bool:
-        """More than one hand works for it."""
-        return self._scaler.plan.workers > 1
+        """More than one hand works for it: there are more, and one would be at work for much of the time.
+
+        One hand alone costs less, as its pictures stay in its core's cache.
+        """
+        return self._scaler.plan.workers > 1 and self._busy > ALONE * self._period
 
     def add_input(self, spec: InputSpec, now: int) -> Input:
         """Add an input, or put another one in its place."""
@@ -108,6 +114,10 @@ class Stage:
     def want_keyframe(self) -> None:
         self._keyframe = True
 
+    def worked(self, spent: int) -> None:
+        """Somebody decoded for it, for so many µs."""
+        self._decoding += spent
+
     def tick(self, now: int) -> None:
         """Make the output frame that is due."""
         self._finish()
@@ -125,7 +135,8 @@ class Stage:
             return
         self._hold_until = 0
         self._composer.draw(cells, contents, self._overlays.holds.overlays, self._timeline.wall_us(frame) // 1000)
-        spent = self._clock() - now
+        spent = self._clock() - now + self._decoding
+        self._decoding = 0
         if self.parallel:
             self._encoding = self._hands.submit(self._encode, frame, spent, skipped)
         else:
@@ -179,6 +190,7 @@ class Stage:
         if now - held.start >= MEASURE_US:
             self._tell(held.message(self.spec.stage))
             self._measured = Measured(now)
+        self._busy += (busy - self._busy) / 16
         before = self._scaler.plan
         plan = self._scaler.measured(now, lateness, busy, skipped)
         if plan is not None:
