@@ -72,7 +72,7 @@ class Worker:
         self._hands = ThreadPoolExecutor(MAX_WORKERS, "hand")
         self._lock = threading.Lock()
         self._stages: dict[str, Stage] = {}
-        self._streams: dict[int, tuple[Stage, Input]] = {}
+        self._streams: dict[int, Input] = {}
         self._over = False
 
     def run(self) -> None:
@@ -106,19 +106,11 @@ class Worker:
     # --- packets ----------------------------------------------------------------------------------------------------
 
     def _take_packets(self) -> None:
-        touched: dict[int, tuple[Stage, Input]] = {}
         while batch := self._reader.read(wake=False):
             for stream, arrival, data in batch:
-                fed = self._streams.get(stream)
-                if fed is not None:
-                    fed[1].receive(bytes(data), arrival)
-                    touched[stream] = fed
-        work = [fed for fed in touched.values() if fed[1].work]
-        if len(work) > 1 and any(stage.parallel for stage, _ in work):
-            list(self._hands.map(_decode, work))
-        else:
-            for fed in work:
-                _decode(fed)
+                one = self._streams.get(stream)
+                if one is not None:
+                    one.receive(bytes(data), arrival)
 
     def _send(self, stream: int, now: int, packets: list[bytes]) -> None:
         with self._lock:
@@ -163,7 +155,7 @@ class Worker:
             return  # it failed meanwhile
         match message:
             case AddInput():
-                self._add_stream(stage, stage.add_input(message.input, now_us()))
+                self._add_stream(stage.add_input(message.input, now_us()))
             case RemoveInput():
                 self._drop_stream(stage.inputs.get(message.identity))
                 stage.remove_input(message.identity)
@@ -185,7 +177,7 @@ class Worker:
             return
         self._stages[spec.stage] = stage
         for one in stage.inputs.values():
-            self._add_stream(stage, one)
+            self._add_stream(one)
 
     def _close_stage(self, name: str) -> None:
         stage = self._stages.pop(name, None)
@@ -194,20 +186,13 @@ class Worker:
                 self._drop_stream(one)
             stage.close()
 
-    def _add_stream(self, stage: Stage, one: Input) -> None:
+    def _add_stream(self, one: Input) -> None:
         if one.spec.stream is not None:
-            self._streams[one.spec.stream] = stage, one
+            self._streams[one.spec.stream] = one
 
     def _drop_stream(self, one: Input | None) -> None:
         if one is not None and one.spec.stream is not None:
             self._streams.pop(one.spec.stream, None)
-
-
-def _decode(fed: tuple[Stage, Input]) -> None:
-    stage, one = fed
-    start = now_us()
-    one.decode()
-    stage.worked(now_us() - start)
 
 
 def warm_up(encoders: Encoders, shape: Shape) -> None:
@@ -216,7 +201,7 @@ def warm_up(encoders: Encoders, shape: Shape) -> None:
     for codec in CODECS:
         encoder = encoders.take(shape._replace(codec=codec))
         data, _ = encoder.encode(composer.canvas.frame, True)
-        picture = Decoder(codec).decode(data, 0)[0][1]
+        picture = Decoder(codec).decode(data, 0)[0]
         cell = Cell("a", Box(0, 0, shape.width // 2, shape.height // 2), "letterbox")
         composer.draw((cell,), {"a": Content("a b", picture, 1)}, Overlays(), 0)
         if codec == shape.codec:

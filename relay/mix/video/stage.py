@@ -76,7 +76,7 @@ class Stage:
         self._frame = self._timeline.frame_after(now)
         self._measured = Measured(now)
         self._frames = 0
-        self._period, self._busy, self._decoding = 1_000_000 // spec.fps, 0.0, 0
+        self._period, self._busy = 1_000_000 // spec.fps, 0.0
         self._keyframe = True
         self._open(self._scaler.plan)
         for one in spec.inputs:
@@ -114,10 +114,6 @@ class Stage:
     def want_keyframe(self) -> None:
         self._keyframe = True
 
-    def worked(self, spent: int) -> None:
-        """Somebody decoded for it, for so many µs."""
-        self._decoding += spent
-
     def tick(self, now: int) -> None:
         """Make the output frame that is due."""
         self._finish()
@@ -126,6 +122,7 @@ class Stage:
         divisor = self._scaler.plan.divisor
         self._frame = (frame // divisor + 1) * divisor
         sync_id = self._timeline.sync_id(frame)
+        self._decode(due)
         contents = {name: one.content(due, sync_id) for name, one in self.inputs.items()}
         for one in self.inputs.values():
             one.check(now)
@@ -135,8 +132,7 @@ class Stage:
             return
         self._hold_until = 0
         self._composer.draw(cells, contents, self._overlays.holds.overlays, self._timeline.wall_us(frame) // 1000)
-        spent = self._clock() - now + self._decoding
-        self._decoding = 0
+        spent = self._clock() - now
         if self.parallel:
             self._encoding = self._hands.submit(self._encode, frame, spent, skipped)
         else:
@@ -151,6 +147,14 @@ class Stage:
             if self._encoder is not None:
                 self._encoders.give(self._encoder)
                 self._encoder = None
+
+    def _decode(self, due: int) -> None:
+        work = [one for one in self.inputs.values() if one.due(due)]
+        if len(work) > 1 and self.parallel:
+            list(self._hands.map(Input.decode, work))
+        else:
+            for one in work:
+                one.decode()
 
     def _finish(self) -> None:
         if self._encoding is not None:
