@@ -1,6 +1,6 @@
 """`python -m bench [NAMES…] [--quick]`: measure, print a table each, and write `bench/results/<name>.json`.
 
-All of them take about six minutes, with `--quick` about two: that is for seeing that they run. Whole nodes run on the
+All of them take about ten minutes, with `--quick` about two: that is for seeing that they run. Whole nodes run on the
 reference plane, save where a row says otherwise.
 """
 
