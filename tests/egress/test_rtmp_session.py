@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from relay.egress import amf
+from relay.egress.address import parse_target
 from relay.egress.rtmp_session import AUDIO, CHUNK, VIDEO, RtmpSession, State
-from relay.egress.targets import parse_target
 from relay.errors import PeerError
 
 TARGET = parse_target("rtmp://a.example/app/key")
