@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import re
 import secrets
 from collections.abc import Mapping
 from pathlib import Path
@@ -37,8 +38,11 @@ def _is_address(text: str) -> str:
 def _is_endpoint(text: str) -> str:
     host, colon, port = text.rpartition(":")
     if not colon or not port.isascii() or not port.isdecimal() or not 0 < int(port) < 65_536:
-        raise ValueError("must be host:port such as 203.0.113.7:7444 or [2001:db8::1]:7444")
-    _is_address(host.removeprefix("[").removesuffix("]"))
+        raise ValueError("must be host:port such as 203.0.113.7:7444, [2001:db8::1]:7444 or relay-a:7444")
+    if host.startswith("["):
+        _is_address(host.removeprefix("[").removesuffix("]"))
+    elif re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?", host) is None:
+        raise ValueError("must name a host before the port")
     return text
 
 
@@ -376,7 +380,7 @@ class MixSettings(Section):
 
 
 class EgressSettings(Section):
-    """`[egress]`: the programme, or a publication, as HLS, as a recording, to RTMP services."""
+    """`[egress]`: the program, or a publication, as HLS, as a recording, to RTMP services."""
 
     max_outputs: Count = 16
     hls_directory: str = ""
