@@ -281,7 +281,7 @@ def test_a_splice_tells_the_source_timestamp_that_its_own_stands_for() -> None:
         reckoned = (switches[at].source_timestamp + ahead) & 0xFFFFFFFF
         # the frame of an aligned splice itself may be sent later than it was taken
         assert reckoned == source or packet.timestamp == switches[at].timestamp
-    for handle, stats in world.plane.stats(world.now).tracks.items():
+    for handle, stats in world.plane.stats().tracks.items():
         for layer in stats:
             stream = next((each for each in streams.values() if each.ssrc == layer.ssrc), None)
             if stream is not None:
