@@ -271,8 +271,8 @@ def read_links(metrics: str) -> dict[str, dict[str, Any]]:
 
 
 def report(runs: Sequence[Run]) -> str:
-    """A table of what the faults did; times in ms. From the doubt on both paths carry. `lost` packets were given up by a
-    link, or the origin never had them."""
+    """A table of what the faults did; times in ms. From the doubt on both paths carry. `lost` packets were given up by
+    a link, or the origin never had them."""
     head = ("fault", "doubt", "trip", "heal", "gap p50", "p99", "max", "silence", "frames lost/rep/reord", "packets",
             "lost", "dup", "resent", "repaired")  # fmt: skip
     rows = [head]

@@ -27,7 +27,7 @@ from tests.drills.fabrics import eventually, left, need
 from tests.drills.link_stage import BACKUP, ORIGIN, SUBSCRIBERS, LinkStage, Run, report
 from tests.interop.clients.requirements import need as need_client
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = [pytest.mark.interop, pytest.mark.timeout(240)]
 STORM = Impairment(delay_us=150_000, jitter_us=20_000)
 EIGHTH = Impairment(loss=0.12)
 HOLD_S = 2.5  # a fault goes on for so long once media has moved
