@@ -60,7 +60,7 @@ def test_after_a_loss_nothing_comes_before_the_next_keyframe(codec: VideoCodec, 
     assembler, units = Assembler(codec), []
     for n, packet in flat:
         if packet is not dropped[1]:
-            units += assembler.receive(packet, n * PATIENCE_US // 2)
+            units += assembler.receive(packet, n * 2 * PATIENCE_US)
     times = [unit.timestamp // 3000 for unit in units]
     assert times == [n for n in range(9) if n < dropped[0] or n >= 6]
     assert assembler.lost <= 1
