@@ -67,7 +67,7 @@ bench-link: .venv/.test  ## measure a path between two nodes beside stock aioqui
 
 .PHONY: bench-mix
 bench-mix: .venv/.test  ## measure mixing beside ffmpeg and GStreamer (as root GStreamer is installed when missing)
-	$(BIN)/python -m bench mix $(ARGS)
+	$(BIN)/python -m bench mix mix_audio $(ARGS)
 
 .PHONY: fuzz
 fuzz: .venv/.test  ## repeat all property tests with new random examples, ROUNDS times (default 20)

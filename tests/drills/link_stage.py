@@ -271,16 +271,17 @@ def read_links(metrics: str) -> dict[str, dict[str, Any]]:
 
 
 def report(runs: Sequence[Run]) -> str:
-    """A table of what the faults did; times in ms."""
-    head = ("fault", "trip", "heal", "gap p50", "p99", "max", "silence", "frames lost/rep/reord", "packets", "lost",
-            "dup", "resent", "repaired")  # fmt: skip
+    """A table of what the faults did; times in ms. From the doubt on both paths carry. `lost` packets were given up by
+    a link, or the origin never had them."""
+    head = ("fault", "doubt", "trip", "heal", "gap p50", "p99", "max", "silence", "frames lost/rep/reord", "packets",
+            "lost", "dup", "resent", "repaired")  # fmt: skip
     rows = [head]
     for run in runs:
         gap = run.gap
-        trip = run.took("open")
+        doubt, trip = run.took("suspect"), run.took("open")
         heal = run.took("closed", run.healed) if run.healed else None
         rows.append(
-            (run.name, ms(trip), ms(heal), ms(gap.p50), ms(gap.p99), ms(gap.most),
+            (run.name, ms(doubt), ms(trip), ms(heal), ms(gap.p50), ms(gap.p99), ms(gap.most),
              ms(max(run.silence.values(), default=0.0)),
              f"{run.lost}/{run.repeated}/{run.reordered}", str(run.total("packets", "sent")),
              str(run.total("lost") + run.total("absent")), str(run.total("duplicates")),

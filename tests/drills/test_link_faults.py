@@ -27,12 +27,13 @@ from tests.drills.fabrics import eventually, left, need
 from tests.drills.link_stage import BACKUP, ORIGIN, SUBSCRIBERS, LinkStage, Run, report
 from tests.interop.clients.requirements import need as need_client
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = [pytest.mark.interop, pytest.mark.timeout(240)]
 STORM = Impairment(delay_us=150_000, jitter_us=20_000)
 EIGHTH = Impairment(loss=0.12)
 HOLD_S = 2.5  # a fault goes on for so long once media has moved
 GROWTH = 5 << 20  # bytes
 FLAP_S = 1.2
+LONG_S = 11.0  # longer than both ends wait for a silent metadata channel, one after the other
 FILL_S = 5.0  # 2000 packets, so that the window over which loss is judged is full when it begins
 
 
@@ -98,14 +99,16 @@ def test_a_bad_primary_path(stage: LinkStage, name: str, fault: Impairment, ways
 
 
 def test_it_goes_back_by_itself(stage: LinkStage) -> None:
+    links = {peer: link["link"] for peer, link in stage.links().items()}
     with stage.run("black hole, healed") as run:
         stage.impair(BLACK_HOLE)
         stage.until_moved(run, "open", 10)
-        time.sleep(1)
+        time.sleep(LONG_S)
         stage.heal(run)
         stage.until_moved(run, "closed", 30, run.healed)
     play_on(stage, run)
     assert run.took("closed", run.healed) is not None
+    assert {peer: link["link"] for peer, link in stage.links().items()} == links, "a link ended with its channel"
 
 
 def test_a_flapping_primary_does_not_toss_media_about(stage: LinkStage) -> None:
