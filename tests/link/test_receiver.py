@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from relay.errors import UsageError
-from relay.ids import HybridClock, make_sync_id
+from relay.ids import HybridClock, make_sync_id, sync_id_microseconds
 from relay.link import flows, roq
 from relay.link.inflow import RESTART_US
 from relay.link.marking import Marker
