@@ -76,6 +76,10 @@ class ReferencePlane:
     def ways(self) -> list[str]:
         return []
 
+    @property
+    def slab(self) -> tuple[int, int]:
+        return self._forwarder.slab
+
     def counters(self) -> dict[str, int]:
         return {}
 

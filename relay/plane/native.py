@@ -69,6 +69,15 @@ class NativePlane:
         """Neither failed nor hung."""
         return self._shard.healthy
 
+    @property
+    def slab(self) -> tuple[int, int]:
+        return self._shard.slab
+
+    @property
+    def slab_memory(self) -> str:
+        """What kind of memory the slab got."""
+        return self._shard.slab_memory
+
     def start(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._loop.add_reader(self._shard.event_descriptor, self._take_events)

@@ -13,6 +13,7 @@ use std::time::Instant;
 
 use _native::core::Core;
 use _native::core::contract::*;
+use _native::io::pages::Memory;
 use _native::srtp::{Profile, Srtp};
 
 struct Counting;
@@ -60,7 +61,8 @@ fn config() -> PlaneConfig {
         max_addresses: 8,
         wall_offset_us: 0,
         seed: 1,
-        max_packets: 8192,
+        slab_packets: 8192,
+        slab_memory: Memory::Plain,
     }
 }
 

@@ -37,7 +37,7 @@ def forward(core: Core, slots: Iterable[Slot], layer: Layer, packet: Packet, des
     marker = 0x80 if packet.marker else 0
     patch_offset = descriptor.patch_offset
     payload_size = packet.payload_end - packet.payload_offset
-    out = core.out
+    out, kept = core.out, packet.place is not None
     for slot in slots:
         session = slot.session
         address, srtp = session.selected, session.srtp
@@ -60,7 +60,10 @@ def forward(core: Core, slots: Iterable[Slot], layer: Layer, packet: Packet, des
             core.drop("out_refused")
             continue
         out.append((sealed, address))
-        slot.log.put((packet, second, seq, timestamp, patch_offset, patch, transport_seq, stamp))
+        if kept:
+            slot.log.put((packet, second, seq, timestamp, patch_offset, patch, transport_seq, stamp))
+        else:
+            slot.log.forget(seq)
         size = len(sealed)
         if slot.measured and session.estimator is not None:
             session.estimator.on_sent(transport_seq, size, now)
@@ -140,8 +143,10 @@ def _seal_and_send(core: Core, slot: Slot, plain: bytes, transport_seq: int, now
 
 
 def sender_report_due(core: Core, slot: Slot, now: int) -> None:
-    """Send SR and SDES while packets go out, and come back in an interval."""
+    """Send SR and SDES while packets go out, and come back in an interval. One who has fallen silent keeps no packets:
+    what was lost of the last ones has been asked for by now."""
     if slot.playing is None:
+        slot.log.clear()
         return
     core.timers.set((Timer.SENDER_REPORT, slot.handle, 0), now + core.config.report_interval_us)
     if slot.stats.packets == slot.reported:

@@ -24,6 +24,7 @@ from relay.plane.reference.descriptors import Codec, Descriptor, inspector
 from relay.plane.reference.estimate import BandwidthEstimator
 from relay.plane.reference.history import ResendBudget, SentLog
 from relay.plane.reference.nack import LossDetector
+from relay.plane.reference.packets import Slab
 from relay.plane.reference.rate import Rate
 from relay.plane.reference.rewrite import PictureIds, Rewriter
 from relay.plane.reference.rtp import EXTENSIONS, Packet
@@ -343,12 +344,14 @@ class Core:
         "now",
         "out",
         "sessions",
+        "slab",
         "slots",
         "tapped",
         "taps",
         "taps_dropped",
         "timers",
         "tracks",
+        "unkept",
     )
 
     def __init__(self, config: PlaneConfig) -> None:
@@ -363,7 +366,9 @@ class Core:
         self.timers = Timers()
         self.out: list[tuple[bytes, Address]] = []
         self.events: list[Event] = []
-        self.tapped: list[tuple[int, bytes, int]] = []
+        self.slab = Slab(config.slab_packets)
+        self.unkept = 0  # packets that came when no place was free
+        self.tapped: list[tuple[int, Packet, int]] = []
         self.taps_dropped = 0
         self.heard: set[int] = set()  # audio tracks with a level since the last LoudnessMeasured
         self.drops: dict[str, int] = {}

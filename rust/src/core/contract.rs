@@ -5,6 +5,7 @@
 
 use std::net::SocketAddr;
 
+use crate::io::pages::Memory;
 use crate::rtp::EXTENSIONS;
 use crate::srtp::Profile;
 
@@ -223,6 +224,11 @@ pub struct PlaneStats {
     pub datagrams_out: u64,
     pub bytes_in: u64,
     pub bytes_out: u64,
+    /// Slots for ingress packets: those that nobody holds, and all.
+    pub slab_free: u32,
+    pub slab_total: u32,
+    /// Packets that were forwarded but not kept, because no slot was free.
+    pub unkept: u64,
 }
 
 /// Limits and times of the plane, and how many packets it may keep.
@@ -241,6 +247,7 @@ pub struct PlaneConfig {
     pub max_addresses: usize,
     pub wall_offset_us: i64,
     pub seed: u64,
-    /// Slots for ingress packets, of 1.5 KiB each.
-    pub max_packets: u32,
+    /// Ingress packets that are kept at most, in slots of 1.5 KiB each.
+    pub slab_packets: u32,
+    pub slab_memory: Memory,
 }

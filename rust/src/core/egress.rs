@@ -4,7 +4,7 @@
 use indexmap::IndexMap;
 
 use super::contract::Kind;
-use super::packets::Packets;
+use super::packets::{Packets, SPARE};
 use super::state::{LayerKey, Probe, Session, Slab, Slot, State};
 use super::timers::Timer;
 use crate::arithmetic::mul_div;
@@ -98,8 +98,13 @@ impl Writer<'_> {
         let payload = packet.payload_size() as u64;
         let patch_offset = descriptor.patch_offset;
         let sent = Sent { packet: id, timestamp, send_time, seq, transport_seq, type_and_marker, patch_offset, patch };
-        self.packets.counts.retain(id);
-        if let Some(old) = slot.log.put(sent) {
+        let old = if id == SPARE {
+            slot.log.forget(seq)
+        } else {
+            self.packets.counts.retain(id);
+            slot.log.put(sent)
+        };
+        if let Some(old) = old {
             self.packets.counts.release(old);
         }
         if slot.measured
@@ -227,11 +232,16 @@ fn seal_and_send(core: &mut State, key: usize, written: Option<usize>, transport
     true
 }
 
-/// Send SR and SDES while packets go out, and come back in an interval.
+/// Send SR and SDES while packets go out, and come back in an interval. One who has fallen silent keeps no packets: what
+/// was lost of the last ones has been asked for by now.
 pub fn sender_report_due(core: &mut State, key: usize, now: i64) {
-    let slot = &mut core.slots[key];
-    let Some(playing) = slot.playing else { return };
-    core.timers.set((Timer::SenderReport, slot.handle, 0), now + core.config.report_interval_us);
+    let State { slots, packets, timers, config, .. } = &mut *core;
+    let slot = &mut slots[key];
+    let Some(playing) = slot.playing else {
+        slot.log.clear(|packet| packets.counts.release(packet));
+        return;
+    };
+    timers.set((Timer::SenderReport, slot.handle, 0), now + config.report_interval_us);
     if slot.stats.packets == slot.reported {
         return;
     }

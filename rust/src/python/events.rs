@@ -115,6 +115,9 @@ impl Contract {
         fields.set_item("datagrams_out", stats.datagrams_out)?;
         fields.set_item("bytes_in", stats.bytes_in)?;
         fields.set_item("bytes_out", stats.bytes_out)?;
+        fields.set_item("slab_free", stats.slab_free)?;
+        fields.set_item("slab_total", stats.slab_total)?;
+        fields.set_item("unkept", stats.unkept)?;
         self.class(py, "PlaneStats")?.call((sessions, tracks, slots, drops), Some(&fields))
     }
 }

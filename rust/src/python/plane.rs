@@ -3,7 +3,8 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
@@ -27,8 +28,16 @@ pub struct NativePlane {
     handle: Handle<Core>,
     contract: Contract,
     abilities: Abilities,
+    slab: Slab,
     /// Layers of each track that takes injected packets, so that a wrong one is told without asking the shard.
     injectable: Mutex<HashMap<u32, i64>>,
+}
+
+/// What may be known of the slots for ingress packets without asking the shard.
+struct Slab {
+    left: Arc<AtomicU32>,
+    total: u32,
+    memory: &'static str,
 }
 
 /// What a command changes in `injectable`.
@@ -76,24 +85,24 @@ impl NativePlane {
 
 #[pymethods]
 impl NativePlane {
-    /// Bind the port; OSError when that fails, ValueError for a host that is no address. `max_packets` are the slots for
-    /// ingress packets, 1.5 KiB each; `cpu` is where the thread is to stay.
+    /// Bind the port; OSError when that fails, ValueError for a host that is no address. `cpu` is where
+    /// the thread is to stay.
     #[new]
-    #[pyo3(signature = (config, host, port, socket_buffer, *, cpu=None, max_packets=65_536))]
+    #[pyo3(signature = (config, host, port, socket_buffer, *, cpu=None))]
     fn new(
         config: &Bound<'_, PyAny>,
         host: &str,
         port: u16,
         socket_buffer: usize,
         cpu: Option<usize>,
-        max_packets: u32,
     ) -> PyResult<Self> {
-        let core = Core::new(commands::config(config, max_packets)?).map_err(usage)?;
+        let core = Core::new(commands::config(config)?).map_err(usage)?;
+        let slab = Slab { left: core.slab_left(), total: core.stats().slab_total, memory: core.slab_memory().name() };
         let host: IpAddr = host.parse().map_err(|_| PyValueError::new_err("not a numeric address"))?;
         let abilities = Abilities::probe();
         let handle = Handle::open(core, host, port, Options { abilities, socket_buffer, cpu })?;
         let contract = Contract::load(config.py())?;
-        Ok(Self { handle, contract, abilities, injectable: Mutex::default() })
+        Ok(Self { handle, contract, abilities, slab, injectable: Mutex::default() })
     }
 
     #[getter]
@@ -105,6 +114,18 @@ impl NativePlane {
     #[getter]
     fn ways(&self) -> Vec<&'static str> {
         self.abilities.names()
+    }
+
+    /// Free and all slots for ingress packets. Does not wait for the shard.
+    #[getter]
+    fn slab(&self) -> (u32, u32) {
+        (self.slab.left.load(Ordering::Relaxed), self.slab.total)
+    }
+
+    /// What kind of memory they are in.
+    #[getter]
+    fn slab_memory(&self) -> &'static str {
+        self.slab.memory
     }
 
     /// Readable when there are events to take, or the shard has failed.
