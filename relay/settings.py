@@ -96,13 +96,15 @@ class HttpSettings(Section):
 
 
 class MediaSettings(Section):
-    """`[media]`: the one UDP port of all sessions."""
+    """`[media]`: the one UDP port of all sessions, and where their packets are kept."""
 
     host: Address = "0.0.0.0"
     port: Port = 7443
     advertise: Addresses = ()
     plane: Literal["auto", "native", "reference"] = "auto"
     socket_buffer_bytes: Bytes = 4_194_304
+    slab_packets: Annotated[int, Field(ge=256, le=4_194_304)] = 720_896
+    slab_memory: Literal["plain", "locked", "huge"] = "plain"
 
 
 class LimitSettings(Section):

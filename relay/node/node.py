@@ -153,6 +153,7 @@ class Node:
         stats = self._plane.stats()
         self._meter.update(stats, time.monotonic())
         self._memory = resident_memory()
+        self._admission.gate.observe(*self._plane.slab, time.monotonic())
         for room in self._rooms:
             room.rates(stats.tracks)
         for _, local in list(self._sessions.values()):
@@ -181,9 +182,10 @@ class Node:
         )
         if returns and not self._admission.draining:
             return
-        load = Load(len(self._sessions), self._count("publisher"), self._meter.bitrate_out, self._memory)
+        count, publishers = len(self._sessions), self._count("publisher")
+        load = Load(count, publishers, self._meter.bitrate_out, self._memory, self._plane.slab)
         try:
-            self._admission.admit(load, publisher=publishing)
+            self._admission.admit(load, time.monotonic(), publisher=publishing)
         except Overloaded:
             self._metrics.refusals.labels("draining" if self._admission.draining else "limit").inc()
             raise
@@ -240,6 +242,7 @@ class Node:
         slots = tuple(LocalSlot(next(self._handles), plan) for plan in negotiated.slots)
         local_session = LocalSession(session, negotiated.remote_ufrag, negotiated.tracks, slots)
         self._sessions[session_id] = (room, local_session)
+        self._admission.gate.came_in()
         self._by_handle[info.handle] = session
         session.start(negotiated, certificate)
         self._plane.submit(*(add_slot(slot, info.handle) for slot in slots))

@@ -480,8 +480,8 @@ class PlaneConfig:
     wall_offset_us: int = 0
     """Wall clock (microseconds since the Unix epoch) minus `now`, for the NTP times of sender reports."""
     slab_packets: int = 65_536
-    """Ingress packets that are kept at once, for repeats and for slots that begin a moment later. When all places are taken
-    packets are forwarded at once and not kept; taps lose them. In the native plane a place has 1.5 KiB."""
+    """Ingress packets that are kept at once, for repeats and for slots that begin a moment later. When all places are
+    taken packets are forwarded and not kept; taps lose them. In the native plane a place has 1.5 KiB."""
     slab_memory: str = "plain"
     """One of SLAB_MEMORY: the kind of memory of the native plane's slab."""
     seed: int = 0

@@ -27,6 +27,7 @@ STORIES = (
     "lipsync",
     "media",
     "recent",
+    "slab",
     "sources",
     "storms",
     "switch",

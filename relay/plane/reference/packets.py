@@ -1,8 +1,9 @@
 """The slab of ingress packets: how many may be kept at once.
 
 Whoever may have to repeat a packet keeps the `Packet`, which keeps its `Place`. A place is free again when the last of
-them lets go, which CPython does at once: the twin in `rust/src/core/packets.rs` counts references by hand, and both have
-to agree on when a place is free. So nothing that is kept may be part of a cycle: clear it, do not wait for the collector.
+them lets go, which CPython does at once: the twin in `rust/src/core/packets.rs` counts references by hand, and both
+have to agree on when a place is free. So nothing that is kept may be part of a cycle: clear it, do not wait for the
+collector.
 
 When no place is free a packet is forwarded without one, and nobody keeps it.
 """

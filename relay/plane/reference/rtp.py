@@ -79,8 +79,8 @@ def is_newer_timestamp(a: int, b: int) -> bool:
 
 
 class Packet:
-    """One plaintext RTP packet. Treat it as frozen, but for `descriptor` and `place`: the ingress side sets those once. A
-    packet without a place may be forwarded, but not kept.
+    """One plaintext RTP packet. Treat it as frozen, but for `descriptor` and `place`: the ingress side sets those once.
+    A packet without a place may be forwarded, but not kept.
 
     `data[payload_offset:payload_end]` is the payload without padding, maybe empty. `extensions` maps an element's id
     to its (offset, length) in `data`. `arrival` is in monotonic microseconds.

@@ -58,8 +58,8 @@ class Forwarding:
 
     def block(self, packet: Packet) -> bytes | None:
         """Return the elements in one-byte form, padded to 32 bits. None when they need the two-byte form."""
-        # Of one packet and what was unpacked from it, whose elements are the same bytes. To hold the packet itself would
-        # keep its place in the slab.
+        # The elements of one packet and of what was unpacked from it, which are the same bytes. To hold the packet
+        # itself would keep its place in the slab.
         if packet.extensions is not self._latest:
             self._latest = packet.extensions
             elements = self.elements(packet) if packet.extensions else []
