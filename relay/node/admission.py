@@ -23,19 +23,22 @@ class Load:
 
 
 class Admission:
-    """Compares the load with the limits. Holds no state but whether the node is draining, and the slab's gate."""
+    """Compares the load with the limits. Its state is whether the node is draining, and the slab's gate."""
 
     def __init__(self, limits: LimitSettings) -> None:
         self._limits = limits
         self.gate = SlabGate()
         self.draining = False
+        self.refused_for = ""
+        """Of the latest refusal: draining, limit or slab."""
 
     def admit(self, load: Load, now: float, *, publisher: bool) -> None:
         """Return when one more session fits. Raises Overloaded with the limit that it would break. `now` is monotonic
         seconds."""
         self.gate.observe(*load.slab, now)
-        limits = self._limits
+        limits, self.refused_for = self._limits, "limit"
         if self.draining:
+            self.refused_for = "draining"
             reason = "this node is draining"
         elif load.sessions >= limits.max_sessions:
             reason = f"all {limits.max_sessions} sessions of this node are taken"
@@ -46,6 +49,7 @@ class Admission:
         elif load.memory >= limits.max_memory_bytes:
             reason = f"this node uses {load.memory} bytes of {limits.max_memory_bytes}"
         elif not self.gate.allows():
+            self.refused_for = "slab"
             free, total = load.slab
             reason = f"this node keeps {total - free} packets of {total}; newcomers may come when there is room again"
         else:

@@ -187,7 +187,7 @@ class Node:
         try:
             self._admission.admit(load, time.monotonic(), publisher=publishing)
         except Overloaded:
-            self._metrics.refusals.labels("draining" if self._admission.draining else "limit").inc()
+            self._metrics.refusals.labels(self._admission.refused_for).inc()
             raise
 
     def knows(self, room: str) -> dict[str, Any] | None:
