@@ -18,7 +18,7 @@ from typing import NoReturn
 from bench.plan import Plan
 from bench.report import publish
 
-BENCHES = ("plane", "latency", "join", "dtls", "memory", "burst", "native")
+BENCHES = ("plane", "latency", "join", "dtls", "memory", "burst", "chromium", "native")
 EACH_AT_MOST_S = 180.0
 
 

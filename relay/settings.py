@@ -181,6 +181,7 @@ class PlaneSettings(Section):
     layer_silence_ms: Milliseconds = 1500
     transport_cc_interval_ms: Milliseconds = 50
     report_interval_ms: Milliseconds = 1000
+    pad_video_bytes: Annotated[int, Field(ge=1, le=64)] = 8
     estimate_start_bps: BitsPerSecond = 1_000_000
     estimate_min_bps: BitsPerSecond = 50_000
     estimate_max_bps: BitsPerSecond = 20_000_000

@@ -482,6 +482,9 @@ class PlaneConfig:
     slab_packets: int = 65_536
     """Ingress packets that are kept at once, for repeats and for slots that begin a moment later. When all places are
     taken packets are forwarded and not kept; taps lose them. In the native plane a place has 1.5 KiB."""
+    pad_video: int = 8
+    """Video packets but the last of a frame get RTP padding to a multiple of so many bytes, 1 to 64, so that those of a
+    frame are of one size and can leave in one message; 1 for none. Packets that would be longer than 1400 get none."""
     slab_memory: str = "plain"
     """One of SLAB_MEMORY: the kind of memory of the native plane's slab."""
     seed: int = 0

@@ -63,6 +63,7 @@ fn config() -> PlaneConfig {
         wall_offset_us: 0,
         seed: 1,
         slab_packets: 8192,
+        pad_video: 8,
         slab_memory: Memory::Plain,
     }
 }

@@ -26,6 +26,7 @@ STORIES = (
     "keyframes",
     "lipsync",
     "media",
+    "padding",
     "recent",
     "slab",
     "sources",

@@ -10,6 +10,7 @@ from dataclasses import replace
 from relay.errors import UsageError
 from relay.plane.contract import SLAB_MEMORY, Address, Command, Event, LayerStats, PlaneConfig, PlaneStats
 from relay.plane.reference import commands, egress, feedback, ingress, keyframes, reports, transport
+from relay.plane.reference.egress import MAX_PAD
 from relay.plane.reference.packets import MOST
 from relay.plane.reference.state import Core, Layer
 from relay.plane.reference.timers import Timer
@@ -41,6 +42,8 @@ class Forwarder:
                 raise UsageError(f"a history of {packets} packets: not a power of two up to 32768")
         if not 1 <= config.slab_packets <= MOST:
             raise UsageError(f"a slab of {config.slab_packets} packets: not 1 to {MOST}")
+        if not 1 <= config.pad_video <= MAX_PAD:
+            raise UsageError(f"padding to {config.pad_video} bytes: not 1 to {MAX_PAD}")
         if config.slab_memory not in SLAB_MEMORY:
             raise UsageError(f"slab_memory must be one of {', '.join(SLAB_MEMORY)}")
 

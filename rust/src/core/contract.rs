@@ -249,5 +249,7 @@ pub struct PlaneConfig {
     pub seed: u64,
     /// Ingress packets that are kept at most, in slots of 1.5 KiB each.
     pub slab_packets: u32,
+    /// Video packets but the last of a frame get RTP padding to a multiple of so many bytes; 1 for none.
+    pub pad_video: usize,
     pub slab_memory: Memory,
 }

@@ -23,6 +23,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
 
 use contract::{Address, Command, Event, LayerStats, PlaneConfig, PlaneStats};
+use egress::MAX_PAD;
 use packets::{MOST, Packets};
 use state::{LayerKey, State, Track};
 use timers::Timer;
@@ -70,6 +71,9 @@ impl Core {
         }
         if !(1..=MOST).contains(&config.slab_packets) {
             return Err(UsageError::new(format!("a slab of {} packets: not 1 to {MOST}", config.slab_packets)));
+        }
+        if !(1..=MAX_PAD).contains(&config.pad_video) {
+            return Err(UsageError::new(format!("padding to {} bytes: not 1 to {MAX_PAD}", config.pad_video)));
         }
         let packets = Packets::new(config.slab_packets, config.slab_memory)
             .map_err(|error| UsageError::new(format!("a slab of {} packets: {error}", config.slab_packets)))?;

@@ -54,6 +54,7 @@ pub fn config(from: &Bound<'_, PyAny>) -> PyResult<PlaneConfig> {
         max_addresses: get(from, "max_addresses")?,
         wall_offset_us: get(from, "wall_offset_us")?,
         seed,
+        pad_video: get(from, "pad_video")?,
         slab_packets: get(from, "slab_packets")?,
         slab_memory: Memory::by_name(&memory).ok_or_else(|| usage_text("slab_memory must be plain, locked or huge"))?,
     })
