@@ -208,3 +208,9 @@ def _rest(values: Values) -> list[Figure]:
             beside_values=values["reference memory"],
         ),
     ]
+
+
+if __name__ == "__main__":  # `python -m bench native` measures; this is for what takes longer
+    from bench.native_soak import main
+
+    main()
