@@ -66,7 +66,7 @@ async def soak(minutes: float) -> list[Figure]:
 
 
 async def _dropped(under_test: Bed) -> int:
-    """Packets that the kernel dropped on their way to those who are watched. A frame reaches the plane as one message."""
+    """Packets that the kernel dropped on their way to watched viewers. A frame reaches the plane as one message."""
     found = await under_test.tell("dropped")
     return int(found["viewers"] + found["plane"] * (FRAME if "gro" in under_test.plane.ways else 1))
 
