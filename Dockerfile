@@ -8,9 +8,10 @@ RUN apt-get update \
 
 FROM base AS build
 RUN apt-get update \
-    && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends python3-venv \
+    && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends python3-venv cargo-web gcc libc6-dev \
     && rm -rf /var/lib/apt/lists/* \
     && python3 -m venv /opt/costream
+# cargo-web because trixie's other cargo is older than the crate needs.
 # pip reads these from its environment; scripts/image.sh passes those that the host has set.
 ARG PIP_INDEX_URL PIP_EXTRA_INDEX_URL PIP_TRUSTED_HOST PIP_DEFAULT_TIMEOUT
 WORKDIR /src
@@ -21,10 +22,19 @@ RUN python3 -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb')
 # The secret is the host's CA bundle: a network that ends TLS itself needs it, and it stays out of the image.
 RUN --mount=type=secret,id=ca_bundle \
     if [ -s /run/secrets/ca_bundle ]; then export PIP_CERT=/run/secrets/ca_bundle; fi; \
-    /opt/costream/bin/pip install --no-cache-dir --disable-pip-version-check -r requirements.txt "setuptools>=77"
+    /opt/costream/bin/pip install --no-cache-dir --disable-pip-version-check -r requirements.txt "setuptools>=77" "setuptools-rust>=1.10"
+# So is the native plane, rebuilt only when the crate changes; pip finds it in the same target directory.
+ENV CARGO_TARGET_DIR=/opt/rust
+COPY rust rust
+RUN --mount=type=secret,id=ca_bundle \
+    if [ -s /run/secrets/ca_bundle ]; then export CARGO_HTTP_CAINFO=/run/secrets/ca_bundle; fi; \
+    cargo rustc --manifest-path rust/Cargo.toml --release --lib --features python --crate-type cdylib --locked
 COPY . ./
-RUN /opt/costream/bin/pip install --no-cache-dir --disable-pip-version-check --no-deps --no-build-isolation . \
-    && /opt/costream/bin/pip uninstall --yes setuptools pip
+RUN --mount=type=secret,id=ca_bundle \
+    if [ -s /run/secrets/ca_bundle ]; then export CARGO_HTTP_CAINFO=/run/secrets/ca_bundle; fi; \
+    /opt/costream/bin/pip install --no-cache-dir --disable-pip-version-check --no-deps --no-build-isolation . \
+    && cd / && /opt/costream/bin/python -c 'import relay.plane._native' \
+    && /opt/costream/bin/pip uninstall --yes setuptools setuptools-rust pip
 
 FROM base
 RUN useradd --system --uid 10001 --user-group --home-dir /var/lib/costream --create-home --shell /usr/sbin/nologin costream

@@ -64,9 +64,17 @@ native-memcheck:  ## run the tests of the crate's files with `unsafe` (I/O and s
 	    --config "target.'cfg(unix)'.runner = '$(MEMCHECK)'" --lib --test io_no_allocation -- --test-threads=1 \
 	    io:: core::packets rings:: out:: a_round_of_sending
 
+.PHONY: cluster
+cluster: .venv/.test  ## start a test cluster here (root: network namespaces; else loopback) and break it by commands
+	$(BIN)/python -m drills cluster $(ARGS)
+
 .PHONY: bench
 bench: .venv/.test  ## measure; a table, and JSON in bench/results
 	$(BIN)/python -m bench $(ARGS)
+
+.PHONY: bench-link
+bench-link: .venv/.test  ## measure a path between two nodes beside stock aioquic
+	$(BIN)/python -m bench link $(ARGS)
 
 .PHONY: fuzz
 fuzz: .venv/.test  ## repeat all property tests with new random examples, ROUNDS times (default 20)

@@ -18,8 +18,8 @@ from typing import NoReturn
 from bench.plan import Plan
 from bench.report import publish
 
-BENCHES = ("plane", "latency", "join", "dtls", "memory", "burst", "chromium", "native")
-EACH_AT_MOST_S = 180.0
+BENCHES = ("plane", "latency", "join", "dtls", "memory", "burst", "chromium", "native", "taps", "link")
+EACH_AT_MOST_S = 240.0
 
 
 def main() -> int:

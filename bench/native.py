@@ -36,7 +36,7 @@ async def measure(plan: Plan) -> list[Figure]:
     """Measure all in turns, so that what else the machine does falls on all alike."""
     if missing := native_missing():
         return [figure(f"the native plane is not built here ({missing}): its figures are left out", [0], "")]
-    limit, why_not = await _built_limit()
+    limit, why_not = await built_example("limit")
     values: Values = defaultdict(list)
     for run in range(plan.runs):
         if limit is not None:
@@ -80,12 +80,12 @@ async def _ask(plan: Plan, *words: str) -> dict[str, float]:
 # --- the limit ------------------------------------------------------------------------------------------------------
 
 
-async def _built_limit() -> tuple[Path | None, str]:
-    """The example, built; or None and why not."""
+async def built_example(name: str) -> tuple[Path | None, str]:
+    """The crate's example, built; or None and why not."""
     cargo = shutil.which("cargo")
     if cargo is None:
         return None, "no limit: cargo is not installed"
-    command = [cargo, "build", "--quiet", "--release", "--locked", "--example", "limit"]
+    command = [cargo, "build", "--quiet", "--release", "--locked", "--example", name]
     process = await asyncio.create_subprocess_exec(*command, cwd=ROOT / "rust", stderr=asyncio.subprocess.PIPE)
     try:
         async with asyncio.timeout(BUILD_S):
@@ -96,7 +96,7 @@ async def _built_limit() -> tuple[Path | None, str]:
         return None, f"no limit: `{' '.join(command[1:])}` took more than {BUILD_S:.0f} s; run it before"
     if process.returncode:
         return None, f"no limit: its build failed ({told[-100:]})"
-    return ROOT / "rust" / "target" / "release" / "examples" / "limit", ""
+    return ROOT / "rust" / "target" / "release" / "examples" / name, ""
 
 
 async def _limit(program: Path, core: int, *reader: int) -> dict[int, float]:

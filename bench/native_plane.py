@@ -71,7 +71,8 @@ class Bed:
                 OpenSession(session, ufrag(session), password(session), EXTENSIONS),
                 SetKeys(session, PROFILE, key(session, incoming=False), key(session, incoming=True)),
             )
-        words = ["-m", "bench.native_peers", *map(str, (self.plane.address[1], self._rooms.rooms, self._rooms.viewers))]
+        port = self.plane.addresses[0][1]
+        words = ["-m", "bench.native_peers", *map(str, (port, self._rooms.rooms, self._rooms.viewers))]
         pipe = asyncio.subprocess.PIPE
         self._peers = await asyncio.create_subprocess_exec(sys.executable, *words, stdin=pipe, stdout=pipe)
         os.sched_setaffinity(self._peers.pid, {load})

@@ -95,7 +95,7 @@ async def _run(fan_out: int, seconds: float) -> Result:
         slot = AddSlot(peer, peer, Kind.VIDEO, "0", 2 * peer, 2 * peer + 1, KINDS, FEEDBACK, "bench")
         plane.submit(slot, BindSlot(peer, 1))
     peers = subprocess.Popen(  # noqa: ASYNC220
-        [sys.executable, "-m", "bench.plane_fanout", "--peers", str(plane.address[1]), "--fan-out", str(fan_out)],
+        [sys.executable, "-m", "bench.plane_fanout", "--peers", str(plane.addresses[0][1]), "--fan-out", str(fan_out)],
         stdout=subprocess.PIPE,
         stdin=subprocess.PIPE,
     )

@@ -141,6 +141,47 @@ def doctor(config: Config = None, assignments: Assignments = None) -> None:
     raise typer.Exit(int(failed))
 
 
+authority = typer.Typer(
+    help="Make the cluster's certificate authority and its nodes' certificates.", no_args_is_help=True
+)
+app.add_typer(authority, name="ca")
+CaDirectory = Annotated[Path, typer.Argument(metavar="DIR", help="Where ca.pem, ca.key and the nodes' files are.")]
+Days = typer.Option(min=1, max=3650, help="Until it expires.")
+
+
+@authority.command("init")
+def ca_init(directory: CaDirectory, days: Annotated[int, Days] = 3650) -> None:
+    """Make the authority: DIR/ca.pem and DIR/ca.key. Refuses when there is one."""
+    from costream.ca import init
+
+    made = init(directory, days)
+    print(f"authority  {directory / 'ca.pem'}  until {made.not_valid_after_utc:%Y-%m-%d}; every node needs it")
+    print(f"its key    {directory / 'ca.key'}  keep it off the nodes: who has it can be any node")
+    print(f"next       costream ca issue {directory} NAME")
+
+
+@authority.command("issue")
+def ca_issue(
+    directory: CaDirectory,
+    name: Annotated[str, typer.Argument(help="The node's name: its `node.id`.")],
+    address: Annotated[
+        list[str] | None, typer.Option(help="Further host name or IP address of the node; may be repeated.")
+    ] = None,
+    days: Annotated[int, Days] = 397,
+) -> None:
+    """Make a node's certificate: DIR/NAME.pem and DIR/NAME.key. Refuses when there is one."""
+    from costream.ca import issue
+
+    made = issue(directory, name, address or (), days)
+    files = [directory / f"{name}.pem", directory / f"{name}.key", directory / "ca.pem"]
+    print(f"node {name}, until {made.not_valid_after_utc:%Y-%m-%d}; settings for that node:")
+    print(
+        "\n".join(
+            ["[link]", *(f'{key} = "{file}"' for key, file in zip(("certificate", "key", "ca"), files, strict=True))]
+        )
+    )
+
+
 @app.command()
 def version() -> None:
     """Print the version."""

@@ -24,7 +24,7 @@ from costream.addresses import detect_addresses
 from costream.store_probe import probe_store
 from costream.tls import CERTIFICATE_NAME, KEY_NAME, is_fresh, load_pair, wanted_names
 from relay.errors import SettingsError
-from relay.plane import native_missing
+from relay.plane import native_missing, topology
 from relay.plane.contract import PlaneConfig
 from relay.settings import EMBEDDED_STORE, NodeSettings, is_loopback
 
@@ -63,8 +63,9 @@ def check_ports(settings: NodeSettings) -> Iterator[Finding]:
     http, media = settings.http, settings.media
     wanted = [
         ("HTTPS port", "http.port", socket.SOCK_STREAM, http.host, http.port),
-        ("media port", "media.port", socket.SOCK_DGRAM, media.host, media.port),
     ]
+    for_media = _media_ports(settings)
+    wanted += [("media port", "media.port", socket.SOCK_DGRAM, media.host, port) for port in for_media]
     if http.plain_port:
         wanted.append(("HTTP port", "http.plain_port", socket.SOCK_STREAM, http.plain_host, http.plain_port))
     for subject, key, kind, host, port in wanted:
@@ -149,7 +150,7 @@ def check_plane(settings: NodeSettings) -> Iterator[Finding]:
     if wanted == "reference":
         yield Finding(Level.OK, "plane", slow)
     elif not missing:
-        yield _native_plane()
+        yield _native_plane(settings)
     elif wanted == "native":
         text = f'media.plane = "native", but the native extension is not there ({missing})'
         yield Finding(Level.FAIL, "plane", f'{text}: set it to "auto" or "reference"')
@@ -203,21 +204,36 @@ CHECKS: tuple[Callable[[NodeSettings], Iterator[Finding]], ...] = (
 )
 
 
-def _native_plane() -> Finding:
+def _native_plane(settings: NodeSettings) -> Finding:
     """Open it for a moment: which ways to save system calls work shows only then."""
     from relay.plane.native import NativePlane
 
     try:
-        plane = NativePlane(PlaneConfig(), "127.0.0.1", 0)
+        media = settings.media
+        plane = NativePlane(PlaneConfig(), "127.0.0.1", 0, shards=media.shards, pin=media.pin_threads)
     except SettingsError as error:
         return Finding(Level.FAIL, "plane", f"native, but it does not open: {error}")
-    works = plane.ways
+    works, shards, cpus = plane.ways, len(plane.addresses), plane.cpus
     plane.close()
     lacks = [way for way in _WAYS if way not in works]
-    text = f"native, with {', '.join(works) or 'one system call a datagram'}"
+    text = f"native, with {', '.join(works) or 'one system call a datagram'}; {_threads(shards, cpus)}"
     if not lacks:
         return Finding(Level.OK, "plane", text)
     return Finding(Level.WARN, "plane", f"{text}; this kernel or sandbox lacks {', '.join(lacks)}: it costs throughput")
+
+
+def _media_ports(settings: NodeSettings) -> range:
+    """The ports that the plane would bind: one per shard of the native one, any when the first is 0."""
+    media = settings.media
+    if not media.port or media.plane == "reference" or native_missing():
+        return range(media.port, media.port + 1)
+    shards = media.shards or topology.default_shards(topology.read_cpus(), topology.read_limits())
+    return range(media.port, min(media.port + shards, 65_536))
+
+
+def _threads(shards: int, cpus: list[int]) -> str:
+    text = f"{shards} shard" + ("s" if shards > 1 else "")
+    return f"{text} on CPU {', '.join(map(str, cpus))}" if cpus else text
 
 
 def _bind(kind: socket.SocketKind, host: str, port: int) -> OSError | None:

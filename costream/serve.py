@@ -6,11 +6,13 @@ import asyncio
 import contextlib
 import importlib.metadata
 import logging
+import os
 import resource
 import signal
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import structlog
 import uvicorn
@@ -21,18 +23,22 @@ from costream.addresses import detect_addresses
 from costream.tls import leaf_pem, prepare_tls
 from relay.cluster import open_store
 from relay.cluster.directory import RedisDirectory, Registration
+from relay.cluster.known import NodeCache
+from relay.cluster.leases import RedisLeases
+from relay.cluster.placement import load_of, rank
 from relay.errors import SettingsError
 from relay.log import configure_logging
 from relay.metrics import Metrics
 from relay.node import Node, make_node_id
-from relay.ports import NodeRecord, RoomStore
-from relay.settings import EMBEDDED_STORE, HttpSettings, NodeSettings, SignalingSettings
+from relay.ports import KnownNodes, NodeRecord, RoomStore
+from relay.settings import EMBEDDED_STORE, HttpSettings, LimitSettings, NodeSettings, SignalingSettings
 from signaling.app import create_app
 from signaling.nodes import LocalNodes
 from signaling.pages import find_pages
 
 log = structlog.get_logger()
 
+BUSIEST = 0.95  # no CPU figure makes a node full: that is for limits, and a busy node still serves those who return
 EXIT_SLACK_S = 5.0  # after the drain: closing sockets and the store is a matter of milliseconds
 
 
@@ -53,6 +59,8 @@ class Running:
     store: RoomStore
     app: FastAPI
     registration: Registration | None = None
+    known: KnownNodes | None = None
+    """The other nodes of the cluster, and this one."""
 
 
 def run_relay(settings: NodeSettings) -> None:
@@ -117,7 +125,8 @@ async def running(settings: NodeSettings) -> AsyncIterator[Running]:
         node = Node(settings, store, metrics, node_id=node_id, version=version(), advertised=advertised)
         await node.start()
         stack.push_async_callback(node.shut_down)
-        nodes = LocalNodes(node)
+        known = await stack.enter_async_context(knowing(settings)) if settings.cluster.control_url else None
+        nodes = LocalNodes(node, None if known is None else ranking_others(node_id, settings.node.region, known))
         control = nodes.all()[0] if settings.cluster.control_url else None
         app = create_app(
             settings, store, nodes, metrics, control=control, version=version(), pages_directory=find_pages()
@@ -130,11 +139,13 @@ async def running(settings: NodeSettings) -> AsyncIterator[Running]:
             "node is up",
             plane=node.plane_name,
             plane_ways=node.plane_ways,
+            plane_shards=len(node.plane_ports),
+            plane_cpus=node.plane_cpus,
             https=f"{settings.http.host}:{settings.http.port}",
-            udp=settings.media.port,
+            udp=node.plane_ports[0],
             advertised=[f"{host}:{port}" for host, port in node.candidates],
         )
-        yield Running(settings, node, store, app, registration)
+        yield Running(settings, node, store, app, registration, known)
 
 
 def prepare_process(settings: SignalingSettings) -> tuple[str, Metrics]:
@@ -162,8 +173,10 @@ async def opened_store(settings: SignalingSettings) -> AsyncIterator[RoomStore]:
 
 
 @contextlib.asynccontextmanager
-async def registered(settings: NodeSettings, node: Node) -> AsyncIterator[Registration]:
-    """A node's place in the directory, for as long as it serves."""
+async def registered(
+    settings: NodeSettings, node: Node, link: Callable[[], tuple[str, ...]] = tuple
+) -> AsyncIterator[Registration]:
+    """A node's place in the directory, for as long as it serves. `link`: addresses that other nodes may dial."""
     url = settings.cluster.control_url
     certificate = leaf_pem(prepare_tls(settings)) if url.startswith("https://") else ""
 
@@ -178,6 +191,10 @@ async def registered(settings: NodeSettings, node: Node) -> AsyncIterator[Regist
             sessions=status["sessions"],
             max_sessions=status["max_sessions"],
             draining=status["draining"],
+            load=load_of_node(status, settings.limits),
+            healthy=status["healthy"],
+            public_url=settings.cluster.public_url,
+            link=link(),
         )
 
     registration = Registration(
@@ -190,10 +207,51 @@ async def registered(settings: NodeSettings, node: Node) -> AsyncIterator[Regist
         await registration.stop()
 
 
+@contextlib.asynccontextmanager
+async def knowing(settings: SignalingSettings) -> AsyncIterator[NodeCache]:
+    """The nodes of the cluster, as far as the directory tells."""
+    cluster = settings.cluster
+    known = NodeCache(open_directory(settings), look_s=cluster.heartbeat_s / 2, grace_s=cluster.expiry_s)
+    await known.start()
+    try:
+        yield known
+    finally:
+        await known.close()
+
+
+def ranking_others(node_id: str, own_region: str, known: KnownNodes) -> Callable[[str, str], list[str]]:
+    """Return what lists the public URLs of the nodes that a newcomer to a room can be sent to, best first."""
+
+    def others(room: str, region: str) -> list[str]:
+        records = [record for record in known.records() if record.public_url]
+        return [record.public_url for record in rank(room, records, region=region or own_region, down={node_id})]
+
+    return others
+
+
+def load_of_node(status: Mapping[str, Any], limits: LimitSettings) -> float:
+    """Return a node's load (`NodeRecord.load`) from its status."""
+    busy = status["cpu_percent"] / 100 / len(os.sched_getaffinity(0))
+    return load_of(
+        [
+            (status["sessions"], status["max_sessions"]),
+            (status["bitrate_out_bps"], limits.max_bitrate_bps),
+            (status["memory_bytes"], limits.max_memory_bytes),
+            (min(busy, BUSIEST), 1.0),
+        ]
+    )
+
+
 def open_directory(settings: SignalingSettings) -> RedisDirectory:
     """The directory of nodes, in the store of the rooms."""
     store = settings.store
     return RedisDirectory(store.url, socket_timeout_s=store.socket_timeout_s, connect_timeout_s=store.connect_timeout_s)
+
+
+def open_leases(settings: SignalingSettings) -> RedisLeases:
+    """The leases of publications, in the store of the rooms."""
+    store = settings.store
+    return RedisLeases(store.url, socket_timeout_s=store.socket_timeout_s, connect_timeout_s=store.connect_timeout_s)
 
 
 def raise_file_limit() -> None:

@@ -1,11 +1,12 @@
 """Ask a Redis or Valkey server for its TIME, and say in words why it does not answer.
 
-Speaks the protocol itself (RESP 2, a few lines): only `relay.cluster` uses the client library, whose errors are made
-for programs.
+Speaks the protocol itself (RESP 2, a few lines) to a single server: only `relay.cluster` uses the client library, whose
+errors are made for programs. Behind Sentinel and on a cluster that library finds the server.
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import socket
 import ssl
@@ -13,6 +14,9 @@ import time
 from dataclasses import dataclass
 from io import BufferedRWPair
 from urllib.parse import unquote, urlsplit
+
+from relay.cluster.connect import server_time
+from relay.errors import SettingsError, StoreUnavailable
 
 _DEFAULT_PORT = 6379
 _MAX_LINE = 512  # every reply to these commands is shorter
@@ -27,7 +31,9 @@ class StoreAnswer:
 
 
 def probe_store(url: str, connect_timeout_s: float, timeout_s: float) -> StoreAnswer | str:
-    """Return the answer of the server at a `redis://` or `rediss://` URL, or a sentence that says what to do."""
+    """Return the answer of the server at a store's URL, or a sentence that says what to do."""
+    if "+" in url.partition("://")[0]:
+        return _probe_many(url, connect_timeout_s, timeout_s)
     parts = urlsplit(url)
     host, port = parts.hostname or "localhost", parts.port or _DEFAULT_PORT
     where = f"{host}:{port}"
@@ -48,6 +54,18 @@ def probe_store(url: str, connect_timeout_s: float, timeout_s: float) -> StoreAn
         return f"{host} is not a known host name"
     except OSError as error:
         return f"{where}: {error.strerror or error}; start the server or correct store.url"
+
+
+def _probe_many(url: str, connect_timeout_s: float, timeout_s: float) -> StoreAnswer | str:
+    """Ask the server that sentinels name, or a node of a cluster. The round trip includes finding it."""
+    started = time.monotonic()
+    try:
+        seconds = asyncio.run(server_time(url, socket_timeout_s=timeout_s, connect_timeout_s=connect_timeout_s))
+    except SettingsError as error:
+        return str(error)
+    except StoreUnavailable as error:
+        return f"no server can be reached by it: {error}"
+    return StoreAnswer(time.monotonic() - started, seconds - time.time())
 
 
 def _ask(file: BufferedRWPair, where: str, user: str | None, password: str | None) -> StoreAnswer | str:

@@ -42,6 +42,10 @@ class NodeUnreachable(Overloaded):
     """The node that this concerns does not answer. It may have carried out what it was asked."""
 
 
+class DeadlineExceeded(Overloaded):
+    """Whoever asked waits no longer, so the work was not begun."""
+
+
 class CorruptDocument(CostreamError):
     """The store holds a room that cannot be read: not JSON, or fields missing or of the wrong type. Names the field."""
 
@@ -79,6 +83,15 @@ class NotFound(RequestError):
 
 class Conflict(RequestError):
     """The state does not allow this now: seat taken, room exists, no open invitation (409)."""
+
+
+class LeaseHeld(Conflict):
+    """Another node is the origin of the publication: `owner`, under `epoch`."""
+
+    def __init__(self, detail: str = "", *, code: str = "", owner: str = "", epoch: int = 0) -> None:
+        super().__init__(detail, code=code)
+        self.owner = owner
+        self.epoch = epoch
 
 
 class PreconditionFailed(RequestError):

@@ -102,6 +102,10 @@ class PlaneFacts(Protocol):
     def ways(self) -> Sequence[str]: ...
     @property
     def healthy(self) -> bool: ...
+    @property
+    def addresses(self) -> Sequence[tuple[str, int]]: ...
+    @property
+    def cpus(self) -> Sequence[int]: ...
     def counters(self) -> Mapping[str, object]: ...
 
 
@@ -247,6 +251,10 @@ def _facts(plane: PlaneFacts) -> Iterator[Metric]:
     info = GaugeMetricFamily(f"{PREFIX}_plane_info", "The plane, and its ways to save calls.", labels=["plane", "ways"])
     info.add_metric([plane.name, ",".join(plane.ways)], 1)
     yield info
+    shards = GaugeMetricFamily(f"{PREFIX}_shard_info", "The plane's threads, each with a port.", labels=["port", "cpu"])
+    for index, (_, port) in enumerate(plane.addresses):
+        shards.add_metric([str(port), str(plane.cpus[index]) if index < len(plane.cpus) else ""], 1)
+    yield shards
     yield _gauge("plane_healthy", "1 while the plane forwards, 0 once it has failed.", int(plane.healthy))
     counters = plane.counters()
     if not counters:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -104,11 +104,19 @@ class NodeRecord:
     sessions: int = 0
     max_sessions: int = 1
     draining: bool = False
+    load: float = 0.0
+    """0 to 1: the greatest of sessions, bitrate, memory and CPU, each as a share of its limit."""
+    healthy: bool = True
+    """Whether its packet plane works."""
+    public_url: str = ""
+    """Where clients reach its WHIP and WHEP, for redirects; empty when they do not."""
+    link: tuple[str, ...] = ()
+    """`host:port` of the media paths that other nodes dial, primary and backup; empty: no links."""
 
     @property
     def full(self) -> bool:
-        """Whether it had all its sessions at the last heartbeat."""
-        return self.sessions >= self.max_sessions
+        """Whether it had all its sessions, or was at another limit, at the last heartbeat."""
+        return self.sessions >= self.max_sessions or self.load >= 1
 
 
 class NodeDirectory(Protocol):
@@ -123,11 +131,76 @@ class NodeDirectory(Protocol):
         ...
 
     async def nodes(self) -> list[NodeRecord]:
-        """List the records that have not expired, by id. One that cannot be read is left out."""
+        """List the records that have not expired, by id. One that cannot be read or believed is left out."""
+        ...
+
+    async def changed(self, timeout_s: float) -> None:
+        """Wait until the list differs from the one that `nodes` returned last, for `timeout_s` at most.
+
+        An expiry is only noticed by those who ask: call `nodes` afterwards in any case.
+        """
         ...
 
     async def place(self, room: str, node: str, instead_of: str | None = None) -> str:
         """Return the node that a room was placed on; place it on `node` when it is on none, or on `instead_of`."""
+        ...
+
+    async def close(self) -> None: ...
+
+
+class KnownNodes(Protocol):
+    """The directory as this process knows it: no call waits, and it outlives the store."""
+
+    def records(self) -> tuple[NodeRecord, ...]:
+        """The nodes, by id."""
+        ...
+
+    def get(self, node: str) -> NodeRecord | None:
+        """One node's record."""
+        ...
+
+
+# --- who is the origin of a publication -------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """The right to be the origin of a publication, for `ttl_s` after it was asked for.
+
+    `epoch` is the fencing token: greater than any that was given out for this publication before, 62 bits. Whoever is
+    offered the publication under several epochs believes the greatest.
+    """
+
+    room: str
+    publication: str
+    node: str
+    epoch: int
+    ttl_s: float
+
+
+class LeaseStore(Protocol):
+    """Who owns which publication. Every call raises StoreUnavailable within the store's time-out when it is gone; it
+    may have been carried out all the same, and may then simply be made again."""
+
+    async def acquire(self, room: str, publication: str, node: str, ttl_s: float, over: int | None = None) -> Lease:
+        """Take a publication that nobody holds, that `node` holds itself, or that is held under epoch `over`, with a
+        new epoch. Raises LeaseHeld, which names the owner."""
+        ...
+
+    async def renew(self, room: str, node: str, epochs: Mapping[str, int], ttl_s: float) -> dict[str, Lease | None]:
+        """Renew a node's leases of a room, publication -> epoch, in one step.
+
+        Returns those that are lost: the present owner's lease, None when nobody has it. One that expired is renewed
+        when nobody took it meanwhile.
+        """
+        ...
+
+    async def release(self, room: str, node: str, epochs: Mapping[str, int]) -> None:
+        """Give leases back; those that are lost already are left alone."""
+        ...
+
+    async def owners(self, room: str) -> dict[str, Lease]:
+        """Read who holds what in a room, by publication. `ttl_s` is what is left."""
         ...
 
     async def close(self) -> None: ...

@@ -6,10 +6,10 @@ A session id is `<node id>~<random>`, so that any signaling process finds the no
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from typing import Any, Protocol, TypeVar
 
-from relay.errors import NodeUnreachable, NotFound
+from relay.errors import NodeUnreachable, NotFound, Overloaded
 from relay.ports import Answer, IceFragment, NodeControl, Offer, RoomEvent, SlotChange
 
 SEPARATOR = "~"
@@ -25,6 +25,11 @@ class Node(Protocol):
 
     @property
     def node_id(self) -> str: ...
+
+    @property
+    def public_url(self) -> str:
+        """Where clients reach it themselves; empty when they do not."""
+        ...
 
     async def publish(self, offer: Offer) -> Answer:
         """See `NodeControl.publish`."""
@@ -84,8 +89,15 @@ class Node(Protocol):
 class Nodes(Protocol):
     """The nodes that this signaling process can reach."""
 
-    async def choose(self, room: str) -> Node:
-        """Return the node for a new session of a room. Raises Overloaded when there is none."""
+    async def choose(self, room: str, region: str = "", without: Collection[str] = ()) -> Node:
+        """Return the node for a new session of a room by somebody in `region`; none of those `without`, which refused.
+
+        Raises Overloaded when there is none.
+        """
+        ...
+
+    def elsewhere(self, room: str, region: str = "") -> str:
+        """Return the public URL of a node in another process that may take the session; empty when there is none."""
         ...
 
     async def holding(self, session: str) -> Node:
@@ -115,6 +127,10 @@ class LocalNode:
     @property
     def node_id(self) -> str:
         return self._node.node_id
+
+    @property
+    def public_url(self) -> str:
+        return ""
 
     async def publish(self, offer: Offer) -> Answer:
         return await self._node.publish(offer)
@@ -155,13 +171,20 @@ class LocalNode:
 
 
 class LocalNodes:
-    """The one node in this process."""
+    """The one node in this process. `others` ranks the public URLs of those elsewhere, given room and region."""
 
-    def __init__(self, node: HostedNode) -> None:
+    def __init__(self, node: HostedNode, others: Callable[[str, str], list[str]] | None = None) -> None:
         self._node = LocalNode(node)
+        self._others = others
 
-    async def choose(self, room: str) -> Node:
+    async def choose(self, room: str, region: str = "", without: Collection[str] = ()) -> Node:
+        if self._node.node_id in without:
+            raise Overloaded("this node is the only one here")
         return self._node
+
+    def elsewhere(self, room: str, region: str = "") -> str:
+        found = [] if self._others is None else self._others(room, region)
+        return found[0] if found else ""
 
     async def holding(self, session: str) -> Node:
         if node_of(session) != self._node.node_id:

@@ -24,6 +24,8 @@ class Failed:
     name = "native"
     ways = ("gso",)
     healthy = False
+    addresses = (("192.0.2.1", 7443), ("192.0.2.1", 7444))
+    cpus = (0, 2)
 
     def counters(self) -> dict[str, object]:
         return {"events_lost": 3, "out_overflowed": 5, "messages_out": 7, "out_errors": {1: 2}}
@@ -99,7 +101,7 @@ async def test_the_plane_says_who_it_is_and_what_it_lost(kind: Literal["referenc
     metrics = Metrics()
     metrics.watch_plane(plane.stats, plane)
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stranger:
-        stranger.sendto(b"nonsense", plane.address)
+        stranger.sendto(b"nonsense", plane.addresses[0])
         async with asyncio.timeout(20):
             while scrape(metrics)["costream_datagrams_in_total"] < 1:
                 await asyncio.sleep(0.001)

@@ -15,7 +15,8 @@ __all__ = ["EMBEDDED", "EmbeddedServer", "RedisStore", "open_store"]
 async def open_store(
     url: str = EMBEDDED, *, socket_timeout_s: float = 0.5, connect_timeout_s: float = 0.5, directory: Path | None = None
 ) -> RedisStore:
-    """Open the room store at `url`: `embedded`, redis://, rediss:// or unix://. `socket_timeout_s` bounds every call.
+    """Open the room store at `url`: `embedded`, or one of those of `relay.cluster.connect`. `socket_timeout_s` bounds
+    every call.
 
     The embedded one is started here and ends with the store's `close`; it keeps its socket and log in a new directory
     under `directory` (the system's temporary one by default), removed afterwards. Raises StoreUnavailable when it does

@@ -3,124 +3,98 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import time
+import math
 from collections.abc import Callable
-from dataclasses import asdict
+from typing import Any
 
 import structlog
-from pydantic import TypeAdapter, ValidationError
-from redis.asyncio import BlockingConnectionPool, Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
 
+from relay.cluster import directory_scripts as scripts
+from relay.cluster.connect import open_client
 from relay.cluster.gate import StoreGate
+from relay.cluster.records import RecordReader, write_record
 from relay.errors import CostreamError, StoreUnavailable
 from relay.ports import NodeDirectory, NodeRecord
 
-_INDEX = "costream:nodes"
-_FORGET_S = 3600.0  # ids are new at each start; those of the day before must not make the index grow
 PLACED_S = 7200  # a room's place is remembered for as long as a session may last by default
-_CONNECTIONS = 4
-
-# KEYS: place. ARGV: node, instead of, seconds. Returns where the room is now.
-_PLACE = """
-local at = redis.call('GET', KEYS[1])
-if not at or at == ARGV[2] then at = ARGV[1] end
-redis.call('SET', KEYS[1], at, 'EX', ARGV[3])
-return at
-"""
-
-_RECORD: TypeAdapter[NodeRecord] = TypeAdapter(NodeRecord)
+LONGEST_EXPIRY_S = 600.0
+_LONGEST_WAIT_S = 2.0
+_KEYS = [f"costream:nodes:{{nodes}}:{what}" for what in ("records", "alive", "changes")]
 
 log = structlog.get_logger(__name__)
 
 
 class RedisDirectory:
-    """A `NodeDirectory`: records are JSON under `costream:node:{id}`, listed in a sorted set by last heartbeat."""
+    """A `NodeDirectory`. Only what changed is read again."""
 
-    def __init__(
-        self,
-        url: str,
-        *,
-        socket_timeout_s: float = 0.5,
-        connect_timeout_s: float = 0.5,
-        wall: Callable[[], float] = time.time,
-    ) -> None:
-        """`url` as for `RedisStore`; `socket_timeout_s` bounds every call. Connects when first used."""
-        self._wall = wall
+    def __init__(self, url: str, *, socket_timeout_s: float = 0.5, connect_timeout_s: float = 0.5) -> None:
+        """`url` as for `open_client`; `socket_timeout_s` bounds every call. Connects when first used."""
         self._gate = StoreGate(socket_timeout_s)
-        pool = BlockingConnectionPool.from_url(
-            url,
-            max_connections=_CONNECTIONS,
-            timeout=socket_timeout_s,
-            socket_timeout=socket_timeout_s,
-            socket_connect_timeout=connect_timeout_s,
-            decode_responses=True,
-            retry=Retry(NoBackoff(), 0),
-        )
-        self._client: Redis = Redis.from_pool(pool)
-        self._place = self._client.register_script(_PLACE)
+        self._opened = [
+            open_client(url, socket_timeout_s=timeout, connect_timeout_s=connect_timeout_s)
+            for timeout in (socket_timeout_s, _LONGEST_WAIT_S + socket_timeout_s)
+        ]
+        self._waiting: Any = self._opened[1].redis
+        register = self._opened[0].redis.register_script
+        self._announce, self._withdraw = register(scripts.ANNOUNCE), register(scripts.WITHDRAW)
+        self._look, self._place = register(scripts.LOOK), register(scripts.PLACE)
+        self._looking = asyncio.Lock()
+        self._reader = RecordReader()
+        self._version = ""
+        self._records: dict[str, NodeRecord] = {}
 
     async def announce(self, record: NodeRecord, expiry_s: float) -> None:
-        """See `NodeDirectory.announce`."""
-        body = json.dumps(asdict(record), ensure_ascii=False, separators=(",", ":"))
-        now = self._wall()
-
-        async def write() -> None:
-            async with self._client.pipeline(transaction=False) as pipe:
-                pipe.set(_key(record.id), body, px=round(expiry_s * 1000))
-                pipe.zadd(_INDEX, {record.id: now})
-                pipe.zremrangebyscore(_INDEX, "-inf", now - _FORGET_S)
-                await pipe.execute()
-
-        await self._gate.run(write)
+        """See `NodeDirectory.announce`. `expiry_s` is at most `LONGEST_EXPIRY_S`."""
+        milliseconds = math.ceil(min(expiry_s, LONGEST_EXPIRY_S - 1) * 1000)
+        arguments = (record.id, write_record(record), milliseconds)
+        await self._gate.run(lambda: self._announce(keys=_KEYS, args=arguments), repeatable=True)
 
     async def withdraw(self, node: str) -> None:
         """See `NodeDirectory.withdraw`."""
-
-        async def remove() -> None:
-            async with self._client.pipeline(transaction=False) as pipe:
-                pipe.delete(_key(node))
-                pipe.zrem(_INDEX, node)
-                await pipe.execute()
-
-        await self._gate.run(remove)
+        await self._gate.run(lambda: self._withdraw(keys=_KEYS, args=(node,)), repeatable=True)
 
     async def nodes(self) -> list[NodeRecord]:
         """See `NodeDirectory.nodes`."""
+        async with self._looking:
+            version = self._version
+            found = await self._gate.run(lambda: self._look(keys=_KEYS, args=(version,)), repeatable=True)
+            self._take(found)
+            return [self._records[name] for name in sorted(self._records)]
 
-        async def read() -> list[str | None]:
-            names = sorted(str(name) for name in await self._client.zrange(_INDEX, 0, -1))
-            async with self._client.pipeline(transaction=False) as pipe:
-                for name in names:
-                    pipe.get(_key(name))
-                found: list[str | None] = await pipe.execute()
-                return found
+    def _take(self, found: list[str]) -> None:
+        self._version = found[0]
+        if found[1] == "all":
+            for node in self._records:
+                self._reader.forget(node)
+            self._records = {}
+        for node, body in zip(found[2::2], found[3::2], strict=True):
+            if not body:
+                self._reader.forget(node)
+            record = self._reader.read(node, body) if body else None
+            if record is None:
+                self._records.pop(node, None)
+            else:
+                self._records[node] = record
 
-        bodies = await self._gate.run(read)
-        records = (parse_record(body) for body in bodies if body is not None)
-        return [record for record in records if record is not None]
+    async def changed(self, timeout_s: float) -> None:
+        """See `NodeDirectory.changed`."""
+        wait_ms = max(1, round(min(timeout_s, _LONGEST_WAIT_S) * 1000))
+        try:
+            await self._waiting.xread({_KEYS[2]: self._version or "0-0"}, count=1, block=wait_ms)
+        except (RedisError, OSError, TimeoutError) as error:
+            raise StoreUnavailable(f"the directory of nodes cannot be followed: {error}", retry_after=1) from error
 
     async def place(self, room: str, node: str, instead_of: str | None = None) -> str:
         """See `NodeDirectory.place`. A place is forgotten `PLACED_S` after it was last asked for."""
         arguments = (node, instead_of or node, PLACED_S)
-        return str(await self._gate.run(lambda: self._place(keys=[f"costream:place:{{{room}}}"], args=arguments)))
+        keys = [f"costream:place:{{{room}}}"]
+        return str(await self._gate.run(lambda: self._place(keys=keys, args=arguments), repeatable=True))
 
     async def close(self) -> None:
         """End all connections."""
-        await self._client.aclose()
-        await self._client.connection_pool.disconnect()
-
-
-def parse_record(body: str) -> NodeRecord | None:
-    """Read a record. None, and a line in the log, for one that is malformed: it must not hide the others."""
-    try:
-        return _RECORD.validate_json(body, strict=True)
-    except ValidationError as error:
-        reason = error.errors(include_url=False, include_input=False)[0]["msg"]
-        log.warning("a record in the directory of nodes cannot be read", reason=reason, record=body[:200])
-        return None
+        for client in self._opened:
+            await client.close()
 
 
 class Registration:
@@ -173,7 +147,3 @@ class Registration:
                     await self._changed.wait()
             except TimeoutError:
                 pass
-
-
-def _key(node: str) -> str:
-    return f"costream:node:{node}"

@@ -9,12 +9,12 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from typing import Any
 from weakref import WeakValueDictionary
 
-from redis.asyncio import BlockingConnectionPool, ConnectionPool, Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
+from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
 from relay.cluster import scripts
+from relay.cluster.connect import open_client
+from relay.cluster.flight import SharedFlights
 from relay.cluster.follow import READ_TIMEOUT_S, Readers, RoomReader
 from relay.cluster.gate import REST_S, StoreGate
 from relay.errors import Conflict, CorruptDocument, NotFound, Overloaded, StoreUnavailable
@@ -28,7 +28,6 @@ VIEWER_TTL_S = 45.0
 """A viewer whose presence was not renewed for this long is gone; renew at a third of it."""
 _ATTEMPTS = 64
 _BACKLOG = 500
-_CONNECTIONS = 16
 _INDEX = "costream:rooms"
 _LAST = "room.ended"
 
@@ -48,24 +47,20 @@ class RedisStore:
         viewer_ttl: float = VIEWER_TTL_S,
         on_close: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
-        """`url` is redis://, rediss:// or unix://; `socket_timeout_s` bounds every call. Connects when first used."""
+        """`url` as for `open_client`; `socket_timeout_s` bounds every call. Connects when first used."""
         self._clock = HybridClock()
         self._wall = wall
         self._viewer_ttl = viewer_ttl
         self._on_close = on_close
         self._gate = StoreGate(socket_timeout_s)
-        options: dict[str, Any] = {
-            "decode_responses": True,
-            "socket_connect_timeout": connect_timeout_s,
-            # Every call has a deadline; the caller, not the client library, decides about another try.
-            "retry": Retry(NoBackoff(), 0),
-        }
-        pool = BlockingConnectionPool.from_url(
-            url, max_connections=_CONNECTIONS, timeout=socket_timeout_s, socket_timeout=socket_timeout_s, **options
-        )
-        reading = ConnectionPool.from_url(url, max_connections=10_000, socket_timeout=READ_TIMEOUT_S, **options)
-        self._client: Redis = Redis.from_pool(pool)
-        self._reading: Redis = Redis.from_pool(reading)
+        # Followers wait in the server for news, on connections with a longer time-out.
+        self._opened = [
+            open_client(url, socket_timeout_s=timeout, connect_timeout_s=connect_timeout_s)
+            for timeout in (socket_timeout_s, READ_TIMEOUT_S)
+        ]
+        self._client: Redis = self._opened[0].redis
+        self._reading: Redis = self._opened[1].redis
+        self._reads: SharedFlights[Any] = SharedFlights()
         self._readers = Readers(self._reading, self._event)
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         names = ("CREATE", "READ", "WRITE", "APPEND", "DELETE", "PUT_VIEWER", "VIEWERS")
@@ -78,7 +73,7 @@ class RedisStore:
         # A room is never without a stream: that is how its followers know that it is there.
         told = list(events) or [("room.created", {"room": {"id": room}})]
         # Indexed before and not after: a listed room that does not exist is filtered, one that is not listed is lost.
-        await self._gate.run(lambda: self._client.sadd(_INDEX, room))
+        await self._gate.run(lambda: self._client.sadd(_INDEX, room), repeatable=True)
         reply = await self._script(
             "CREATE", _keys(room, "room", "events"), *self._stamp(), _dump(document), *_flat(told)
         )
@@ -87,8 +82,8 @@ class RedisStore:
         self._observe(reply[1])
 
     async def read(self, room: str) -> dict[str, Any]:
-        """Read a room. Raises NotFound, CorruptDocument."""
-        return (await self._read(room))[0]
+        """Read a room. Raises NotFound, CorruptDocument. A crowd that asks at once costs the store two reads."""
+        return self._parsed(room, await self._reads.read(room, lambda: self._reply(room)))[0]
 
     async def rooms(self) -> list[str]:
         """List the ids of all rooms, sorted."""
@@ -101,7 +96,7 @@ class RedisStore:
                 exist = await pipe.execute()
             return [name for name, there in zip(names, exist, strict=True) if there]
 
-        return await self._gate.run(find)
+        return await self._gate.run(find, repeatable=True)
 
     async def change(self, room: str, apply: ChangeRoom) -> tuple[dict[str, Any], list[RoomEvent]]:
         """Apply a change under compare-and-set. Raises NotFound, CorruptDocument, Overloaded (contention) and what
@@ -180,7 +175,7 @@ class RedisStore:
         return await reader.wait()
 
     async def _start(self, room: str, after: int | None) -> int:
-        exists, info = await self._gate.run(lambda: self._inspect(room))
+        exists, info = await self._gate.run(lambda: self._inspect(room), repeatable=True)
         if info is None or (after is None and not exists):
             raise NotFound(f"no room {room}", code="room-not-found")
         last = from_stream_id(info["last-generated-id"])
@@ -200,7 +195,7 @@ class RedisStore:
             return entries, (await self._inspect(room))[1]
 
         try:
-            entries, info = await self._gate.run(fetch)
+            entries, info = await self._gate.run(fetch, repeatable=True)
         except StoreUnavailable:
             return []
         if info is None:
@@ -230,7 +225,9 @@ class RedisStore:
     async def put_viewer(self, room: str, identity: str, data: dict[str, Any]) -> None:
         """Note or renew a viewer's presence; it ends by itself after the viewer's time to live. Raises NotFound."""
         keys = _keys(room, "room", "heartbeats", "viewers")
-        self._found(await self._script("PUT_VIEWER", keys, identity, _dump(data), self._viewer_ttl), room)
+        self._found(
+            await self._script("PUT_VIEWER", keys, identity, _dump(data), self._viewer_ttl, repeatable=True), room
+        )
 
     async def drop_viewer(self, room: str, identity: str) -> None:
         """Forget a viewer's presence."""
@@ -246,19 +243,20 @@ class RedisStore:
     async def viewers(self, room: str, limit: int = 1000) -> dict[str, dict[str, Any]]:
         """Read who watches, those longest silent first. Empty for an unknown room."""
         keys = _keys(room, "heartbeats", "viewers")
-        found = await self._script("VIEWERS", keys, self._viewer_ttl, limit)
+        found = await self._script("VIEWERS", keys, self._viewer_ttl, limit, repeatable=True)
         return {found[i]: _load(found[i + 1], room) for i in range(1, len(found), 2)}
 
     async def count_viewers(self, room: str) -> int:
         """Count who watches."""
-        return int((await self._script("VIEWERS", _keys(room, "heartbeats", "viewers"), self._viewer_ttl, 0))[0])
+        keys = _keys(room, "heartbeats", "viewers")
+        return int((await self._script("VIEWERS", keys, self._viewer_ttl, 0, repeatable=True))[0])
 
     # --- life -------------------------------------------------------------------------------------------------------
 
     async def ping(self) -> bool:
         """Whether the store answers now; never raises."""
         try:
-            await self._gate.run(self._client.ping)
+            await self._gate.run(self._client.ping, repeatable=True)
         except StoreUnavailable:
             return False
         return True
@@ -266,20 +264,24 @@ class RedisStore:
     async def close(self) -> None:
         """End all followers and connections, then what the store was opened with."""
         await self._readers.close()
-        await self._client.aclose()
-        await self._reading.aclose()
-        await self._client.connection_pool.disconnect()
-        await self._reading.connection_pool.disconnect()
+        for client in self._opened:
+            await client.close()
         if self._on_close is not None:
             await self._on_close()
 
     # --- inside -----------------------------------------------------------------------------------------------------
 
-    async def _script(self, name: str, keys: list[str], *arguments: Any) -> Any:
-        return await self._gate.run(lambda: self._scripts[name](keys=keys, args=arguments))
+    async def _script(self, name: str, keys: list[str], *arguments: Any, repeatable: bool = False) -> Any:
+        return await self._gate.run(lambda: self._scripts[name](keys=keys, args=arguments), repeatable=repeatable)
+
+    async def _reply(self, room: str) -> Any:
+        return await self._script("READ", _keys(room, "room", "events"), repeatable=True)
 
     async def _read(self, room: str) -> tuple[dict[str, Any], str]:
-        reply = await self._script("READ", _keys(room, "room", "events"))
+        return self._parsed(room, await self._reply(room))
+
+    def _parsed(self, room: str, reply: Any) -> tuple[dict[str, Any], str]:
+        """Return a reply's document, with its `sync_id`, and its version."""
         self._found(reply, room)
         document = _load(reply[1], room)
         last = from_stream_id(reply[3])

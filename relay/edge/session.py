@@ -87,6 +87,7 @@ class SessionInfo:
     role: str
     kind: SessionKind
     opened_at: float
+    shard: int = 0
 
 
 class Session:
@@ -120,7 +121,8 @@ class Session:
 
     def start(self, negotiated: Negotiated, certificate: Certificate) -> None:
         """Open the session in the plane and wait for the peer. Tracks and slots are added by the caller, after this."""
-        self._submit(OpenSession(self.info.handle, self.ice.ufrag, self.ice.password, extensions=negotiated.extensions))
+        info, ice = self.info, self.ice
+        self._submit(OpenSession(info.handle, ice.ufrag, ice.password, negotiated.extensions, info.shard))
         self._dtls = DtlsEnd(
             certificate,
             negotiated.dtls_role,

@@ -19,7 +19,7 @@ class Load:
     bitrate_out: int
     memory: int
     slab: tuple[int, int]
-    """Free and all places for packets in the plane."""
+    """Free and all places for packets of the plane's shard that has the least room."""
 
 
 class Admission:
@@ -51,7 +51,7 @@ class Admission:
         elif not self.gate.allows():
             self.refused_for = "slab"
             free, total = load.slab
-            reason = f"this node keeps {total - free} packets of {total}; newcomers may come when there is room again"
+            reason = f"a shard keeps {total - free} packets of {total}; newcomers may come when there is room again"
         else:
             return
         raise Overloaded(reason, limits.retry_after_s)

@@ -10,6 +10,7 @@ a second, and what a quiet second leaves unused is not saved up for a crowd.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from enum import Enum
 
 SHUTS_BELOW = 0.05
@@ -26,6 +27,14 @@ class GateState(Enum):
     OPEN = "open"
     SHUT = "shut"
     OPENING = "opening"
+
+
+def tightest(slabs: Iterable[tuple[int, int]]) -> tuple[int, int]:
+    """Free and all places of the shard with the smallest share of free ones, of all shards'.
+
+    Together they may have room while one has none, and whoever comes in may be placed there or watch who is.
+    """
+    return min(slabs, key=lambda slab: slab[0] / slab[1])
 
 
 class SlabGate:

@@ -26,6 +26,7 @@ from relay.metrics import Metrics
 from relay.node.admission import Admission, Load, resident_memory
 from relay.node.config import plane_config, policy_of, timeouts_of
 from relay.node.followers import SessionFollowers
+from relay.node.gate import tightest
 from relay.node.local import LocalSession, LocalSlot, add_slot
 from relay.node.room import HostedRoom, Surroundings
 from relay.node.rooms import HostedRooms
@@ -70,10 +71,18 @@ class Node:
         self._settings = settings
         self._metrics = metrics
         media = settings.media
-        self._plane = open_plane(media.plane, plane_config(settings), media.host, media.port, media.socket_buffer_bytes)
+        self._plane = open_plane(
+            media.plane,
+            plane_config(settings),
+            media.host,
+            media.port,
+            media.socket_buffer_bytes,
+            shards=media.shards,
+            pin=media.pin_threads,
+        )
         self._plane.on_events = self._on_events
-        port = self._plane.address[1]
-        self.candidates = tuple((host, port) for host in advertised)
+        self._ports = [port for _, port in self._plane.addresses]
+        self._advertised = tuple(advertised)
         self._certificates = CertificateStore()
         self._admission = Admission(settings.limits)
         self._handles = itertools.count(1)
@@ -106,6 +115,21 @@ class Node:
     def plane_ways(self) -> list[str]:
         """See `Plane.ways`."""
         return self._plane.ways
+
+    @property
+    def plane_ports(self) -> list[int]:
+        """The UDP port of each shard."""
+        return self._ports
+
+    @property
+    def plane_cpus(self) -> list[int]:
+        """See `Plane.cpus`."""
+        return self._plane.cpus
+
+    @property
+    def candidates(self) -> tuple[tuple[str, int], ...]:
+        """Every address and port that some session's candidates name."""
+        return tuple((host, port) for port in self._ports for host in self._advertised)
 
     # --- life ----------------------------------------------------------------------------------------------------
 
@@ -153,7 +177,7 @@ class Node:
         stats = self._plane.stats()
         self._meter.update(stats, time.monotonic())
         self._memory = resident_memory()
-        self._admission.gate.observe(*self._plane.slab, time.monotonic())
+        self._admission.gate.observe(*tightest(self._plane.slabs), time.monotonic())
         for room in self._rooms:
             room.rates(stats.tracks)
         for _, local in list(self._sessions.values()):
@@ -183,7 +207,7 @@ class Node:
         if returns and not self._admission.draining:
             return
         count, publishers = len(self._sessions), self._count("publisher")
-        load = Load(count, publishers, self._meter.bitrate_out, self._memory, self._plane.slab)
+        load = Load(count, publishers, self._meter.bitrate_out, self._memory, tightest(self._plane.slabs))
         try:
             self._admission.admit(load, time.monotonic(), publisher=publishing)
         except Overloaded:
@@ -232,11 +256,12 @@ class Node:
             SdpLimits(bytes=limits.offer_bytes, media=limits.m_lines, candidates=limits.candidates, ssrcs=limits.ssrcs),
         )
         ice, certificate = make_ice_credentials(), self._certificates.current()
-        local = self._local_end(ice, certificate.fingerprints)
+        shard = self._least_busy_shard(kind)
+        local = self._local_end(ice, shard, certificate.fingerprints)
         negotiated = negotiate(description, local, policy_of(room.state))
         session_id = f"{self.node_id}~{secrets.token_urlsafe(12)}"
         info = SessionInfo(
-            session_id, next(self._handles), offer.room, offer.identity, offer.role, kind, opened_at=time.time()
+            session_id, next(self._handles), offer.room, offer.identity, offer.role, kind, time.time(), shard
         )
         session = Session(info, ice, timeouts_of(self._settings), self._plane.submit, self._on_transition)
         slots = tuple(LocalSlot(next(self._handles), plan) for plan in negotiated.slots)
@@ -250,11 +275,21 @@ class Node:
         log.info("session opened", session=session_id, room=info.room, identity=info.identity, kind=kind)
         return Answer(session_id, negotiated.answer, ice.etag)
 
-    def _local_end(self, ice: IceCredentials, fingerprints: Any = ()) -> LocalEnd:
+    def _least_busy_shard(self, kind: SessionKind) -> int:
+        """The shard with the fewest sessions, for a publisher the one with the fewest publishers."""
+        counts = [[0, 0] for _ in self._ports]
+        for _, local in self._sessions.values():
+            info = local.session.info
+            counts[info.shard][0] += kind == "publisher" == info.kind
+            counts[info.shard][1] += 1
+        return min(range(len(counts)), key=counts.__getitem__)
+
+    def _local_end(self, ice: IceCredentials, shard: int, fingerprints: Any = ()) -> LocalEnd:
+        """Our side of a session. Its candidates name the port of its shard only: nobody else knows it."""
         candidates = tuple(
             # RFC 8445 5.1.2.1: type preference 126 for host candidates, then the order in which we name them
-            LocalCandidate(host, port, priority=126 << 24 | (65535 - index) << 8 | 255)
-            for index, (host, port) in enumerate(self.candidates)
+            LocalCandidate(host, self._ports[shard], priority=126 << 24 | (65535 - index) << 8 | 255)
+            for index, host in enumerate(self._advertised)
         )
         return LocalEnd(
             ufrag=ice.ufrag,
@@ -280,7 +315,7 @@ class Node:
         local.remote_ufrag = parsed.ufrag
         ice = local.session.restart_ice()
         mids = parsed.mids or tuple(plan.mid for plan in local.tracks) or tuple(slot.plan.mid for slot in local.slots)
-        return IceFragment(write_restart(self._local_end(ice), mids), ice.etag)
+        return IceFragment(write_restart(self._local_end(ice, local.session.info.shard), mids), ice.etag)
 
     async def close(self, session: str) -> None:
         """See `NodeControl.close`."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, cast
@@ -274,7 +274,7 @@ class HostedRoom:
         track.registered = True
         self._change(register, self._refuser(session))
 
-    def rates(self, tracks: dict[int, list[LayerStats]]) -> None:
+    def rates(self, tracks: Mapping[int, list[LayerStats]]) -> None:
         """Take the layers' bitrates."""
         self.live.on_layer_rates(
             {handle: [layer.bitrate for layer in tracks[handle]] for handle in self._by_handle if handle in tracks}

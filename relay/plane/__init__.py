@@ -9,6 +9,8 @@ import structlog
 
 from relay.errors import SettingsError
 from relay.plane.contract import Address, Command, Event, PlaneConfig, PlaneStats
+from relay.plane.rings import InjectRing, OnGone, TapRing
+from relay.plane.shared_ring import SLOT_SIZE, SLOTS
 
 log = structlog.get_logger()
 
@@ -31,8 +33,8 @@ class Plane(Protocol):
         ...
 
     @property
-    def address(self) -> Address:
-        """Where the plane receives."""
+    def addresses(self) -> list[Address]:
+        """Where each shard receives; the reference has one shard."""
         ...
 
     @property
@@ -41,13 +43,23 @@ class Plane(Protocol):
         ...
 
     @property
+    def cpus(self) -> list[int]:
+        """The CPU that each shard's thread was told to stay on; empty when they may run anywhere."""
+        ...
+
+    @property
     def ways(self) -> list[str]:
         """What saves system calls here, e.g. `gso`, `sendmmsg`, `gro`; none for the reference."""
         ...
 
     @property
+    def slabs(self) -> list[tuple[int, int]]:
+        """Free and all places for ingress packets of each shard, as of now: it is not asked for in a thread's queue."""
+        ...
+
+    @property
     def slab(self) -> tuple[int, int]:
-        """Free and all places for ingress packets, as of now: it is not asked for in a thread's queue."""
+        """The same of all shards together."""
         ...
 
     def start(self) -> None:
@@ -55,7 +67,7 @@ class Plane(Protocol):
         ...
 
     def close(self) -> None:
-        """Stop and free the socket. Repeatable."""
+        """Stop and free the sockets. Repeatable."""
         ...
 
     def submit(self, *commands: Command) -> None:
@@ -64,6 +76,21 @@ class Plane(Protocol):
 
     def inject(self, track: int, layer: int, packet: bytes) -> None:
         """Feed a plaintext RTP packet into a track without session. Raises UsageError for a wrong track or layer."""
+        ...
+
+    def open_tap_ring(
+        self, *, slots: int = SLOTS, slot_size: int = SLOT_SIZE, on_gone: OnGone | None = None
+    ) -> TapRing:
+        """Open a shared-memory ring to which taps may go (`AddTap.ring`), for one worker to read.
+
+        UsageError for a shape that cannot be, OSError or Overloaded when there is no memory or the plane has failed.
+        """
+        ...
+
+    def open_inject_ring(
+        self, *, slots: int = SLOTS, slot_size: int = SLOT_SIZE, on_gone: OnGone | None = None
+    ) -> InjectRing:
+        """Open a shared-memory ring by which one worker injects. Raises as `open_tap_ring` does."""
         ...
 
     def stats(self) -> PlaneStats:
@@ -75,12 +102,25 @@ class Plane(Protocol):
         ...
 
 
-def open_plane(kind: Kind, config: PlaneConfig, host: str, port: int, socket_buffer: int = 4 << 20) -> Plane:
-    """Open a plane on a UDP port (0: any). `host` is a numeric address; `::` takes IPv4 and IPv6 where both exist.
+def open_plane(
+    kind: Kind,
+    config: PlaneConfig,
+    host: str,
+    port: int,
+    socket_buffer: int = 4 << 20,
+    *,
+    shards: int = 1,
+    pin: bool = False,
+) -> Plane:
+    """Open a plane on UDP ports: `port`, port + 1, … for its shards (0: any). `host` is a numeric address; `::` takes
+    IPv4 and IPv6 where both exist.
 
     `auto` takes the native plane where its extension is installed, else the reference, and logs which. A `seed` of 0 is
-    replaced by a random one, and a `wall_offset_us` of 0 by the clock's. Raises SettingsError when the port cannot be
+    replaced by a random one, and a `wall_offset_us` of 0 by the clock's. Raises SettingsError when a port cannot be
     bound, or when `native` is asked for and not there. `socket_buffer` is in bytes, each way.
+
+    `shards` are threads (0: one per usable core but one), each with a socket; `pin` keeps each on a CPU of its own. The
+    reference has one shard, in the loop's thread, and is not pinned.
     """
     if kind not in ("auto", "native", "reference"):
         raise SettingsError(f"plane must be auto, native or reference, not {kind!r}")
@@ -89,9 +129,9 @@ def open_plane(kind: Kind, config: PlaneConfig, host: str, port: int, socket_buf
         if not missing:
             from relay.plane.native import NativePlane
 
-            plane = NativePlane(config, host, port, socket_buffer)
+            plane = NativePlane(config, host, port, socket_buffer, shards=shards, pin=pin)
             _log_slab(config, plane.slab_memory)
-            log.info("native packet plane opened", ways=plane.ways)
+            log.info("native packet plane opened", ways=plane.ways, shards=len(plane.addresses), cpus=plane.cpus)
             return plane
         if kind == "native":
             raise SettingsError(
@@ -99,6 +139,8 @@ def open_plane(kind: Kind, config: PlaneConfig, host: str, port: int, socket_buf
                 'set the plane to "auto" or "reference"'
             )
         log.warning("native packet plane is not installed, so the slower reference runs", reason=missing)
+    if shards > 1:
+        log.warning("the reference plane has one shard", asked=shards)
     from relay.plane.driver import ReferencePlane
 
     return ReferencePlane(config, host, port, socket_buffer)

@@ -13,6 +13,7 @@ a viewer's session.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
 
@@ -94,12 +95,14 @@ class Feedback:
 class OpenSession:
     """Answer STUN checks for `ufrag` with `password` (ICE-lite, RFC 8445 2.5). Extension ids hold for the whole
     session because its m-lines are bundled (RFC 9143 9). `extensions` maps a short name of `rtp.EXTENSIONS` to its id.
+    The session lives on `shard`, whose address its candidates have to name; tracks and slots may be bound across.
     """
 
     session: int
     ufrag: str
     password: str
     extensions: tuple[tuple[str, int], ...] = ()
+    shard: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,11 +258,18 @@ class ProbeBandwidth:
 
 @dataclass(frozen=True, slots=True)
 class AddTap:
-    """Copy a layer's packets, as received (plaintext RTP), to `taps()`. Keyframes are not asked for by tapping."""
+    """Copy a layer's packets, as received (plaintext RTP), to `taps()`. Keyframes are not asked for by tapping.
+
+    With a `ring`, which the plane's `open_tap_ring` numbered, they go there as stream `tap`. `canonical` packets carry
+    the header extension ids of injected ones (unknown extensions are dropped), so that they can be injected elsewhere
+    as they are; those of an injected track are so anyway.
+    """
 
     tap: int
     track: int
     layer: int
+    ring: int | None = None
+    canonical: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,6 +277,13 @@ class RemoveTap:
     """Forget a tap."""
 
     tap: int
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveRingTaps:
+    """Forget all taps that go to a ring; there need not be any."""
+
+    ring: int
 
 
 Command = (
@@ -288,6 +305,7 @@ Command = (
     | ProbeBandwidth
     | AddTap
     | RemoveTap
+    | RemoveRingTaps
 )
 
 
@@ -443,9 +461,9 @@ class PlaneStats:
     """A snapshot of everything countable. `drops` counts datagrams by reason; their sum plus what was handled is
     what came in."""
 
-    sessions: dict[int, SessionStats]
-    tracks: dict[int, list[LayerStats]]
-    slots: dict[int, SlotStats]
+    sessions: Mapping[int, SessionStats]
+    tracks: Mapping[int, list[LayerStats]]
+    slots: Mapping[int, SlotStats]
     drops: dict[str, int]
     datagrams_in: int = 0
     datagrams_out: int = 0
@@ -481,7 +499,8 @@ class PlaneConfig:
     """Wall clock (microseconds since the Unix epoch) minus `now`, for the NTP times of sender reports."""
     slab_packets: int = 65_536
     """Ingress packets that are kept at once, for repeats and for slots that begin a moment later. When all places are
-    taken packets are forwarded and not kept; taps lose them. In the native plane a place has 1.5 KiB."""
+    taken packets are forwarded and not kept; taps lose them. In the native plane a place has 1.5 KiB, and shards divide
+    them."""
     pad_video: int = 8
     """Video packets but the last of a frame get RTP padding to a multiple of so many bytes, 1 to 64, so that those of a
     frame are of one size and can leave in one message; 1 for none. Packets that would be longer than 1400 get none."""

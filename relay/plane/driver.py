@@ -16,9 +16,11 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
 
-from relay.errors import SettingsError
+from relay.errors import SettingsError, UsageError
 from relay.plane.contract import Address, Command, Event, PlaneConfig, PlaneStats
 from relay.plane.reference.forwarder import Forwarder
+from relay.plane.ring_pump import RingPump
+from relay.plane.rings import PlaneRings, RingOpener
 
 BATCH = 64  # datagrams per wake-up
 SLICE_US = 5_000  # a wake-up ends after the datagram that reaches this; a fan-out of 100 takes 1 ms for one
@@ -38,7 +40,7 @@ def _ignore(_: object) -> None:
     """The callback until one is set."""
 
 
-class ReferencePlane:
+class ReferencePlane(RingOpener):
     """See `relay.plane.Plane`."""
 
     name = "reference"
@@ -60,13 +62,19 @@ class ReferencePlane:
         self._timer_at = 0
         self._backlog: deque[tuple[bytes, Address]] = deque()
         self._drops: dict[str, int] = {}
+        self._pump = RingPump(self._take_injected, self._settle)
+        self._rings = PlaneRings(self._pump, self.submit)
         self._settling = False
         self._closed = False
 
     @property
-    def address(self) -> Address:
+    def addresses(self) -> list[Address]:
         host, port = self._socket.getsockname()[:2]
-        return host, port
+        return [(host, port)]
+
+    @property
+    def cpus(self) -> list[int]:
+        return []
 
     @property
     def healthy(self) -> bool:
@@ -75,6 +83,10 @@ class ReferencePlane:
     @property
     def ways(self) -> list[str]:
         return []
+
+    @property
+    def slabs(self) -> list[tuple[int, int]]:
+        return [self._forwarder.slab]
 
     @property
     def slab(self) -> tuple[int, int]:
@@ -86,6 +98,8 @@ class ReferencePlane:
     def start(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._loop.add_reader(self._socket.fileno(), self._readable)
+        self._pump.start(self._loop)
+        self._rings.start(self._loop)
 
     def close(self) -> None:
         if self._closed:
@@ -96,19 +110,30 @@ class ReferencePlane:
             self._loop.remove_writer(self._socket.fileno())
         if self._timer is not None:
             self._timer.cancel()
+        self._rings.close()
         self._socket.close()
 
     def submit(self, *commands: Command) -> None:
         now = now_us()
         try:
-            for command in commands:
+            known = self._rings.known(commands)
+            for command in commands[:known]:
                 self._forwarder.apply(command, now)
+            self._rings.refuse(commands[known:])
         finally:
             self._settle()
 
     def inject(self, track: int, layer: int, packet: bytes) -> None:
         self._forwarder.inject(track, layer, packet, now_us())
         self._settle()
+
+    def _take_injected(self, track: int, layer: int, packet: bytes) -> bool:
+        try:
+            self._forwarder.inject(track, layer, packet, now_us())
+        except UsageError:  # the track is gone; the worker cannot know that yet
+            self._count("inject_refused")
+            return False
+        return True
 
     def stats(self) -> PlaneStats:
         stats = self._forwarder.stats()
@@ -150,11 +175,11 @@ class ReferencePlane:
                 timeout, now = forwarder.next_timeout(), now_us()
                 if timeout is not None and timeout <= now:
                     forwarder.handle_timeout(now)
-                out, events, tapped = forwarder.transmit(), forwarder.events(), forwarder.taps()
+                out, events, tapped = forwarder.transmit(), forwarder.events(), forwarder.taps_by_ring()
                 if out:
                     self._send(out)
-                if tapped:
-                    self.on_taps(tapped)
+                if tapped and (copies := self._pump.put(tapped)):
+                    self.on_taps(copies)
                 if events:
                     self.on_events(events)
                 if not (tapped or events) or self._closed:

@@ -1,6 +1,6 @@
-"""The native plane for asyncio: a thread moves the packets, this tells the loop what happened.
+"""The native plane for asyncio: threads move the packets, this tells the loop what happened.
 
-Commands are carried out by the thread before `submit` returns; events come later, in a wake-up of the loop. Datagrams
+Commands are carried out by the threads before `submit` returns; events come later, in a wake-up of the loop. Datagrams
 never wait for the loop, nor for the GIL.
 """
 
@@ -10,119 +10,247 @@ import asyncio
 import errno
 import secrets
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from typing import TypeVar
 
 import structlog
 
 from relay.errors import Overloaded, SettingsError
-from relay.plane._native import NativePlane as _Shard
+from relay.plane import topology
+from relay.plane._native import NativePlane as _Shards
 from relay.plane.contract import Address, Command, Event, PlaneConfig, PlaneStats
 from relay.plane.driver import SOCKET_BUFFER, now_us
+from relay.plane.resync import Told
+from relay.plane.rings import PlaneRings, RingOpener
+from relay.plane.shared_ring import SharedRing
 
 log = structlog.get_logger()
 
+T = TypeVar("T")
 Counters = Mapping[str, int | Mapping[int, int]]
+
+_BATCH = 1024  # events that one wake-up takes at most, as `rust/src/python/plane.rs` has it
+_FORGET = 4096  # entries of what was told; then those of what is gone are looked for
+_LOOK_S = 5.0  # between looks at CPUs and limits
 
 
 def _ignore(_: object) -> None:
     """The callback until one is set."""
 
 
-class NativePlane:
-    """See `relay.plane.Plane`. When the thread has failed, commands raise Overloaded and `healthy` is false."""
+class _Part(Mapping[int, T]):
+    """A part of a snapshot, converted when it is first looked at."""
+
+    def __init__(self, load: Callable[[], dict[int, T]]) -> None:
+        self._load = load
+        self._loaded: dict[int, T] | None = None
+
+    def _all(self) -> dict[int, T]:
+        if self._loaded is None:
+            self._loaded = self._load()
+        return self._loaded
+
+    def __getitem__(self, handle: int) -> T:
+        return self._all()[handle]
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._all())
+
+    def __len__(self) -> int:
+        return len(self._all())
+
+
+class _Engine:
+    """The shards' rings; see `relay.plane.rings.RingEngine`."""
+
+    def __init__(self, shards: _Shards) -> None:
+        self._shards = shards
+        self.bind_ring = shards.bind_ring
+        self.close_ring = shards.close_ring
+        self.ring_counts = shards.ring_counts
+
+    def open_ring(self, number: int, ring: SharedRing, inject: bool) -> None:
+        self._shards.open_ring(number, inject, ring.memory_fd, ring.wake.fileno(), ring.life.fileno())
+
+
+class NativePlane(RingOpener):
+    """See `relay.plane.Plane`. When a thread has failed, `healthy` is false and commands to it raise Overloaded."""
 
     name = "native"
 
     def __init__(
-        self, config: PlaneConfig, host: str, port: int, socket_buffer: int = SOCKET_BUFFER, *, cpu: int | None = None
+        self,
+        config: PlaneConfig,
+        host: str,
+        port: int,
+        socket_buffer: int = SOCKET_BUFFER,
+        *,
+        shards: int = 1,
+        pin: bool = False,
     ) -> None:
-        """Bind the port; stay on `cpu`. SettingsError when binding fails, UsageError for a wrong `config`."""
+        """Bind the ports. SettingsError when binding fails, UsageError for a wrong `config`. See `open_plane`."""
         if not config.wall_offset_us:
             config = replace(config, wall_offset_us=time.time_ns() // 1000 - now_us())
         if not config.seed:
             config = replace(config, seed=secrets.randbits(64))
         self.on_events: Callable[[list[Event]], None] = _ignore
         self.on_taps: Callable[[list[tuple[int, bytes, int]]], None] = _ignore
+        shards = shards or topology.default_shards(topology.read_cpus(), topology.read_limits())
         try:
-            self._shard = _Shard(config, host, port, socket_buffer, cpu=cpu)
+            self._shards = _Shards(config, host, port, socket_buffer, shards=shards)
         except (OSError, ValueError) as error:
             reason = (error.strerror if isinstance(error, OSError) else None) or error
-            raise SettingsError(f"UDP port {port} on {host} cannot be opened: {reason}") from error
+            ports = (
+                f"UDP port {port}" if shards == 1 or not port else f"one of the UDP ports {port} to {port + shards - 1}"
+            )
+            raise SettingsError(f"{ports} on {host} cannot be opened: {reason}") from error
+        self._pins = _Pins(self._shards) if pin else None
+        self._rings = PlaneRings(_Engine(self._shards), self._shards.submit)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = False
-        self._told = False
+        self._said = False
+        self._told = Told(config.estimate_start)
+        self._lost = 0
+        self._forget_at = _FORGET
         self._stats = PlaneStats({}, {}, {}, {})
         self._counters: Counters = {}
 
     @property
-    def address(self) -> Address:
-        return self._shard.address
+    def addresses(self) -> list[Address]:
+        return self._shards.addresses
+
+    @property
+    def cpus(self) -> list[int]:
+        return list(self._pins.cpus) if self._pins is not None else []
 
     @property
     def ways(self) -> list[str]:
         """How datagrams leave and come, e.g. `gso`, `sendmmsg`, `gro`: what was seen to work on this machine."""
-        return self._shard.ways
+        return self._shards.ways
 
     @property
     def healthy(self) -> bool:
-        """Neither failed nor hung."""
-        return self._shard.healthy
+        """No shard has failed or hangs."""
+        return self._shards.healthy
+
+    @property
+    def slabs(self) -> list[tuple[int, int]]:
+        return self._shards.slabs
 
     @property
     def slab(self) -> tuple[int, int]:
-        return self._shard.slab
+        free, total = zip(*self._shards.slabs, strict=True)
+        return sum(free), sum(total)
 
     @property
     def slab_memory(self) -> str:
         """What kind of memory the slab got."""
-        return self._shard.slab_memory
+        return self._shards.slab_memory
 
     def start(self) -> None:
         self._loop = asyncio.get_running_loop()
-        self._loop.add_reader(self._shard.event_descriptor, self._take_events)
-        self._loop.add_reader(self._shard.tap_descriptor, self._take_taps)
-        self._shard.start()
+        self._loop.add_reader(self._shards.event_descriptor, self._take_events)
+        self._loop.add_reader(self._shards.tap_descriptor, self._take_taps)
+        self._rings.start(self._loop)
+        self._shards.start()
+        if self._pins is not None:
+            self._pins.start(self._loop)
 
     def close(self) -> None:
         if self._closed:
             return
         self._closed = True
+        if self._pins is not None:
+            self._pins.stop()
         if self._loop is not None:
-            self._loop.remove_reader(self._shard.event_descriptor)
-            self._loop.remove_reader(self._shard.tap_descriptor)
-        self._shard.close()
+            self._loop.remove_reader(self._shards.event_descriptor)
+            self._loop.remove_reader(self._shards.tap_descriptor)
+        self._shards.close()
+        self._rings.close()
 
     def submit(self, *commands: Command) -> None:
-        self._shard.submit(*commands)
+        known = self._rings.known(commands)
+        self._shards.submit(*commands[:known])
+        self._rings.refuse(commands[known:])
 
     def inject(self, track: int, layer: int, packet: bytes) -> None:
-        self._shard.inject(track, layer, packet)
+        self._shards.inject(track, layer, packet)
 
     def stats(self) -> PlaneStats:
+        """Count everything, now. The tables are converted when they are looked at: they may be large."""
         try:
-            self._stats, self._counters = self._shard.stats()
+            snapshot = self._shards.stats()
         except Overloaded:
             return self._stats  # of a failed plane: what was known last
+        self._counters = snapshot.counters()
+        sessions, tracks, slots = _Part(snapshot.sessions), _Part(snapshot.tracks), _Part(snapshot.slots)
+        self._stats = PlaneStats(sessions, tracks, slots, snapshot.drops(), *snapshot.totals(), *snapshot.slab())
         _add_drops(self._stats.drops, self._counters)
         return self._stats
 
     def counters(self) -> Counters:
-        """What the socket did, as of the latest `stats`: messages and system calls in and out, what was lost where."""
+        """What the sockets did, as of the latest `stats`: messages and system calls in and out, what was lost where."""
         return self._counters
 
     def _take_events(self) -> None:
-        events = self._shard.take_events()
+        events = self._shards.take_events()
+        lost = self._shards.events_lost
+        self._told.note(events)
+        if lost != self._lost and len(events) < _BATCH:
+            # The ring is empty, so the snapshot is newer than all that it held.
+            log.warning(
+                "events of the native packet plane were lost; made up for from its counts", events=lost - self._lost
+            )
+            self._lost = lost
+            events += self._told.catch_up(self.stats())
+        elif len(self._told) > self._forget_at:
+            self._told.forget(self.stats())
+            self._forget_at = max(_FORGET, 2 * len(self._told))
         if events and not self._closed:
             self.on_events(events)
-        if not (self._closed or self._told or self.healthy):
-            self._told = True
+        if not (self._closed or self._said or self.healthy):
+            self._said = True
             log.error("native packet plane failed; this node forwards nothing any more")
 
     def _take_taps(self) -> None:
-        tapped = self._shard.take_taps()
+        tapped = self._shards.take_taps()
         if tapped and not self._closed:
             self.on_taps(tapped)
+
+
+class _Pins:
+    """Keeps each shard's thread on its CPU, and looks again when CPUs or limits may have changed."""
+
+    def __init__(self, shards: _Shards) -> None:
+        self._shards = shards
+        self._cpus = topology.read_cpus()
+        self._limits = topology.read_limits()
+        self.cpus = topology.plan(self._cpus, self._limits, len(shards.addresses))
+        self._timer: asyncio.TimerHandle | None = None
+
+    def start(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._pin()
+        self._timer = loop.call_later(_LOOK_S, self._look, loop)
+
+    def stop(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _look(self, loop: asyncio.AbstractEventLoop) -> None:
+        limits = topology.read_limits()
+        if limits != self._limits:
+            if limits.online != self._limits.online:
+                self._cpus = topology.read_cpus()
+            self._limits = limits
+            self.cpus = topology.plan(self._cpus, limits, len(self._shards.addresses))
+            log.info("CPUs or their limits changed", cpus=list(self.cpus))
+            self._pin()
+        self._timer = loop.call_later(_LOOK_S, self._look, loop)
+
+    def _pin(self) -> None:
+        for shard, cpu in enumerate(self.cpus):
+            self._shards.pin(shard, [cpu])
 
 
 _DROPS = {

@@ -67,6 +67,8 @@ class Publication:
     layers: tuple[str, ...]
     since: float
     muted: bool = False
+    epoch: int = 0
+    """The lease's fencing token under which `node` is the origin; 0 before it has one."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -221,6 +221,24 @@ class LiveRoom:
         viewer = self._viewers.get(session)
         return [self._slot_view(slot, bitrates or {}) for slot in viewer.slots] if viewer else []
 
+    def demand(self, *, listen: bool) -> dict[int, set[int]]:
+        """Return the layers that must arrive, by track: what a slot shows or is to show, and, with `listen` or where
+        somebody watches, every voice that could be the active speaker's. What is muted or paused is not needed."""
+        wanted: dict[int, set[int]] = {}
+        for viewer in self._viewers.values():
+            for slot in viewer.slots:
+                if slot.shows is None or slot.paused or self._tracks[slot.shows].muted:
+                    continue
+                if slot.track is not None:
+                    wanted.setdefault(slot.track, set()).add(slot.layer or 0)
+                if slot.plays is not None and slot.plays[0] == slot.track:
+                    wanted[slot.plays[0]].add(slot.plays[1])
+        if listen or self._viewers:
+            for publication in self._sight.audible():
+                if publication in self._tracks:
+                    wanted.setdefault(self._tracks[publication].track, set()).add(0)
+        return wanted
+
     def tick(self, now: float) -> None:
         """Let time pass; call it every half second or so."""
         before = self._voices.speaker

@@ -80,11 +80,12 @@ def start_publication(
     node: str,
     session: str,
     layers: tuple[str, ...],
+    epoch: int = 0,
 ) -> RoomChange:
     """Begin or resume a track of `session`; `publication` is the id of a new one (a resumed one keeps its own).
 
-    Joins the room and takes a seat by the policy when needed. Raises Forbidden (role, ban), Conflict (codec not of this
-    room, too many publications).
+    Joins the room and takes a seat by the policy when needed. `epoch` is that of the node's lease, 0 while it has none.
+    Raises Forbidden (role, ban), Conflict (codec not of this room, too many publications, a later epoch elsewhere).
     """
     if codec not in state.codecs:
         raise Conflict(f"room {state.id} does not carry {codec}", code="codec-not-allowed")
@@ -92,7 +93,9 @@ def start_publication(
     role = people.effective_role(state, actor)
     before = publication_of(state, actor.identity, kind, source)
     if before is not None:
-        after = replace(before, state="live", codec=codec, node=node, session=session, layers=layers)
+        _check_fence(before, node, epoch)
+        epoch = max(epoch, before.epoch)
+        after = replace(before, state="live", codec=codec, node=node, session=session, layers=layers, epoch=epoch)
         assert move(before.state, "start") == after.state
         replaced = before.session if before.session != session else None
         state = _put(state, after)
@@ -101,11 +104,31 @@ def start_publication(
         mine = sum(each.identity == actor.identity for each in state.publications.values())
         if mine >= MAX_PUBLICATIONS_PER_HOST:
             raise Conflict(f"{actor.identity} has {mine} publications already", code="too-many-publications")
-        after = Publication(publication, actor.identity, kind, source, codec, "live", node, session, layers, since=now)
+        after = Publication(
+            publication, actor.identity, kind, source, codec, "live", node, session, layers, since=now, epoch=epoch
+        )
         state = _put(state, after)
         change = [_event("started", state, after)]
     state, seated = seats.seat_publisher(state, actor.identity, role, now)
     return state, events + change + seated
+
+
+def _check_fence(publication: Publication, node: str, epoch: int) -> None:
+    if publication.node != node and 0 < epoch < publication.epoch:
+        raise Conflict(
+            f"{publication.id} has its origin at {publication.node} under a later epoch ({publication.epoch})",
+            code="fenced",
+        )
+
+
+def set_epoch(state: RoomState, publication: str, node: str, session: str, epoch: int) -> RoomChange:
+    """Note the lease under which a node is the origin. Ignored when another session or a later epoch is known."""
+    before = state.publications.get(publication)
+    if before is None or (before.node, before.session) != (node, session) or epoch <= before.epoch:
+        return state, []
+    after = replace(before, epoch=epoch)
+    state = _put(state, after)
+    return state, [_event("leased", state, after, epoch=epoch)]
 
 
 def pause_publication(state: RoomState, publication: str, now: float, *, session: str | None = None) -> RoomChange:
@@ -140,6 +163,15 @@ def session_away(state: RoomState, session: str, now: float) -> RoomChange:
         state, more = pause_publication(state, each.id, now, session=session)
         events += more
     return _set_connected(state, session, connected=False), events
+
+
+def node_away(state: RoomState, node: str, now: float) -> RoomChange:
+    """A node is gone with all its sessions: pause what was published there; the seats wait for a return."""
+    events: _Events = []
+    for session in dict.fromkeys(each.session for each in state.publications.values() if each.node == node):
+        state, more = session_away(state, session, now)
+        events += more
+    return state, events
 
 
 def is_replaced(state: RoomState, identity: str, session: str) -> bool:

@@ -11,8 +11,10 @@ use std::cell::Cell;
 use std::net::SocketAddr;
 use std::time::Instant;
 
+use _native::cluster::Cluster;
 use _native::core::Core;
 use _native::core::contract::*;
+use _native::error::UsageError;
 use _native::io::pages::Memory;
 use _native::machine::Machine;
 use _native::srtp::{Profile, Srtp};
@@ -94,12 +96,68 @@ fn check(ufrag: &str) -> Vec<u8> {
     message
 }
 
-fn open(core: &mut Core, session: u32) -> SocketAddr {
+/// One core, or several.
+trait Plane {
+    fn apply(&mut self, command: Command, now: i64) -> Result<(), UsageError>;
+    fn receive(&mut self, datagram: &[u8], source: SocketAddr, now: i64);
+    /// Returns how many datagrams went out.
+    fn send(&mut self) -> u32;
+    fn time(&mut self, now: i64);
+}
+
+impl Plane for Core {
+    fn apply(&mut self, command: Command, now: i64) -> Result<(), UsageError> {
+        Core::apply(self, command, now)
+    }
+
+    fn receive(&mut self, datagram: &[u8], source: SocketAddr, now: i64) {
+        Core::receive(self, datagram, source, now);
+    }
+
+    fn send(&mut self) -> u32 {
+        let (mut sent, mut more) = (0, true);
+        while more {
+            more = Machine::settle(self, 0); // part by part, as a shard does
+            let out = Machine::transmit(self);
+            sent += out.len() as u32;
+            out.clear();
+        }
+        sent
+    }
+
+    fn time(&mut self, now: i64) {
+        self.handle_timeout(now);
+        self.send();
+        Core::events(self).for_each(drop);
+    }
+}
+
+impl Plane for Cluster {
+    fn apply(&mut self, command: Command, now: i64) -> Result<(), UsageError> {
+        Cluster::apply(self, command, now)
+    }
+
+    fn receive(&mut self, datagram: &[u8], source: SocketAddr, now: i64) {
+        Cluster::receive(self, datagram, source, now);
+    }
+
+    fn send(&mut self) -> u32 {
+        self.flush() as u32
+    }
+
+    fn time(&mut self, now: i64) {
+        self.handle_timeout(now);
+        self.flush();
+        self.events();
+    }
+}
+
+fn open(core: &mut impl Plane, session: u32, shard: u32) -> SocketAddr {
     let address = SocketAddr::from(([10, 0, (session >> 8) as u8, session as u8], 4000));
     let mut extensions = ExtensionIds::default();
     (extensions.0[MID], extensions.0[ABS_SEND_TIME], extensions.0[TRANSPORT_CC]) = (4, 2, 3);
     let (ufrag, password) = (format!("u{session}"), "password".to_owned());
-    let opened = Command::OpenSession { session, ufrag: ufrag.clone(), password, extensions };
+    let opened = Command::OpenSession { session, ufrag: ufrag.clone(), password, extensions, shard };
     core.apply(opened, 0).expect("a new session");
     core.receive(&check(&ufrag), address, 0);
     let (tx_key, rx_key) = (key(session).into(), key(session + 10_000).into());
@@ -114,15 +172,15 @@ fn vp8() -> Vec<PayloadType> {
     vec![media, repair]
 }
 
-fn stage(viewers: u32) -> (Core, Srtp, SocketAddr) {
-    let mut core = Core::new(config()).expect("a good configuration");
+/// The publisher is on the first shard, the viewers on the last.
+fn stage(core: &mut impl Plane, viewers: u32, shards: u32) -> (Srtp, SocketAddr) {
     let feedback = Feedback { nack: true, pli: true, fir: true, remb: true, transport_cc: true };
-    let source = open(&mut core, 0);
+    let source = open(core, 0, 0);
     let layers = vec![LayerSpec { rid: String::new(), ssrc: Some(77), rtx_ssrc: None }];
     let media = Media { mid: "0".into(), payload_types: vp8(), layers, feedback };
     core.apply(Command::AddTrack { track: 1, session: Some(0), kind: Kind::Video, media }, 0).expect("a new track");
     for viewer in 1..=viewers {
-        open(&mut core, viewer);
+        open(core, viewer, shards - 1);
         let slot = NewSlot {
             slot: viewer,
             session: viewer,
@@ -138,9 +196,9 @@ fn stage(viewers: u32) -> (Core, Srtp, SocketAddr) {
         let bind = Command::BindSlot { slot: viewer, track: Some(1), layer: 0, payload_type: Some(96) };
         core.apply(bind, 0).expect("a slot and a track");
     }
-    Core::transmit(&mut core, |_, _| ());
+    core.send();
     let sender = Srtp::new(Profile::Aes128Gcm, &key(10_000), &key(0)).expect("good keys");
-    (core, sender, source)
+    (sender, source)
 }
 
 fn publish(sender: &mut Srtp, seq: u16) -> Vec<u8> {
@@ -156,21 +214,22 @@ fn publish(sender: &mut Srtp, seq: u16) -> Vec<u8> {
     packet
 }
 
-/// Write part by part, as a shard does; returns how many datagrams.
-fn write(core: &mut Core, now: i64) -> u32 {
-    let (mut datagrams, mut more) = (0, true);
-    while more {
-        more = Machine::settle(core, now);
-        let out = Machine::transmit(core);
-        datagrams += out.len() as u32;
-        out.clear();
-    }
-    datagrams
+/// The least nanoseconds per packet out, packets out in all, and allocations of the last round.
+#[allow(dead_code)] // each test needs one of these
+pub fn measure(viewers: u32) -> (f64, u64, u64) {
+    let mut core = Core::new(config()).expect("a good configuration");
+    run(&mut core, viewers, 1)
 }
 
-/// The least nanoseconds per packet out, packets out in all, and allocations of the last round.
-pub fn measure(viewers: u32) -> (f64, u64, u64) {
-    let (mut core, mut sender, source) = stage(viewers);
+/// The same with the publisher on one shard and the viewers on another.
+#[allow(dead_code)]
+pub fn measure_across(viewers: u32) -> (f64, u64, u64) {
+    let mut cluster = Cluster::new(&config(), 2).expect("a good configuration");
+    run(&mut cluster, viewers, 2)
+}
+
+fn run(core: &mut impl Plane, viewers: u32, shards: u32) -> (f64, u64, u64) {
+    let (mut sender, source) = stage(core, viewers, shards);
     let (mut least, mut now, mut seq, mut sent, mut allocations) = (f64::MAX, 1_000_000, 0u16, 0, 0);
     for _ in 0..ROUNDS {
         let sealed: Vec<Vec<u8>> = (0..PACKETS as u16).map(|index| publish(&mut sender, seq + index)).collect();
@@ -181,11 +240,9 @@ pub fn measure(viewers: u32) -> (f64, u64, u64) {
             for datagram in burst {
                 core.receive(datagram, source, now);
             }
-            round += write(&mut core, now);
+            round += core.send();
             now += 33_000;
-            core.handle_timeout(now);
-            write(&mut core, now);
-            Core::events(&mut core).for_each(drop);
+            core.time(now);
         }
         least = least.min(start.elapsed().as_nanos() as f64 / f64::from(round));
         sent += u64::from(round);
@@ -196,10 +253,11 @@ pub fn measure(viewers: u32) -> (f64, u64, u64) {
 
 #[allow(dead_code)] // not when this is a module of a test
 fn main() {
-    println!("{:>8}{:>16}{:>16}{:>16}", "viewers", "ns per packet", "packets out", "allocations");
+    println!("{:>8}{:>8}{:>16}{:>16}{:>16}", "shards", "viewers", "ns per packet", "packets out", "allocations");
     let asked: Vec<u32> = std::env::args().skip(1).filter_map(|word| word.parse().ok()).collect();
     for viewers in if asked.is_empty() { vec![10, 100, 500, 2000] } else { asked } {
-        let (least, sent, allocations) = measure(viewers);
-        println!("{viewers:>8}{least:>16.0}{sent:>16}{allocations:>16}");
+        for (shards, (least, sent, allocations)) in [(1, measure(viewers)), (2, measure_across(viewers))] {
+            println!("{shards:>8}{viewers:>8}{least:>16.0}{sent:>16}{allocations:>16}");
+        }
     }
 }

@@ -8,10 +8,13 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use rustix::thread::CpuSet;
+
 use crate::error::UsageError;
 use crate::io::clock::now_us;
 use crate::machine::Machine;
-use crate::shard::{self, IoCounts, Options, Order, Shard, Shared};
+use crate::ring_set::RingSet;
+use crate::shard::{self, Beside, IoCounts, Options, Order, Shard, Shared};
 
 #[cfg(test)]
 mod tests;
@@ -34,6 +37,12 @@ pub enum Refused {
     Failed,
 }
 
+/// An answer, or where it will come from.
+pub enum Wish<T> {
+    Is(T),
+    Waits(Receiver<T>),
+}
+
 type Thread<M> = JoinHandle<Option<Box<Shard<M>>>>;
 
 /// Where the machine is.
@@ -49,14 +58,16 @@ pub struct Handle<M: Machine> {
     place: Mutex<Place<M>>,
     shared: Arc<Shared<M>>,
     address: SocketAddr,
+    index: usize,
 }
 
 impl<M: Machine> Handle<M> {
     /// Bind the port. Nothing is received before `start`.
-    pub fn open(machine: M, host: IpAddr, port: u16, options: Options) -> io::Result<Self> {
-        let shard = Box::new(Shard::open(machine, host, port, options)?);
+    pub fn open(machine: M, host: IpAddr, port: u16, options: Options, beside: Beside<M>) -> io::Result<Self> {
+        let index = beside.lanes.index();
+        let shard = Box::new(Shard::open(machine, host, port, options, beside)?);
         let (shared, address) = (shard.shared(), shard.address()?);
-        Ok(Self { place: Mutex::new(Place::Parked(shard)), shared, address })
+        Ok(Self { place: Mutex::new(Place::Parked(shard)), shared, address, index })
     }
 
     pub fn address(&self) -> SocketAddr {
@@ -84,12 +95,13 @@ impl<M: Machine> Handle<M> {
             let _ = ended.send(()); // nobody waits unless the plane is being closed
             shard.map(Box::new)
         };
-        *place = Place::Running(thread::Builder::new().name("plane-0".into()).spawn(body)?, end);
+        *place = Place::Running(thread::Builder::new().name(format!("plane-{}", self.index)).spawn(body)?, end);
         Ok(())
     }
 
     /// Stop, send what waits, free the socket. Takes at most PATIENCE; a thread that hangs is left behind. Repeatable.
     pub fn close(&self) {
+        self.stop();
         let mut place = self.place();
         let shard = match std::mem::replace(&mut *place, Place::Lost) {
             Place::Parked(shard) => Some(shard),
@@ -105,9 +117,13 @@ impl<M: Machine> Handle<M> {
         }
     }
 
-    fn join(&self, thread: Thread<M>, end: &Receiver<()>) -> Option<Box<Shard<M>>> {
+    /// Have the thread stop, without waiting for it: several shards stop at once so.
+    pub fn stop(&self) {
         self.shared.stop.store(true, Ordering::SeqCst);
         self.shared.orders.tell();
+    }
+
+    fn join(&self, thread: Thread<M>, end: &Receiver<()>) -> Option<Box<Shard<M>>> {
         if end.recv_timeout(PATIENCE) == Err(RecvTimeoutError::Timeout) {
             self.shared.failed.store(true, Ordering::SeqCst);
             return None;
@@ -128,6 +144,7 @@ impl<M: Machine> Handle<M> {
                 let done = shard::submit(&mut **machine, commands);
                 machine.transmit().clear();
                 machine.events(&mut Vec::new());
+                machine.notes(|_, _, _| 0);
                 done
             }
             Place::Lost => return Err(Refused::Failed),
@@ -151,12 +168,43 @@ impl<M: Machine> Handle<M> {
         }
     }
 
+    /// Count everything. The answer to `wish` comes later, so that several shards count at the same time.
+    pub fn ask_stats(&self) -> Result<Wish<(M::Stats, IoCounts)>, Refused> {
+        match &mut *self.place() {
+            Place::Running(..) => self.order(Order::Stats).map(Wish::Waits),
+            Place::Parked(shard) => Ok(Wish::Is(shard.stats())),
+            Place::Closed(machine, counts) => Ok(Wish::Is((machine.stats(), (**counts).clone()))),
+            Place::Lost => Err(Refused::Failed),
+        }
+    }
+
     /// Count everything.
     pub fn stats(&self) -> Result<(M::Stats, IoCounts), Refused> {
+        self.wait(self.ask_stats()?)
+    }
+
+    /// Have the thread stay on these CPUs.
+    pub fn pin(&self, cpus: CpuSet) -> Result<(), Refused> {
+        self.shared.orders.push(Order::Pin(cpus)).map_err(|_| Refused::Full)
+    }
+
+    /// Have the thread panic, for tests of what follows.
+    pub fn panic(&self) {
+        let _ = self.shared.orders.push(Order::Panic);
+    }
+
+    /// Change the shared-memory rings, or ask about them. None once the plane is closed.
+    pub fn rings<T: Send + 'static>(
+        &self,
+        change: impl FnOnce(&mut RingSet) -> T + Send + 'static,
+    ) -> Result<Option<T>, Refused> {
         match &mut *self.place() {
-            Place::Running(..) => self.ask(Order::Stats),
-            Place::Parked(shard) => Ok(shard.stats()),
-            Place::Closed(machine, counts) => Ok((machine.stats(), (**counts).clone())),
+            Place::Running(..) => self.ask(|reply| {
+                // Whoever asked may have given up waiting.
+                Order::Rings(Box::new(move |rings| _ = reply.send(Some(change(rings)))))
+            }),
+            Place::Parked(shard) => Ok(Some(change(&mut shard.rings))),
+            Place::Closed(..) => Ok(None),
             Place::Lost => Err(Refused::Failed),
         }
     }
@@ -184,11 +232,24 @@ impl<M: Machine> Handle<M> {
 
     /// Give an order and wait for the answer.
     fn ask<T>(&self, order: impl FnOnce(SyncSender<T>) -> Order<M>) -> Result<T, Refused> {
+        self.wait(Wish::Waits(self.order(order)?))
+    }
+
+    fn order<T>(&self, order: impl FnOnce(SyncSender<T>) -> Order<M>) -> Result<Receiver<T>, Refused> {
         let (reply, answer) = sync_channel(1);
         if self.shared.failed.load(Ordering::SeqCst) {
             return Err(Refused::Failed);
         }
         self.shared.orders.push(order(reply)).map_err(|_| Refused::Full)?;
+        Ok(answer)
+    }
+
+    /// Wait for an answer.
+    pub fn wait<T>(&self, wish: Wish<T>) -> Result<T, Refused> {
+        let answer = match wish {
+            Wish::Is(answer) => return Ok(answer),
+            Wish::Waits(answer) => answer,
+        };
         let until = Instant::now() + PATIENCE;
         loop {
             match answer.recv_timeout(LOOK) {

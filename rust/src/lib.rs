@@ -2,6 +2,7 @@
 
 pub mod arithmetic;
 pub mod audio_level;
+pub mod cluster;
 pub mod core;
 pub mod delay_trend;
 pub mod descriptors;
@@ -10,12 +11,16 @@ pub mod estimate;
 pub mod handle;
 pub mod history;
 pub mod io;
+pub mod lanes;
 pub mod machine;
 pub mod nack;
 pub mod out;
+pub mod plane;
 pub mod rate;
 pub mod rewrite;
+pub mod ring_set;
 pub mod rings;
+pub mod router;
 pub mod rtcp;
 pub mod rtp;
 pub mod serialise;

@@ -3,10 +3,17 @@
 use std::net::SocketAddr;
 
 use crate::error::UsageError;
+use crate::lanes::Note;
 use crate::out::OutBatch;
 
-/// A tapped packet: (tap, plaintext RTP, arrival).
-pub type Tapped = (u32, Vec<u8>, i64);
+/// A tapped packet: plaintext RTP, with its arrival and the ring that it is for.
+#[derive(Debug, Clone, Copy)]
+pub struct Tapped<'a> {
+    pub tap: u32,
+    pub ring: Option<u32>,
+    pub packet: &'a [u8],
+    pub arrival: i64,
+}
 
 /// `now` is monotonic time in microseconds and never goes backwards between calls.
 pub trait Machine: Send + 'static {
@@ -49,8 +56,24 @@ pub trait Machine: Send + 'static {
     /// Move what happened, in order, to the end of `into`.
     fn events(&mut self, into: &mut Vec<Self::Event>);
 
-    /// Move the tapped packets to the end of `into`.
-    fn taps(&mut self, into: &mut Vec<Tapped>);
+    /// Hand on the tapped packets, in order.
+    fn taps(&mut self, take: impl FnMut(Tapped<'_>));
+
+    /// It is this one of several shards.
+    fn joins(&mut self, shard: usize) {
+        let _ = shard;
+    }
+
+    /// Hand on what other shards are to know, in order: to which of them, what, and bytes. `give` returns those that did
+    /// not take it.
+    fn notes(&mut self, give: impl FnMut(u64, &Note, &[u8]) -> u64) {
+        let _ = give;
+    }
+
+    /// Take a note of another shard.
+    fn take_note(&mut self, note: &Note, data: &[u8], now: i64) {
+        let _ = (note, data, now);
+    }
 
     fn stats(&self) -> Self::Stats;
 }

@@ -1,6 +1,6 @@
 //! One machine on one socket, run by one thread that never takes the GIL.
 //!
-//! A round of the thread: carry out orders, take what the socket has, do what is due, send all of it together. A
+//! A round of the thread: take other shards' notes, carry out orders, take what the socket has, do what is due, send all of it together. A
 //! packet that comes alone is forwarded at once; while one batch is forwarded the next one gathers in the kernel, so
 //! batches grow with the load, and no output is held longer than HOLD_US.
 
@@ -19,7 +19,9 @@ use crate::error::UsageError;
 use crate::io::clock::now_us;
 use crate::io::probe::Abilities;
 use crate::io::{KernelWire, Receiver, SendCounts, Sender, count_error, set_joined, socket};
-use crate::machine::{Machine, Tapped};
+use crate::lanes::{Lanes, NOTES, each};
+use crate::machine::Machine;
+use crate::ring_set::RingSet;
 use crate::rings::Ring;
 
 /// Output is sent after this long, although more of the batch is to come.
@@ -40,8 +42,6 @@ pub struct Options {
     pub abilities: Abilities,
     /// Bytes of the socket's buffers, each way.
     pub socket_buffer: usize,
-    /// Stay on this CPU.
-    pub cpu: Option<usize>,
 }
 
 /// What the socket did, since the beginning.
@@ -64,6 +64,42 @@ pub struct IoCounts {
     pub out_overflowed: u64,
 }
 
+impl IoCounts {
+    /// Add what another shard of the same plane counts. They have their ring for events in common.
+    pub fn add(&mut self, other: &Self) {
+        let (mine, theirs) = (&mut self.sent, &other.sent);
+        for (sum, more) in [
+            (&mut mine.datagrams, theirs.datagrams),
+            (&mut mine.bytes, theirs.bytes),
+            (&mut mine.messages, theirs.messages),
+            (&mut mine.calls, theirs.calls),
+            (&mut mine.refused, theirs.refused),
+            (&mut mine.socket_full, theirs.socket_full),
+            (&mut self.messages_in, other.messages_in),
+            (&mut self.calls_in, other.calls_in),
+            (&mut self.datagrams_in, other.datagrams_in),
+            (&mut self.rounds, other.rounds),
+            (&mut self.orders_refused, other.orders_refused),
+            (&mut self.injects_refused, other.injects_refused),
+            (&mut self.out_overflowed, other.out_overflowed),
+        ] {
+            *sum += more;
+        }
+        self.events_lost = self.events_lost.max(other.events_lost);
+        self.taps_lost += other.taps_lost;
+        for (sum, more) in [(&mut self.errors_in, &other.errors_in), (&mut mine.errors, &theirs.errors)] {
+            for &(errno, count) in more {
+                match sum.iter_mut().find(|(known, _)| *known == errno) {
+                    Some((_, known)) => *known += count,
+                    None => sum.push((errno, count)),
+                }
+            }
+        }
+    }
+}
+/// A tapped packet that no ring takes: (tap, plaintext RTP, arrival).
+pub type Copied = (u32, Vec<u8>, i64);
+
 /// What became of commands; a wrong one comes with the number of those before it, which are done.
 pub type Submitted = Result<(), (usize, UsageError)>;
 
@@ -77,13 +113,36 @@ pub enum Order<M: Machine> {
         packet: Vec<u8>,
     },
     Stats(SyncSender<(M::Stats, IoCounts)>),
+    /// Something about the shared-memory rings.
+    Rings(Box<dyn FnOnce(&mut RingSet) + Send>),
+    /// Stay on these CPUs.
+    Pin(CpuSet),
+    /// Fail as a bug would. Only tests give it.
+    Panic,
+}
+
+/// What a shard has in common with those beside it.
+pub struct Beside<M: Machine> {
+    pub lanes: Lanes,
+    pub events: Arc<Ring<M::Event>>,
+    pub taps: Arc<Ring<Copied>>,
+}
+
+impl<M: Machine> Beside<M> {
+    /// For each of several shards, at least one.
+    pub fn among(shards: usize) -> io::Result<Vec<Self>> {
+        let (events, taps) = (Arc::new(Ring::new(EVENTS)?), Arc::new(Ring::new(TAPS)?));
+        let lanes = Lanes::among(shards, NOTES)?;
+        let one = |lanes| Self { lanes, events: events.clone(), taps: taps.clone() };
+        Ok(lanes.into_iter().map(one).collect())
+    }
 }
 
 /// What both sides hold.
 pub struct Shared<M: Machine> {
     pub orders: Ring<Order<M>>,
-    pub events: Ring<M::Event>,
-    pub taps: Ring<Tapped>,
+    pub events: Arc<Ring<M::Event>>,
+    pub taps: Arc<Ring<Copied>>,
     pub stop: AtomicBool,
     pub failed: AtomicBool,
     /// When the latest round began.
@@ -91,11 +150,11 @@ pub struct Shared<M: Machine> {
 }
 
 impl<M: Machine> Shared<M> {
-    pub fn new() -> io::Result<Self> {
+    pub fn new(beside: &Beside<M>) -> io::Result<Self> {
         Ok(Self {
             orders: Ring::new(ORDERS)?,
-            events: Ring::new(EVENTS)?,
-            taps: Ring::new(TAPS)?,
+            events: beside.events.clone(),
+            taps: beside.taps.clone(),
             stop: AtomicBool::new(false),
             failed: AtomicBool::new(false),
             beat: AtomicI64::new(now_us()),
@@ -115,34 +174,35 @@ pub fn submit<M: Machine>(machine: &mut M, commands: Vec<M::Command>) -> Submitt
 /// The machine with its socket: what the thread works on.
 pub struct Shard<M: Machine> {
     pub machine: M,
+    pub rings: RingSet,
     shared: Arc<Shared<M>>,
     socket: Arc<UdpSocket>,
     sender: Sender<KernelWire>,
     receiver: Receiver,
-    options: Options,
     counts: IoCounts,
     more: bool,
+    lanes: Lanes,
     events: Vec<M::Event>,
-    taps: Vec<Tapped>,
 }
 
 impl<M: Machine> Shard<M> {
     /// Bind the port.
-    pub fn open(machine: M, host: IpAddr, port: u16, mut options: Options) -> io::Result<Self> {
+    pub fn open(mut machine: M, host: IpAddr, port: u16, mut options: Options, beside: Beside<M>) -> io::Result<Self> {
+        machine.joins(beside.lanes.index());
         let socket = Arc::new(socket::bind(host, port, options.socket_buffer)?);
         options.abilities.gro &= set_joined(&socket).is_ok();
         let Abilities { gso, gro, sendmmsg } = options.abilities;
         Ok(Self {
             machine,
-            shared: Arc::new(Shared::new()?),
+            rings: RingSet::new()?,
+            shared: Arc::new(Shared::new(&beside)?),
             sender: Sender::new(KernelWire::new(socket.clone(), sendmmsg)?, gso),
             receiver: Receiver::new(gro)?,
             socket,
-            options,
             counts: IoCounts::default(),
             more: false,
+            lanes: beside.lanes,
             events: Vec::new(),
-            taps: Vec::new(),
         })
     }
 
@@ -158,10 +218,10 @@ impl<M: Machine> Shard<M> {
     pub fn run(mut self) -> Result<Self, Box<dyn Any + Send>> {
         let shared = self.shared.clone();
         let done = catch_unwind(AssertUnwindSafe(move || {
-            self.pin();
             while !self.shared.stop.load(Ordering::SeqCst) {
                 self.round();
             }
+            self.take_notes();
             self.orders();
             self.settle();
             self
@@ -181,9 +241,12 @@ impl<M: Machine> Shard<M> {
         (self.machine, counts)
     }
 
-    /// Carry out commands in order; the first wrong one ends it.
+    /// Carry out commands in order; the first wrong one ends it. Other shards have the notes of it before the answer.
     pub fn submit(&mut self, commands: Vec<M::Command>) -> Submitted {
-        submit(&mut self.machine, commands)
+        self.take_notes();
+        let done = submit(&mut self.machine, commands);
+        self.give_notes();
+        done
     }
 
     pub fn inject(&mut self, track: u32, layer: i64, packet: &[u8]) {
@@ -202,7 +265,7 @@ impl<M: Machine> Shard<M> {
         let mut counts = self.counts.clone();
         counts.sent = self.sender.counts.clone();
         counts.events_lost = self.shared.events.overflowed();
-        counts.taps_lost = self.shared.taps.overflowed();
+        counts.taps_lost = self.rings.lost + if self.lanes.index() == 0 { self.shared.taps.overflowed() } else { 0 };
         counts.orders_refused = self.shared.orders.overflowed();
         counts.out_overflowed = self.machine.out().overflowed();
         counts
@@ -221,10 +284,50 @@ impl<M: Machine> Shard<M> {
 
     /// Send part by part: it is still in the cache then, and nobody waits for what is written to others.
     fn send(&mut self) {
+        self.give_notes();
         let mut more = true;
         while more {
             more = self.machine.settle(now_us());
             self.sender.flush(self.machine.transmit());
+        }
+    }
+
+    /// Copy what other shards are to know into their lanes, and wake them once.
+    fn give_notes(&mut self) {
+        let Self { machine, lanes, .. } = self;
+        let mut told = 0;
+        machine.notes(|shards, note, data| {
+            let mut refused = 0;
+            each(shards, |shard| {
+                if !lanes.get(shard).is_some_and(|lane| lane.put(note, data)) {
+                    refused |= 1 << shard;
+                }
+            });
+            told |= shards;
+            refused
+        });
+        each(told, |shard| {
+            if let Some(lane) = lanes.get(shard) {
+                lane.tell();
+            }
+        });
+    }
+
+    /// Take what other shards noted, and send part by part what that gives.
+    fn take_notes(&mut self) {
+        for _ in 0..NOTES {
+            let now = now_us();
+            let Self { machine, lanes, .. } = self;
+            let Some(lane) = lanes.own() else { return };
+            if !lane.take(|note, data| machine.take_note(note, data, now)) {
+                return;
+            }
+            if self.machine.held() >= HOLD_BYTES {
+                self.send();
+            }
+        }
+        if let Some(lane) = self.lanes.own() {
+            lane.tell(); // the rest has its turn in the next round
         }
     }
 
@@ -236,13 +339,19 @@ impl<M: Machine> Shard<M> {
             }
             self.shared.events.tell();
         }
-        self.machine.taps(&mut self.taps);
-        if !self.taps.is_empty() {
-            for tapped in self.taps.drain(..) {
-                let _ = self.shared.taps.put(tapped);
+        let Self { machine, rings, shared, .. } = self;
+        let mut copied = false;
+        machine.taps(|tapped| match tapped.ring {
+            Some(ring) => rings.put(ring, &tapped),
+            None => {
+                let _ = shared.taps.put((tapped.tap, tapped.packet.to_vec(), tapped.arrival));
+                copied = true;
             }
-            self.shared.taps.tell();
+        });
+        if copied {
+            shared.taps.tell();
         }
+        rings.flush();
     }
 
     fn round(&mut self) {
@@ -250,6 +359,7 @@ impl<M: Machine> Shard<M> {
         self.shared.beat.store(now_us(), Ordering::Relaxed);
         // After a full batch there is more to read: the kernel need not be asked.
         let (readable, writable, told) = if self.more { (true, self.sender.is_blocked(), false) } else { self.wait() };
+        self.take_notes(); // before orders: who orders may rely on what was noted before
         if writable {
             self.sender.resume();
         }
@@ -260,21 +370,46 @@ impl<M: Machine> Shard<M> {
         if readable {
             self.receive();
         }
+        self.take_injected();
         self.settle();
+    }
+
+    fn take_injected(&mut self) {
+        let Self { machine, rings, counts, .. } = self;
+        let now = now_us();
+        rings.take(|track, layer, packet| {
+            let taken = machine.inject(track, layer, packet, now).is_ok();
+            counts.injects_refused += u64::from(!taken);
+            taken
+        });
     }
 
     /// Sleep until there is something to do. Returns what: datagrams came, the socket takes more, orders came.
     fn wait(&mut self) -> (bool, bool, bool) {
         let now = now_us();
         let due = self.machine.next_timeout().map_or(BEAT_US, |timeout| (timeout - now).clamp(0, BEAT_US));
+        let due = if self.rings.sleep() { due } else { 0 };
         let patience = Timespec { tv_sec: due / 1_000_000, tv_nsec: due % 1_000_000 * 1_000 };
         let wanted = if self.sender.is_blocked() { PollFlags::IN | PollFlags::OUT } else { PollFlags::IN };
         let orders = &self.shared.orders;
-        let mut polled = [PollFd::new(&*self.socket, wanted), PollFd::new(orders, PollFlags::IN)];
-        if poll(&mut polled, Some(&patience)).is_err() {
+        let socket = PollFd::new(&*self.socket, wanted);
+        let orders = PollFd::new(orders, PollFlags::IN);
+        let rings = PollFd::new(&self.rings, PollFlags::IN);
+        let lane = self.lanes.own();
+        let mut polled = match lane {
+            Some(lane) => [socket, orders, rings, PollFd::new(lane, PollFlags::IN)],
+            None => [socket.clone(), orders, rings, socket],
+        };
+        if poll(&mut polled[..3 + usize::from(lane.is_some())], Some(&patience)).is_err() {
             return (true, false, true); // interrupted: look at everything
         }
-        let [socket, orders] = polled.map(|one| one.revents());
+        let [socket, orders, rings, noted] = polled.map(|one| one.revents());
+        if let Some(lane) = lane.filter(|_| !noted.is_empty()) {
+            lane.begin();
+        }
+        if !rings.is_empty() {
+            self.rings.woken();
+        }
         let readable = socket.intersects(PollFlags::IN | PollFlags::ERR | PollFlags::HUP);
         (readable, socket.contains(PollFlags::OUT), !orders.is_empty())
     }
@@ -292,6 +427,10 @@ impl<M: Machine> Shard<M> {
                 Order::Stats(reply) => {
                     let _ = reply.send(self.stats());
                 }
+                Order::Rings(change) => change(&mut self.rings),
+                // CPUs that are not there, or not ours: the scheduler chooses, as without the wish.
+                Order::Pin(cpus) => drop(sched_setaffinity(None, &cpus)),
+                Order::Panic => panic!("as a test wished"),
             }
         }
         self.shared.orders.tell();
@@ -329,13 +468,5 @@ impl<M: Machine> Shard<M> {
             self.orders();
             self.settle();
         }
-    }
-
-    fn pin(&self) {
-        let Some(cpu) = self.options.cpu.filter(|&cpu| cpu < CpuSet::MAX_CPU) else { return };
-        let mut set = CpuSet::new();
-        set.set(cpu);
-        // A CPU that is not there, or not ours: the scheduler chooses, as without the wish.
-        let _ = sched_setaffinity(None, &set);
     }
 }

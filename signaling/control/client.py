@@ -12,19 +12,19 @@ from typing import Any
 from urllib.parse import quote
 
 import httpx2
-import stamina
 import structlog
 from pydantic import ValidationError
 
 from relay.errors import NodeUnreachable
+from relay.guards import CallBreaker, Guard, NotAnswered, deadline_header, remaining
 from relay.ports import Answer, IceFragment, NodeRecord, Offer, RoomEvent, SlotChange
-from signaling.control.breaker import CallBreaker
 from signaling.control.trust import Trust
 from signaling.control.wire import PING_S, PREFIX, TOKEN_TTL_S, EventBody, read_error
 from signaling.tokens import CONTROL_AUDIENCE, mint
 
 ATTEMPTS = 3
 _CONNECTIONS = 64
+_NOBODY_THERE = (httpx2.ConnectError, httpx2.ConnectTimeout)
 _KEEP_ALIVE_S = 20.0  # shorter than the server's 30 s, so that no call meets a connection that is just being closed
 
 log = structlog.get_logger(__name__)
@@ -76,7 +76,7 @@ class RemoteNode:
     ) -> None:
         """Raises NodeUnreachable when the node must not be called at all (see `Trust`)."""
         self.record = record
-        self.breaker = CallBreaker()
+        self._guard = Guard(self._unreachable, attempts=ATTEMPTS, monotonic=monotonic)
         self._tokens = tokens
         self._deadlines = deadlines or Deadlines()
         self._monotonic = monotonic
@@ -96,6 +96,15 @@ class RemoteNode:
     @property
     def node_id(self) -> str:
         return self.record.id
+
+    @property
+    def breaker(self) -> CallBreaker:
+        """Whether the node answers."""
+        return self._guard.breaker
+
+    @property
+    def public_url(self) -> str:
+        return self.record.public_url
 
     async def disconnect(self) -> None:
         """End all connections; streams of events end with NodeUnreachable."""
@@ -157,65 +166,34 @@ class RemoteNode:
 
     async def _read(self, path: str, query: Mapping[str, str] | None = None) -> dict[str, Any]:
         """Ask for something that changes nothing: tried up to `ATTEMPTS` times within its deadline."""
-        deadline = self._deadlines.read
-        attempts = stamina.retry_context(
-            on=_NotAnswered, attempts=ATTEMPTS, timeout=deadline, wait_initial=0.01, wait_max=0.05, wait_jitter=0.01
-        )
-        try:
-            async with asyncio.timeout(deadline):
-                async for attempt in attempts:
-                    with attempt:
-                        return await self._try("GET", path, query=query)
-        except _NotAnswered as error:
-            raise self._unreachable(f"does not answer: {error}") from None
-        except TimeoutError:
-            raise self._too_late(self._deadlines.read) from None
-        raise AssertionError("a retry either returns or raises")
+        return await self._guard.run(lambda: self._try("GET", path, query=query), self._deadlines.read, repeatable=True)
 
     async def _call(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
         """Ask for a change, once: whether it was made is not known when no answer comes."""
-        try:
-            async with asyncio.timeout(self._deadlines.change):
-                return await self._try(method, path, body)
-        except _NotAnswered as error:
-            raise self._unreachable(f"does not answer: {error}") from None
-        except TimeoutError:
-            self.breaker.failed(self._monotonic())
-            raise NodeUnreachable(
-                f"node {self.node_id} did not answer within {self._deadlines.change:g} s", 1
-            ) from None
+        return await self._guard.run(lambda: self._try(method, path, body), self._deadlines.change, repeatable=False)
 
     async def _try(
         self, method: str, path: str, body: dict[str, Any] | None = None, query: Mapping[str, str] | None = None
     ) -> dict[str, Any]:
-        """One request. Raises what the node raised, NodeUnreachable while the breaker is open, and _NotAnswered."""
-        self._check_breaker()
+        """One request. Raises what the node raised, and NotAnswered."""
         content = None if body is None else json.dumps(body, ensure_ascii=False).encode("utf-8", "replace")
         headers = self._headers() | ({"Content-Type": "application/json"} if body is not None else {})
         try:
             response = await self._calls.request(method, path, content=content, params=query, headers=headers)
+        except _NOBODY_THERE as error:
+            raise NotAnswered(repr(error), down=True) from None
         except httpx2.HTTPError as error:
-            self.breaker.failed(self._monotonic())
-            raise _NotAnswered(repr(error)) from None
+            raise NotAnswered(repr(error)) from None
         if response.status_code == 401:  # another node's address by now, or other keys: in any case not this node
-            self.breaker.failed(self._monotonic())
-        else:
-            self.breaker.succeeded()
+            self._log_refusal(response)
+            raise NotAnswered("it refused with 401; the log says why")
         return self._result(response)
-
-    def _check_breaker(self) -> None:
-        if not self.breaker.allows(self._monotonic()):
-            raise self._unreachable("did not answer of late")
-
-    def _too_late(self, deadline: float) -> NodeUnreachable:
-        self.breaker.failed(self._monotonic())
-        return self._unreachable(f"did not answer within {deadline:g} s")
 
     def _unreachable(self, why: str) -> NodeUnreachable:
         return NodeUnreachable(f"node {self.node_id} {why}", retry_after=1)
 
     def _headers(self) -> dict[str, str]:
-        return {"Authorization": f"Bearer {self._tokens.current()}"}
+        return {"Authorization": f"Bearer {self._tokens.current()}", **deadline_header()}
 
     def _result(self, response: httpx2.Response) -> dict[str, Any]:
         if response.status_code == 204:
@@ -231,8 +209,12 @@ class RemoteNode:
         error = read_error(found.get("error"))
         if error is not None:
             raise error
-        log.error("a node refuses to be controlled", node=self.node_id, status=response.status_code, problem=found)
+        self._log_refusal(response)
         raise self._unreachable(f"refused with {response.status_code}; the log says why")
+
+    def _log_refusal(self, response: httpx2.Response) -> None:
+        problem = response.text[:500]
+        log.error("a node refuses to be controlled", node=self.node_id, status=response.status_code, problem=problem)
 
     # --- events ------------------------------------------------------------------------------------------------------
 
@@ -240,15 +222,17 @@ class RemoteNode:
         """See `Node.session_events`. The iterator raises NodeUnreachable when the stream is cut."""
         events = self._follow(session)
         try:
-            async with asyncio.timeout(self._deadlines.read):
+            async with asyncio.timeout(remaining(self._deadlines.read)):
                 await anext(events)
         except TimeoutError:
-            raise self._too_late(self._deadlines.read) from None
+            self.breaker.failed(self._monotonic(), down=True)
+            raise self._unreachable(f"did not answer within {self._deadlines.read:g} s") from None
         return _events(events)
 
     async def _follow(self, session: str) -> AsyncGenerator[RoomEvent | None, None]:
         """Yield None once the node follows the session, then its events."""
-        self._check_breaker()
+        if not self.breaker.allows(self._monotonic()):
+            raise self._unreachable("did not answer of late")
         timeout = httpx2.Timeout(2 * PING_S, connect=self._deadlines.connect)
         path = f"/sessions/{quote(session)}/events"
         try:
@@ -269,16 +253,12 @@ class RemoteNode:
                     elif name == "data":
                         yield RoomEvent(**EventBody.model_validate_json(value).model_dump())
         except httpx2.HTTPError as error:
-            if isinstance(error, httpx2.ConnectError | httpx2.ConnectTimeout):
-                self.breaker.failed(self._monotonic())
+            if isinstance(error, _NOBODY_THERE):
+                self.breaker.failed(self._monotonic(), down=True)
             raise NodeUnreachable(f"the events of {session} were cut: {error!r}", 1) from None
         except ValidationError:
             raise NodeUnreachable(f"the events of {session} cannot be read", 1) from None
         raise NodeUnreachable(f"the events of {session} were cut", 1)
-
-
-class _NotAnswered(Exception):
-    """No answer to one try; the message says why."""
 
 
 async def _events(found: AsyncGenerator[RoomEvent | None, None]) -> AsyncIterator[RoomEvent]:

@@ -17,6 +17,7 @@ from pydantic import ValidationError
 from sse_starlette import EventSourceResponse, ServerSentEvent
 
 from relay import errors
+from relay.guards import DEADLINE_HEADER, LONGEST_S, read_deadline, remaining, within
 from relay.ports import Offer, RoomEvent, SlotChange
 from signaling import tokens
 from signaling.auth import ANY_ROOM, address_of, bearer_token, count
@@ -25,7 +26,16 @@ from signaling.context import Context, Ctx
 from signaling.control.wire import PING_S, PREFIX, Body, EventBody, FragmentBody, OfferBody, SlotBody, error_member
 from signaling.ids import RoomId, SessionId
 from signaling.nodes import Node
-from signaling.problems import InternalError, InvalidRequest, InvalidToken, MissingToken, on_bug, problem_of, respond
+from signaling.problems import (
+    InternalError,
+    InvalidParameter,
+    InvalidRequest,
+    InvalidToken,
+    MissingToken,
+    on_bug,
+    problem_of,
+    respond,
+)
 
 SEND_TIMEOUT_S = 10.0
 _ESCAPES = 6  # a character of an SDP takes up to six in JSON (\\u0000)
@@ -36,14 +46,16 @@ _Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 
 
 class _Route(APIRoute):
-    """Gives every error of the relay the member from which the other end makes it again."""
+    """Keeps the caller's deadline, and gives every error the member from which the other end makes it again."""
 
     def get_route_handler(self) -> _Handler:
         handle = super().get_route_handler()
 
         async def handler(request: Request) -> Response:
             try:
-                return await handle(request)
+                with within(_time_left(request)):
+                    remaining(LONGEST_S)  # the caller may have given up before this process had time for it
+                    return await handle(request)
             except errors.CostreamError as error:
                 problem = problem_of(error)
                 if problem is None:
@@ -91,6 +103,7 @@ def _add_joining(router: APIRouter, node: Node) -> None:
         @router.post(path)
         async def offer(request: Request, context: Ctx) -> Any:
             body = await _read(OfferBody, request, context.limits.offer_bytes * _ESCAPES)
+            remaining(LONGEST_S)  # nobody waits for a session that is opened after the deadline
             return asdict(await answer(Offer(**body.model_dump())))
 
     route("/publish", node.publish)
@@ -177,6 +190,14 @@ async def _messages(source: AsyncIterator[RoomEvent], stop: asyncio.Event) -> As
         stopping.cancel()
         following.cancel()
         await asyncio.gather(stopping, following, return_exceptions=True)
+
+
+def _time_left(request: Request) -> float:
+    """Return the seconds that the caller will still wait. Raises InvalidParameter."""
+    try:
+        return read_deadline(request.headers.get(DEADLINE_HEADER))
+    except ValueError as error:
+        raise InvalidParameter(str(error)) from None
 
 
 async def _next(source: AsyncIterator[RoomEvent]) -> RoomEvent | None:

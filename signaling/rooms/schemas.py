@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import AfterValidator, BaseModel, Field, JsonValue
 
 from signaling.bodies import Strict
+from signaling.events import MAX_SYNC_ID
 from signaling.ids import ROOM_PATTERN
 
 MAX_DATA_BYTES = 4096
@@ -30,6 +31,13 @@ def _is_unique(codecs: list[Codec]) -> list[Codec]:
     return codecs
 
 
+def _is_sync_id(value: str) -> str:
+    if int(value) > MAX_SYNC_ID:
+        raise ValueError("has more than 64 bits")
+    return value
+
+
+SyncId = Annotated[str, Field(pattern=r"^[0-9]{1,20}$"), AfterValidator(_is_sync_id)]
 Data = Annotated[dict[str, JsonValue], AfterValidator(_is_small)]
 
 
@@ -66,6 +74,11 @@ class AppEvent(Strict):
 
     type: Annotated[str, Field(pattern=r"^app\.[A-Za-z0-9_.-]{1,60}$")]
     data: Data = Field(default_factory=dict)
+    at: SyncId | None = Field(
+        None,
+        description="The sync id of the frame that the event belongs to: whoever follows can show both at "
+        "once, however far behind they play.",
+    )
 
 
 class EventAccepted(BaseModel):

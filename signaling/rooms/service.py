@@ -107,7 +107,9 @@ async def send_event(context: Context, caller: Caller, room: str, event: AppEven
     caller.enter(room)
     caller.require(Action.SEND_EVENT)
     await read_room(context, room)
-    data = {"by": caller.identity, "data": event.data}
+    data: dict[str, Any] = {"by": caller.identity, "data": event.data}
+    if event.at is not None:
+        data["at"] = event.at
     (stored,) = await context.store.append(room, [(event.type, data)])
     return str(stored.sync_id)
 

@@ -40,6 +40,12 @@ _CREATED: dict[int | str, dict[str, Any]] = {
         "headers": dict.fromkeys(("Location", "ETag", "Link", "Accept-Patch"), _TEXT_HEADER),
     }
 }
+_MOVED: dict[int | str, dict[str, Any]] = {
+    307: {
+        "description": "Offer to the node in Location, with the same token (RFC 9725 section 4.6)",
+        "headers": {"Location": _TEXT_HEADER},
+    }
+}
 _RESTARTED: dict[int | str, dict[str, Any]] = {
     200: {
         "description": "ICE restarted",
@@ -94,10 +100,12 @@ def build(name: str, kind: str, tag: str) -> APIRouter:
         summary=f"{verb} a room",
         operation_id=f"{name}_offer",
         openapi_extra={"security": SECURITY, **_SDP_BODY},
-        responses=_CREATED | _OFFER_PROBLEMS,
+        responses=_CREATED | _MOVED | _OFFER_PROBLEMS,
     )
     async def offer(room: RoomId, request: Request, context: Ctx) -> Response:
         answer = await join(request, context, room, publishing=kind == "publisher")
+        if isinstance(answer, str):
+            return Response(status_code=307, headers={"Location": answer, "Cache-Control": "no-store"})
         headers = {
             "Location": f"/{name}/{room}/{answer.session}",
             "ETag": quote_tag(answer.etag),

@@ -186,6 +186,14 @@ def test_a_store_that_answers_and_one_with_another_clock() -> None:
             assert levels(doctor.check_store(settings(store__url=url, store__socket_timeout_s=5))) == expected
 
 
+def test_a_store_behind_sentinels_that_are_not_there() -> None:
+    for url in ("redis+sentinel://127.0.0.1:1,127.0.0.1:2/demo/0", "redis+cluster://127.0.0.1:1"):
+        [found] = doctor.check_store(settings(store__url=url))
+        assert (found.level, "no server can be reached" in found.text) == (Level.FAIL, True)
+    [found] = doctor.check_store(settings(store__url="redis+sentinel://127.0.0.1:1"))
+    assert "name of the service" in found.text
+
+
 def test_a_store_with_a_password() -> None:
     asked: list[bytes] = []
 

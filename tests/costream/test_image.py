@@ -62,6 +62,7 @@ def relay_in_image(log: Path) -> Iterator[subprocess.Popen[bytes]]:
         "COSTREAM_MEDIA__HOST": "127.0.0.1",
         "COSTREAM_MEDIA__PORT": "17443",
         "COSTREAM_ROOM__AUTO_CREATE": "true",
+        "COSTREAM_MEDIA__PLANE": "native",
     }
     command = [SCRIPT, "run", "relay", "--config", "/etc/costream/relay.toml"]
     with log.open("wb") as output, subprocess.Popen(command, env=environment, stderr=output, stdout=output) as process:
@@ -97,6 +98,7 @@ def test_it_runs_as_nobody_special_and_knows_its_version(image: str) -> None:
     doctor = in_image("doctor", "--set", "http.port=0", "--set", "media.port=0", "--set", "http.plain_port=0")
     assert doctor.returncode == 0, doctor.stdout + doctor.stderr
     assert "/var/lib/costream" in doctor.stdout
+    assert "plane        native" in doctor.stdout
 
 
 def test_it_refuses_to_start_without_a_key(image: str) -> None:

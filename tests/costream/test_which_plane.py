@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import subprocess
 import sys
@@ -12,7 +13,9 @@ import httpx2
 import pytest
 
 from bench.processes import free_port
+from costream.serve import running
 from relay.plane import native_missing
+from relay.settings import dev_settings
 
 START_S = 60.0
 
@@ -55,3 +58,33 @@ def _ready(url: str, node: subprocess.Popen[bytes], log: Path) -> dict[str, obje
             return answer
         assert time.monotonic() < deadline, log.read_text()
         time.sleep(0.05)
+
+
+async def test_a_node_that_lost_a_shard_is_not_ready(tmp_path: Path) -> None:
+    if native_missing():
+        pytest.skip("the native plane is not built: see rust/README.md")
+    from relay.plane import _native
+    from relay.plane.native import NativePlane
+
+    http = free_port()
+    wanted = {
+        "media.plane": "native",
+        "media.port": 0,
+        "media.shards": 2,
+        "node.state_dir": str(tmp_path),
+        "http.port": 0,
+        "http.plain_port": http,
+    }
+    async with running(dev_settings(environ={}, overrides=wanted)) as up, httpx2.AsyncClient(trust_env=False) as client:
+        assert len(up.node.plane_ports) == 2
+        plane = up.node._plane
+        assert isinstance(plane, NativePlane)
+        url = f"http://127.0.0.1:{http}/readyz"
+        assert (await client.get(url)).status_code == 200
+        _native.testing.break_shard(plane._shards, 1)
+        async with asyncio.timeout(START_S):
+            while (await client.get(url)).status_code == 200:
+                await asyncio.sleep(0.01)
+        answer = await client.get(url)
+        assert answer.status_code == 503
+        assert answer.json()["plane"] is False

@@ -7,7 +7,7 @@ from itertools import pairwise
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from relay.node.gate import OPENING_S, GateState, SlabGate
+from relay.node.gate import OPENING_S, GateState, SlabGate, tightest
 
 TOTAL = 1000
 
@@ -78,6 +78,15 @@ def test_a_quiet_time_lets_no_crowd_in() -> None:
         gate.came_in()
         count += 1
     assert count <= 26  # one second of that time's rate, and not five
+
+
+def test_one_full_shard_shuts_it_although_the_others_have_room() -> None:
+    slabs = [(900, TOTAL), (49, TOTAL), (2, 20)]
+    assert tightest(slabs) == (49, TOTAL), "the share counts, not the number"
+    gate = SlabGate()
+    gate.observe(*tightest(slabs), 0.0)
+    assert not gate.allows()
+    assert tightest([(7, 9)]) == (7, 9)
 
 
 @settings(max_examples=100, deadline=None)

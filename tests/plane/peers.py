@@ -355,7 +355,7 @@ class Viewer(Peer):
                 packet.marker,
                 payload_type,
                 payload,
-                MARK.unpack_from(payload, head),
+                MARK.unpack_from(payload.ljust(head + MARK.size, b"\0"), head),  # fuzz is shorter
                 {name: value for name, value in elements.items() if value is not None},
                 repaired,
                 picture_id,

@@ -19,7 +19,7 @@ from signaling.control.client import Deadlines, RemoteNode, Tokens
 from signaling.control.trust import Trust
 from signaling.nodes import LocalNode, LocalNodes
 
-PATIENT = Deadlines(connect=10, change=10, read=10)  # on a busy machine time must not decide
+PATIENT = Deadlines(connect=30, change=30, read=30)  # on a busy machine time must not decide
 KEYS = dict(dev_settings(environ={}).auth.keys)
 
 

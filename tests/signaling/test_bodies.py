@@ -66,6 +66,14 @@ async def test_metadata_and_event_data_are_bounded(api: Api) -> None:
     assert problem(await api.call("POST", "/v1/rooms", "service", json={"id": "a", "metadata": over}))[0] == 422
 
 
+@pytest.mark.parametrize(
+    ("at", "status"), [("18446744073709551615", 202), ("18446744073709551616", 422), ("-1", 422), (7, 422)]
+)
+async def test_an_event_names_its_frame_by_a_sync_id(api: Api, at: object, status: int) -> None:
+    body = {"type": "app.score", "data": {"points": 1}, "at": at}
+    assert (await api.call("POST", "/v1/rooms/demo/events", "owner", json=body)).status_code == status
+
+
 @pytest.mark.parametrize("name", ["room.ended", "app.", "app", "app." + "x" * 61, "app.a b", "APP.x"])
 async def test_applications_cannot_forge_our_events(api: Api, name: str) -> None:
     assert problem(await api.call("POST", "/v1/rooms/demo/events", "owner", json={"type": name})) == (

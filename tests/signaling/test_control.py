@@ -17,12 +17,12 @@ from hypothesis import strategies as st
 from memory_node import ANSWER
 
 from costream.tls import prepare_tls
-from relay import errors
-from relay.errors import NodeUnreachable, NotFound, Overloaded, SettingsError
+from relay import errors, guards
+from relay.errors import DeadlineExceeded, NodeUnreachable, NotFound, Overloaded, SettingsError
+from relay.guards import DEADLINE_HEADER, within
 from relay.ports import Answer, IceFragment, NodeRecord, Offer, RoomEvent, RoomStore, SlotChange
 from relay.settings import ClusterSettings, dev_settings
 from signaling import tokens
-from signaling.control.breaker import CallBreaker
 from signaling.control.client import Deadlines, RemoteNode
 from signaling.control.wire import error_member, read_error
 from signaling.tokens import CONTROL_AUDIENCE, mint
@@ -211,32 +211,10 @@ async def test_a_relay_that_stops_ends_the_streams(served: Served, remote: Remot
 # --- nodes that do not answer ---------------------------------------------------------------------------------------
 
 
-def test_the_breaker_in_virtual_time() -> None:
-    breaker = CallBreaker(failures=3, open_s=1.0)
-    for _ in range(2):
-        breaker.failed(10.0)
-    breaker.succeeded()
-    for _ in range(3):
-        assert breaker.allows(10.0)
-        breaker.failed(10.0)
-    assert not breaker.is_closed
-    assert not breaker.allows(10.9)
-    assert breaker.allows(11.0)  # the trial
-    assert not breaker.allows(11.1)  # of which there is one
-    breaker.failed(11.2)
-    assert not breaker.allows(12.1)
-    assert breaker.allows(12.2)
-    assert not breaker.allows(13.1)
-    assert breaker.allows(13.2)  # the trial was never told of: its turn is over
-    breaker.succeeded()
-    assert breaker.is_closed
-    assert breaker.allows(13.2)
-
-
 async def test_a_dead_node_costs_no_waiting(served: Served, remote: RemoteNode) -> None:
     await remote.status()
     await served.stop()
-    with pytest.raises(NodeUnreachable):
+    with pytest.raises(NodeUnreachable):  # one call is enough: nobody listens there
         await remote.status()
     assert not remote.breaker.is_closed
     with pytest.raises(NodeUnreachable, match="of late"):
@@ -258,12 +236,46 @@ async def test_a_silent_node_is_given_up_in_time() -> None:
     silent = await asyncio.start_server(swallow, "127.0.0.1", 0)
     url = f"http://127.0.0.1:{silent.sockets[0].getsockname()[1]}"
     async with calling(_record(url), deadlines=Deadlines(read=0.1)) as remote:
-        for _ in range(3):
-            with pytest.raises(NodeUnreachable, match="did not answer within"):
-                await remote.status()
+        with pytest.raises(NodeUnreachable, match="did not answer within"):
+            await remote.status()
         with pytest.raises(NodeUnreachable, match="of late"):
             await remote.status()
     silent.close()
+
+
+# --- deadlines ------------------------------------------------------------------------------------------------------
+
+
+async def test_the_deadline_travels_and_the_relay_keeps_it(served: Served, remote: RemoteNode) -> None:
+    left: list[float] = []
+
+    async def publish(offer: Offer) -> Answer:
+        left.append(guards.remaining(60))
+        return Answer("n1~s1", ANSWER, "ice-1")
+
+    served.node.publish = publish  # type: ignore[method-assign]
+    await remote.publish(OFFER)
+    with within(5):
+        await remote.publish(OFFER)
+    assert 5 < left[0] <= 10  # the call's own
+    assert 0 < left[1] <= 5
+
+
+@pytest.mark.parametrize(("header", "status"), [("0", 503), ("-5", 503), ("60000", 200), ("x", 400), ("1e3", 400)])
+async def test_a_relay_does_not_begin_what_nobody_waits_for(served: Served, header: str, status: int) -> None:
+    async with httpx2.AsyncClient(base_url=f"http://127.0.0.1:{served.port}/control/v1") as client:
+        headers = {"Authorization": f"Bearer {token()}", DEADLINE_HEADER: header}
+        response = await client.get("/status", headers=headers)
+    assert response.status_code == status
+    if status == 503:
+        assert response.json()["error"]["name"] == "DeadlineExceeded"
+
+
+async def test_no_call_is_made_when_the_time_is_over(served: Served, remote: RemoteNode) -> None:
+    with within(-1), pytest.raises(DeadlineExceeded):
+        await remote.publish(OFFER)
+    assert served.node.offers == []
+    assert remote.breaker.is_closed
 
 
 async def test_what_is_no_relay_is_no_bug_of_ours() -> None:

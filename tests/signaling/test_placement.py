@@ -8,14 +8,12 @@ from contextlib import AsyncExitStack
 
 import pytest
 from control_world import KEYS, PATIENT, Served, serving
-from hypothesis import given
-from hypothesis import strategies as st
 
 from relay.cluster.directory import RedisDirectory
 from relay.errors import NodeUnreachable, NotFound, Overloaded
 from relay.ports import Offer, RoomStore
 from relay.settings import ClusterSettings, SignalingSettings
-from signaling.control.nodes import RemoteNodes, publishing_nodes, rendezvous
+from signaling.control.nodes import RemoteNodes, publishing_nodes
 
 SETTINGS = SignalingSettings.model_validate(
     {"cluster": ClusterSettings(heartbeat_s=0.1, expiry_s=0.2), "auth": {"keys": KEYS}}
@@ -32,7 +30,7 @@ async def relays(store: RoomStore) -> AsyncIterator[dict[str, Served]]:
 
 @pytest.fixture
 async def directory(store_url: str) -> AsyncIterator[RedisDirectory]:
-    opened = RedisDirectory(store_url, socket_timeout_s=10)
+    opened = RedisDirectory(store_url, socket_timeout_s=10, connect_timeout_s=10)
     yield opened
     await opened.close()
 
@@ -43,14 +41,16 @@ async def nodes(
 ) -> AsyncIterator[RemoteNodes]:
     for served in relays.values():
         await directory.announce(served.record(), 60)
-    nodes = RemoteNodes(SETTINGS, store, RedisDirectory(store_url, socket_timeout_s=10), "tests", PATIENT)
+    nodes = RemoteNodes(
+        SETTINGS, store, RedisDirectory(store_url, socket_timeout_s=10, connect_timeout_s=10), "tests", PATIENT
+    )
     await nodes.start()
     yield nodes
     await nodes.close()
 
 
 async def until(holds: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while not holds():
             await asyncio.sleep(0.02)
 
@@ -63,25 +63,18 @@ def published(node: str, state: str = "live") -> dict[str, object]:
     return {"node": node, "state": state}
 
 
-@given(st.sets(st.text(min_size=1), min_size=2), st.text())
-def test_a_node_that_goes_moves_only_its_own_rooms(names: set[str], room: str) -> None:
-    chosen = rendezvous(room, names)
-    for gone in names - {chosen}:
-        assert rendezvous(room, names - {gone}) == chosen
-
-
 @pytest.mark.parametrize(
     ("publications", "expected"),
     [
-        ([], ""),
-        ([published("n1")], "n1"),
-        ([published("n9")], ""),
-        ([published("n1", "paused"), published("n2")], "n2"),
-        ([published("n1", "paused"), published("n9")], "n1"),
-        ([published("n2"), published("n1"), published("n2")], "n2"),
+        ([], []),
+        ([published("n1")], ["n1"]),
+        ([published("n9")], []),
+        ([published("n1", "paused"), published("n2")], ["n2"]),
+        ([published("n1", "paused"), published("n9")], ["n1"]),
+        ([published("n2"), published("n1"), published("n2")], ["n2", "n1"]),
     ],
 )
-def test_a_room_is_where_it_is_published(publications: list[dict[str, object]], expected: str) -> None:
+def test_a_room_is_where_it_is_published(publications: list[dict[str, object]], expected: list[str]) -> None:
     document = {"publications": {str(number): each for number, each in enumerate(publications)}}
     assert publishing_nodes(document, {"n1": 1, "n2": 1}) == expected
 
@@ -118,6 +111,52 @@ async def test_full_and_draining_relays_get_no_new_rooms(
         await nodes.choose("demo")
 
 
+async def test_a_room_without_links_stays_on_its_node_and_with_links_spreads(
+    nodes: RemoteNodes, relays: dict[str, Served], store: RoomStore, directory: RedisDirectory
+) -> None:
+    await store.create("demo", {"publications": {"p": published("n1")}})
+    await directory.announce(relays["n1"].record(sessions=10), 60)
+    await until(lambda: record_of(nodes, "n1") == relays["n1"].record(sessions=10))
+    assert (await nodes.choose("demo")).node_id == "n1"  # full, but the media are nowhere else
+    with pytest.raises(Overloaded):
+        await nodes.choose("demo", without={"n1"})
+    linked = {name: served.record(link=("127.0.0.1:1", "127.0.0.1:2")) for name, served in relays.items()}
+    for name in ("n1", "n2"):
+        await directory.announce(linked[name], 60)
+    await until(lambda: all(record_of(nodes, name) == linked[name] for name in ("n1", "n2")))
+    assert (await nodes.choose("demo")).node_id == "n1"
+    assert (await nodes.choose("demo", without={"n1"})).node_id == "n2"  # n3 has no links
+    with pytest.raises(Overloaded):
+        await nodes.choose("demo", without={"n1", "n2"})
+    crowded = relays["n1"].record(link=linked["n1"].link, load=0.95)
+    await directory.announce(crowded, 60)
+    await until(lambda: record_of(nodes, "n1") == crowded)
+    assert (await nodes.choose("demo")).node_id == "n2"  # has served it before, and has room to spare
+
+
+async def test_newcomers_are_kept_in_their_region(
+    nodes: RemoteNodes, relays: dict[str, Served], directory: RedisDirectory
+) -> None:
+    regions = {"n1": "eu", "n2": "us", "n3": "asia"}
+    for name, region in regions.items():
+        await directory.announce(relays[name].record(region=region), 60)
+    await until(lambda: all(getattr(record_of(nodes, name), "region", "") == regions[name] for name in regions))
+    for name, region in regions.items():
+        assert {(await nodes.choose(f"{region}{number}", region)).node_id for number in range(6)} == {name}
+
+
+async def test_a_room_of_a_dead_node_moves_at_once(
+    nodes: RemoteNodes, relays: dict[str, Served], store: RoomStore
+) -> None:
+    await store.create("demo", {"publications": {"p": published("n1")}})
+    dead = await nodes.choose("demo")
+    assert dead.node_id == "n1"
+    await relays["n1"].stop()  # its record is good for another minute
+    with pytest.raises(NodeUnreachable):
+        await dead.admit("demo", "bob", True)
+    assert (await nodes.choose("demo")).node_id != "n1"
+
+
 async def test_sessions_are_found_by_their_name(
     nodes: RemoteNodes, store: RoomStore, directory: RedisDirectory
 ) -> None:
@@ -146,7 +185,7 @@ async def test_a_relay_that_comes_is_found_and_one_that_dies_is_forgotten(
 async def test_a_store_that_was_emptied_ends_nothing(nodes: RemoteNodes, directory: RedisDirectory) -> None:
     for name in ("n1", "n2", "n3"):
         await directory.withdraw(name)
-    await nodes._look()
+    await nodes._known.look()
     assert len(nodes.all()) == 3
 
 
@@ -161,13 +200,14 @@ async def test_with_the_store_gone_the_last_list_holds(relays: dict[str, Served]
             return [served.record() for served in relays.values()] if self.looks == 1 else await dead.nodes()
 
         place, close = property(lambda self: dead.place), property(lambda self: dead.close)
+        changed = property(lambda self: dead.changed)
 
     dead = RedisDirectory("redis://127.0.0.1:1")
     nodes = RemoteNodes(SETTINGS, store, Gone(), "tests")  # type: ignore[arg-type]
     await nodes.start()
     await store.create("kept", {"publications": {}})
     first = await nodes.choose("kept")
-    await nodes._look()
+    await nodes._known.look()
     assert len(nodes.all()) == 3
     assert (await nodes.choose("kept")).node_id == first.node_id
     await nodes.close()

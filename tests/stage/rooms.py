@@ -33,6 +33,8 @@ def publish(
     publication: str | None = None,
     codec: Any = None,
     layers: tuple[str, ...] = ("q", "h", "f"),
+    node: str = "n1",
+    epoch: int = 0,
 ) -> tuple[RoomState, Events]:
     return publications.start_publication(
         state,
@@ -42,9 +44,10 @@ def publish(
         kind=kind,
         source=source,
         codec=codec or ("vp8" if kind == "video" else "opus"),
-        node="n1",
+        node=node,
         session=session or f"s-{actor.identity}",
         layers=layers if kind == "video" else ("",),
+        epoch=epoch,
     )
 
 

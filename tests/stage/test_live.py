@@ -327,6 +327,27 @@ def test_switches_are_told_with_the_layer_that_plays() -> None:
     assert node.live.view(7, {100: 64_000})[0]["bitrate_bps"] == 64_000
 
 
+def test_what_is_needed_is_what_slots_show_and_every_voice() -> None:
+    node = Node(GUEST, OTHER)
+    assert node.live.demand(listen=False) == {}
+    assert node.live.demand(listen=True) == {2: {0}, 4: {0}}
+    node.watch("video")
+    node.live.change_slot(7, 0, {"layer": "q"}, node.now)
+    assert node.live.demand(listen=False) == {1: {0}, 2: {0}, 4: {0}}
+    node.live.on_slot_switched(100, 1, 0, 9000)
+    node.live.change_slot(7, 0, {"layer": "h"}, node.now)
+    assert node.live.demand(listen=False)[1] == {0, 1}  # the old one until the new one plays
+    node.live.on_slot_switched(100, 1, 1, 18000)
+    assert node.live.demand(listen=False)[1] == {1}
+    node.live.change_slot(7, 0, {"paused": True}, node.now)
+    assert node.live.demand(listen=False) == {2: {0}, 4: {0}}
+    node.live.change_slot(7, 0, {"paused": False}, node.now)
+    node.update(publications.mute_publication(node.state, GUEST, f"{GUEST.identity}-video", muted=True))
+    assert 1 not in node.live.demand(listen=False)
+    node.live.remove_session(7)
+    assert node.live.demand(listen=False) == {}
+
+
 def test_a_corrupt_document_leaves_the_last_one_in_force() -> None:
     node = Node(GUEST)
     node.watch("video")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -139,6 +140,35 @@ def test_of_two_sessions_with_one_identity_the_newer_counts() -> None:
     assert publications.set_layers(state, "gus-video", ("q",), session="one") == (state, [])
     state, events = room.session_left(state, "two", 7.0)
     assert types(events) == ["publication.ended", "stage.left", "participant.left"]
+
+
+def test_a_lost_node_takes_nothing_from_others() -> None:
+    state, _ = publish(new_room(), GUEST)
+    state, _ = publish(state, OTHER)
+    mine = replace(state.publications["gus-video"], node="n2")
+    state = replace(state, publications=state.publications | {"gus-video": mine})
+    state, events = publications.node_away(state, "n2", 3.0)
+    assert types(events) == ["publication.paused"]
+    assert not state.participants["gus"].connected
+    assert state.seats["gus"].away_since == 3.0
+    assert state.participants[OTHER.identity].connected
+    assert publications.node_away(state, "n2", 4.0) == (state, [])
+
+
+def test_a_later_epoch_fences_off_the_former_origin() -> None:
+    state, _ = publish(new_room(), GUEST, session="one")
+    state, events = publications.set_epoch(state, "gus-video", "n1", "one", 7)
+    assert (types(events), state.publications["gus-video"].epoch) == (["publication.leased"], 7)
+    assert publications.set_epoch(state, "gus-video", "n1", "one", 7) == (state, [])
+    assert publications.set_epoch(state, "gus-video", "n2", "one", 8) == (state, [])
+    moved, _ = publish(state, GUEST, session="two", node="n2", epoch=9)
+    assert (moved.publications["gus-video"].node, moved.publications["gus-video"].epoch) == ("n2", 9)
+    with pytest.raises(Conflict) as caught:
+        publish(moved, GUEST, session="one", node="n1", epoch=7)
+    assert caught.value.code == "fenced"
+    assert publications.set_epoch(moved, "gus-video", "n1", "one", 10) == (moved, [])
+    without, _ = publish(state, GUEST, session="three", node="n3")  # its lease is still on the way
+    assert without.publications["gus-video"].epoch == 7
 
 
 def test_media_that_flows_again_resumes_the_session() -> None:

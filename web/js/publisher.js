@@ -28,6 +28,13 @@ export class Publisher extends Session {
     }
   }
 
+  /** What comes to a publisher: reports of what has arrived, some ten a second. */
+  async heard(pc) {
+    let packets = 0;
+    for (const stat of (await pc.getStats()).values()) if (stat.type === 'transport') packets += stat.packetsReceived ?? 0;
+    return packets;
+  }
+
   encodings() {
     if (this.layers <= 1) return [{ maxBitrate: LAYERS.at(-1).maxBitrate }];
     return LAYERS.slice(-this.layers).map((layer) => ({ ...layer }));

@@ -1,11 +1,16 @@
-// What WHIP and WHEP share: the offer, the resource, trickle-free ICE restart by PATCH, and coming back by itself.
+// What WHIP and WHEP share: the offer, the resource, trickle-free ICE restart by PATCH, coming back by itself, and moving to
+// another node before the old connection is let go.
 
 import { Problem, pause } from './api.js';
 
 const RESTART_AFTER_MS = 2000;
 const GATHERING_LIMIT_MS = 1000;
+const TAKEOVER_LIMIT_MS = 5000;
+const LOOK_MS = 150;
+const SILENCE_MS = 500; // ten pictures at 20 frames a second, 25 packets of sound, five reports of what arrived
 
-/** One WebRTC connection to the relay. Subclasses set up the peer connection in `prepare(pc)`. */
+/** One WebRTC connection to the relay. Subclasses set up each peer connection in `prepare(pc)`, and may say in
+ * `playing(pc)` when one can take over from the one before. */
 export class Session extends EventTarget {
   constructor(api, endpoint) {
     super();
@@ -30,20 +35,93 @@ export class Session extends EventTarget {
 
   async start() {
     this.setState('connecting');
+    this.adopt(await this.connect());
+  }
+
+  /** Make a connection beside the present one. Returns what `adopt` takes. */
+  async connect() {
     const pc = new RTCPeerConnection({ bundlePolicy: 'max-bundle' });
-    this.pc = pc;
+    try {
+      const prepared = await this.prepare(pc);
+      await pc.setLocalDescription(await pc.createOffer());
+      await gathered(pc);
+      const response = await this.api.send('POST', this.endpoint, {
+        body: pc.localDescription.sdp,
+        headers: { 'Content-Type': 'application/sdp', Accept: 'application/sdp' },
+      });
+      const made = {
+        pc,
+        prepared,
+        resource: new URL(response.headers.get('Location'), response.url),
+        etag: response.headers.get('ETag'),
+      };
+      await pc.setRemoteDescription({ type: 'answer', sdp: await response.text() });
+      return made;
+    } catch (error) {
+      pc.close();
+      throw error;
+    }
+  }
+
+  /** Use a connection from now on; the one before ends. */
+  adopt({ pc, prepared, resource, etag }) {
+    const before = { pc: this.pc, resource: this.resource };
+    Object.assign(this, { pc, resource, etag });
     pc.addEventListener('connectionstatechange', () => this.pc === pc && this.onConnection());
-    await this.prepare(pc);
-    await pc.setLocalDescription(await pc.createOffer());
-    await gathered(pc);
-    const response = await this.api.send('POST', this.endpoint, {
-      body: pc.localDescription.sdp,
-      headers: { 'Content-Type': 'application/sdp', Accept: 'application/sdp' },
-    });
-    this.resource = new URL(response.headers.get('Location'), response.url);
-    this.etag = response.headers.get('ETag');
-    await pc.setRemoteDescription({ type: 'answer', sdp: await response.text() });
+    this.adopted(prepared);
+    this.guard(pc);
     this.dispatchEvent(new Event('opened'));
+    this.onConnection();
+    clearTimeout(this.restartTimer);
+    before.pc?.close();
+    this.end(before.resource);
+  }
+
+  /** Tell the relay that a session is over; one that is lost already need not be waited for. */
+  end(resource) {
+    if (resource) this.api.send('DELETE', resource, { keepalive: true }).catch(() => {});
+  }
+
+  /** For subclasses: the connection for which `prepare` returned this is the one in use now. */
+  adopted() {}
+
+  /** For subclasses: resolves when a connection is as good as the one it replaces. */
+  async playing() {}
+
+  /** For subclasses: how many packets have come on a connection. */
+  async heard() {
+    return 0;
+  }
+
+  /** For subclasses: whether packets have to come now. */
+  get expects() {
+    return true;
+  }
+
+  /** Watch for silence. A node that dies says nothing, and ICE takes seconds to notice: when all packets stop at once, ask
+   * whether the session is still there, and go elsewhere if nobody can say so. */
+  async guard(pc) {
+    let packets = 0;
+    let since = 0;
+    while (this.pc === pc && !this.closed) {
+      await pause(LOOK_MS);
+      const count = await this.heard(pc);
+      const now = performance.now();
+      if (count !== packets) [packets, since] = [count, now];
+      if (!packets || !this.expects || now - since < SILENCE_MS || this.migrating || this.recovering) continue;
+      if (await this.isLost()) await this.migrate('silence');
+      since = performance.now();
+    }
+  }
+
+  /** Whether the session is gone, or the node that holds it. */
+  async isLost() {
+    try {
+      await this.api.send('GET', `/v1/sessions/${encodeURIComponent(this.id)}`, { signal: AbortSignal.timeout(SILENCE_MS) });
+      return false;
+    } catch (error) {
+      return !(error instanceof Problem) || error.status === 404 || error.status >= 500;
+    }
   }
 
   onConnection() {
@@ -60,18 +138,37 @@ export class Session extends EventTarget {
     }
   }
 
+  /** Go elsewhere: connect anew, and let go of the present connection only when the new one plays. */
+  async migrate(reason) {
+    if (this.closed || this.recovering || this.migrating) return;
+    this.migrating = true;
+    this.setState('moving', reason);
+    let made = null;
+    try {
+      made = await this.connect();
+      await Promise.race([connected(made.pc).then(() => this.playing(made.pc)), pause(TAKEOVER_LIMIT_MS)]);
+      if (made.pc.connectionState !== 'connected') throw new Error('the new connection did not come up');
+      if (this.closed) throw new Error('stopped meanwhile');
+      this.adopt(made);
+    } catch {
+      made?.pc.close();
+      this.end(made?.resource);
+    }
+    this.migrating = false;
+    // Still where it was: as long as media flows there is no harm, and else `recover` takes over.
+    if (!this.closed && this.pc !== made?.pc) this.onConnection();
+  }
+
   /** Try an ICE restart; when the relay no longer knows the session, make a new one. */
   async recover() {
     clearTimeout(this.restartTimer);
     if (this.closed || this.recovering) return;
     this.recovering = true;
     this.setState('recovering');
-    for (let delay = 500; !this.closed; delay = Math.min(delay * 2, 8000)) {
+    for (let delay = 250; !this.closed; delay = Math.min(delay * 2, 8000)) {
       try {
         if (this.resource && this.pc.connectionState !== 'closed' && (await this.restartIce())) break;
-        this.pc.close();
-        this.resource = null;
-        await this.start();
+        this.adopt(await this.connect());
         break;
       } catch (error) {
         if (error instanceof Problem && [401, 403].includes(error.status)) {
@@ -96,7 +193,8 @@ export class Session extends EventTarget {
         headers: { 'Content-Type': 'application/trickle-ice-sdpfrag', 'If-Match': this.etag ?? '*' },
       });
     } catch (error) {
-      if (error instanceof Problem && [404, 412].includes(error.status)) return false;
+      // Gone, or its node is: a new session is the way.
+      if (error instanceof Problem && [404, 412, 502, 503, 504].includes(error.status)) return false;
       throw error;
     }
     this.etag = response.headers.get('ETag');
@@ -113,6 +211,14 @@ export class Session extends EventTarget {
     if (this.resource) await this.api.send('DELETE', this.resource, { keepalive: true }).catch(() => {});
     this.resource = null;
   }
+}
+
+function connected(pc) {
+  return new Promise((resolve) => {
+    const look = () => pc.connectionState === 'connected' && resolve();
+    pc.addEventListener('connectionstatechange', look);
+    look();
+  });
 }
 
 /** Wait until the host candidates are known, so that one offer carries them all. */

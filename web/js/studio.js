@@ -66,6 +66,7 @@ class Studio {
     if (type === 'slot.bound') return;
     this.log(type, data);
     if (type === 'speaker.changed') this.tiles.setSpeaker(data.identity);
+    if (type === 'node.draining') this.publisher.migrate(type);
     if (type === 'room.ended') this.leave('The show has ended.');
     else if (type === 'participant.kicked' && data.identity === this.claims.sub) this.leave('You were removed from the show.');
     else if (type === 'stage.invited' && data.identity === this.claims.sub) this.accept(data.by);

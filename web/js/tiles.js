@@ -2,6 +2,10 @@
 
 import { el } from './dom.js';
 
+const PICTURE_LIMIT_MS = 3000;
+
+const makeVideo = () => el('video', { autoplay: true, playsInline: true, muted: true });
+
 export class Tiles {
   /** `grid` takes the tiles; `sounds` takes the audio elements; `extra` are tiles that are always there (self view). */
   constructor(grid, sounds, { extra = [] } = {}) {
@@ -12,12 +16,12 @@ export class Tiles {
     this.speaker = null;
   }
 
-  /** New session, new tracks: the elements are kept and only their sources change, so the picture never blinks out. */
+  /** New session, new tracks. A tile's old picture stays until the new one has a frame, so it never blinks out. */
   setTracks(tracks) {
     const videos = tracks.filter((track) => track.kind === 'video');
     videos.forEach((track, index) => {
       this.tiles[index] ??= this.makeTile(index);
-      this.tiles[index].video.srcObject = new MediaStream([track]);
+      this.play(this.tiles[index], new MediaStream([track]));
     });
     const audios = tracks.filter((track) => track.kind === 'audio');
     audios.forEach((track, index) => {
@@ -27,8 +31,23 @@ export class Tiles {
     });
   }
 
+  play(tile, stream) {
+    const before = tile.video;
+    if (!before.srcObject) {
+      before.srcObject = stream;
+      return;
+    }
+    const next = makeVideo();
+    next.srcObject = stream;
+    tile.video = next;
+    before.before(next); // below the old one until it has a picture
+    const swap = () => before.remove();
+    next.requestVideoFrameCallback(swap);
+    setTimeout(swap, PICTURE_LIMIT_MS);
+  }
+
   makeTile(index) {
-    const video = el('video', { autoplay: true, playsInline: true, muted: true });
+    const video = makeVideo();
     const name = el('span', { class: 'name' });
     const facts = el('span', { class: 'facts', hidden: true });
     const root = el('div', { class: 'tile', hidden: true, 'data-slot': String(index) }, video, name, facts);

@@ -1,6 +1,7 @@
 // WHEP: a number of slots into which the relay plays whoever is on air. Slots are re-bound without renegotiation, so
 // the elements made here live as long as the session.
 
+import { pause } from './api.js';
 import { Rates, Session } from './session.js';
 
 export class Viewer extends Session {
@@ -17,14 +18,41 @@ export class Viewer extends Session {
 
   async prepare(pc) {
     this.negotiations += 1;
-    this.tracks = [];
+    const tracks = [];
     const kinds = [...Array(this.videoSlots).fill('video'), ...Array(this.audioSlots).fill('audio')];
     for (const kind of kinds) {
       const transceiver = pc.addTransceiver(kind, { direction: 'recvonly' });
       transceiver.setCodecPreferences(RTCRtpReceiver.getCapabilities(kind).codecs.filter(isForwarded));
-      this.tracks.push(transceiver.receiver.track);
+      tracks.push(transceiver.receiver.track);
     }
-    this.dispatchEvent(new CustomEvent('tracks', { detail: this.tracks }));
+    return tracks;
+  }
+
+  adopted(tracks) {
+    this.tracks = tracks;
+    this.dispatchEvent(new CustomEvent('tracks', { detail: tracks }));
+  }
+
+  /** A connection can take over when it has shown a picture, or has sound where nobody shows one. */
+  async playing(pc) {
+    const video = this.slots.some((slot) => slot.kind === 'video' && slot.publication);
+    while (pc.connectionState !== 'closed') {
+      for (const stat of (await pc.getStats()).values()) {
+        if (stat.type !== 'inbound-rtp') continue;
+        if (video ? stat.framesDecoded > 0 : stat.packetsReceived > 0) return;
+      }
+      await pause(20);
+    }
+  }
+
+  async heard(pc) {
+    let packets = 0;
+    for (const stat of (await pc.getStats()).values()) if (stat.type === 'inbound-rtp') packets += stat.packetsReceived;
+    return packets;
+  }
+
+  get expects() {
+    return this.slots.some((slot) => slot.publication && !slot.paused);
   }
 
   /** Follow what the relay plays in which slot: the state once, then every change. */
@@ -37,6 +65,7 @@ export class Viewer extends Session {
     };
     const onEvent = (type, event) => {
       this.dispatchEvent(new CustomEvent('event', { detail: { type, data: event.data } }));
+      if (type === 'node.draining' || type === 'node.lost') this.migrate(type);
       if (type !== 'slot.bound') return;
       this.slots = this.slots.map((slot) => (slot.index === event.data.index ? { ...slot, ...event.data } : slot));
       this.dispatchEvent(new CustomEvent('slots', { detail: this.slots }));

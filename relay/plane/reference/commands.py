@@ -64,6 +64,9 @@ def apply(core: Core, command: Command, now: int) -> None:
             _add_tap(core, command)
         case contract.RemoveTap():
             _remove_tap(core, command.tap)
+        case contract.RemoveRingTaps():
+            for tap in [tap for tap, found in core.taps.items() if found.ring == command.ring]:
+                _remove_tap(core, tap)
         case _:
             assert_never(command)
 
@@ -107,6 +110,8 @@ def _unused(table: dict[int, Session] | dict[int, Track] | dict[int, Slot] | dic
 
 
 def _open_session(core: Core, command: contract.OpenSession) -> None:
+    if command.shard:
+        raise UsageError(f"no shard {command.shard}")
     _unused(core.sessions, command.session)
     _free_ufrag(core, command.ufrag)
     session = Session(command.session, command.ufrag, command.password.encode(), dict(command.extensions))
@@ -385,7 +390,7 @@ def _remove_slot(core: Core, slot: Slot) -> None:
 def _add_tap(core: Core, command: contract.AddTap) -> None:
     _unused(core.taps, command.tap)
     layer = _layer(core, command.track, command.layer)
-    tap = Tap(command.tap, layer.track, command.layer)
+    tap = Tap(command.tap, layer.track, command.layer, command.ring, command.canonical)
     core.taps[command.tap] = layer.track.taps[command.tap] = layer.taps[command.tap] = tap
 
 

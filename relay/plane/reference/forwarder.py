@@ -12,10 +12,8 @@ from relay.plane.contract import SLAB_MEMORY, Address, Command, Event, LayerStat
 from relay.plane.reference import commands, egress, feedback, ingress, keyframes, reports, transport
 from relay.plane.reference.egress import MAX_PAD
 from relay.plane.reference.packets import MOST
-from relay.plane.reference.state import Core, Layer
+from relay.plane.reference.state import MAX_DATAGRAM, Core, Layer
 from relay.plane.reference.timers import Timer
-
-MAX_DATAGRAM = 1500  # bytes: nothing longer arrives in one Ethernet frame, and no WebRTC client sends more
 
 
 class Forwarder:
@@ -94,7 +92,8 @@ class Forwarder:
         """Take a plaintext RTP packet as if a publisher had sent it. Its header extension ids are those of
         `state.INJECT_EXTENSIONS`. UsageError for an unknown track or layer, or one that belongs to a session.
 
-        A packet that is malformed, a duplicate or of an unknown payload type is dropped and counted as `inject_…`.
+        A packet that is too long, malformed, a duplicate or of an unknown payload type is dropped and counted as
+        `inject_…`.
         """
         core = self._core
         core.now = now
@@ -160,9 +159,13 @@ class Forwarder:
 
     def taps(self) -> list[tuple[int, bytes, int]]:
         """Take the tapped packets: (tap, plaintext RTP, arrival). At most 4096 wait; the rest is counted as lost."""
+        return [(tap, packet, arrival) for tap, packet, arrival, _ in self.taps_by_ring()]
+
+    def taps_by_ring(self) -> list[tuple[int, bytes, int, int | None]]:
+        """Take the tapped packets as `taps()` does, each with the ring that it is for."""
         core = self._core
         tapped, core.tapped = core.tapped, []
-        return [(tap, packet.data, arrival) for tap, packet, arrival in tapped]
+        return [(tap, packet, arrival, ring) for tap, packet, arrival, ring, _ in tapped]
 
     @property
     def taps_dropped(self) -> int:

@@ -10,8 +10,19 @@ from relay.plane.reference.egress import forward
 from relay.plane.reference.feedback import check_losses, note_transport_seq
 from relay.plane.reference.keyframes import keyframe_came, request_keyframe
 from relay.plane.reference.nack import Arrival, LossDetector
-from relay.plane.reference.rtp import Packet, decapsulate_rtx, parse
-from relay.plane.reference.state import CODECS, MAX_TAPPED, PATCHED, Core, Layer, Session, Source, Track
+from relay.plane.reference.rtp import HEADER_LENGTH, Packet, build_extensions, decapsulate_rtx, parse
+from relay.plane.reference.state import (
+    CODECS,
+    INJECT_EXTENSIONS,
+    MAX_DATAGRAM,
+    MAX_TAPPED,
+    PATCHED,
+    Core,
+    Layer,
+    Session,
+    Source,
+    Track,
+)
 from relay.plane.reference.timers import Timer
 
 MAX_LEARNED = 64  # SSRCs per session that were not signalled; a browser uses two per layer
@@ -54,6 +65,8 @@ def receive_rtp(core: Core, session: Session, datagram: bytes, now: int) -> str:
 
 def inject(core: Core, track: Track, index: int, plain: bytes, now: int) -> str:
     """Take one plaintext RTP packet of a track without session. Returns why it was dropped, or ""."""
+    if len(plain) > MAX_DATAGRAM:
+        return "oversize"
     packet = parse(plain, now)
     if packet is None:
         return "rtp_malformed"
@@ -320,8 +333,22 @@ def loudness_due(core: Core, now: int) -> None:
 
 
 def _tap(core: Core, layer: Layer, packet: Packet, now: int) -> None:
-    for handle in layer.taps:
+    session = layer.track.session
+    for handle, tap in layer.taps.items():
         if len(core.tapped) < MAX_TAPPED and packet.place is not None:
-            core.tapped.append((handle, packet, now))
+            data = packet.data if session is None or not tap.canonical else _canonical(packet, session.extensions)
+            core.tapped.append((handle, data, now, tap.ring, packet.place))
         else:
             core.taps_dropped += 1
+
+
+def _canonical(packet: Packet, ids: dict[str, int]) -> bytes:
+    """The packet with the header extension ids of injected ones, in their order."""
+    if not packet.data[0] & 0x10:
+        return packet.data
+    found = ((number, packet.extension(ids[name])) for name, number in INJECT_EXTENSIONS.items() if name in ids)
+    block = build_extensions([(number, value) for number, value in found if value is not None])
+    data = packet.data
+    first = data[0] if block else data[0] & 0xEF
+    fixed = HEADER_LENGTH + 4 * (first & 0x0F)
+    return b"".join((bytes((first,)), data[1:fixed], block, data[packet.payload_offset :]))

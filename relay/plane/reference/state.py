@@ -24,7 +24,7 @@ from relay.plane.reference.descriptors import Codec, Descriptor, inspector
 from relay.plane.reference.estimate import BandwidthEstimator
 from relay.plane.reference.history import ResendBudget, SentLog
 from relay.plane.reference.nack import LossDetector
-from relay.plane.reference.packets import Slab
+from relay.plane.reference.packets import Place, Slab
 from relay.plane.reference.rate import Rate
 from relay.plane.reference.rewrite import PictureIds, Rewriter
 from relay.plane.reference.rtp import EXTENSIONS, Packet
@@ -39,6 +39,7 @@ INJECT_EXTENSIONS: dict[str, int] = {name: number for number, name in enumerate(
 PASSED_ON = ("audio_level", "orientation", "color_space", "dependency_descriptor", "abs_capture_time")
 """Extensions that mean the same at the viewer. Playout delay is not among them: it is the publisher's own wish."""
 
+MAX_DATAGRAM = 1500  # bytes: nothing longer arrives in one Ethernet frame, and no WebRTC client sends more
 MAX_TAPPED = 4096  # packets waiting for `taps()`: 4 s of one 1,000 packets/s layer
 
 CODECS = {
@@ -86,12 +87,14 @@ class Source:
 class Tap:
     """A copy of a layer's packets."""
 
-    __slots__ = ("handle", "index", "track")
+    __slots__ = ("canonical", "handle", "index", "ring", "track")
 
-    def __init__(self, handle: int, track: Track, index: int) -> None:
+    def __init__(self, handle: int, track: Track, index: int, ring: int | None, canonical: bool) -> None:
         self.handle = handle
         self.track = track
         self.index = index
+        self.ring = ring
+        self.canonical = canonical
 
 
 class Layer:
@@ -368,7 +371,7 @@ class Core:
         self.events: list[Event] = []
         self.slab = Slab(config.slab_packets)
         self.unkept = 0  # packets that came when no place was free
-        self.tapped: list[tuple[int, Packet, int]] = []
+        self.tapped: list[tuple[int, bytes, int, int | None, Place]] = []  # tap, data, arrival, ring; held until taken
         self.taps_dropped = 0
         self.heard: set[int] = set()  # audio tracks with a level since the last LoudnessMeasured
         self.drops: dict[str, int] = {}

@@ -286,11 +286,10 @@ fn alignment(core: &State, key: usize, layer: LayerKey, packet: &Packet, clock: 
 
 /// Pass on the track's header extensions that the viewer has agreed on too.
 fn use_extensions_of(core: &mut State, key: usize, track: usize) {
+    let ids_in = core.extension_ids(track);
     let State { slots, sessions, packets, .. } = core;
     let slot = &mut slots[key];
     let ids_out = sessions[slot.session].extensions;
-    let ids_in =
-        core.tracks[track].session.map_or(super::contract::INJECT_EXTENSIONS, |owner| sessions[owner].extensions);
     let mut pairs = [(0, 0); PASSED_ON.len()];
     let mut count = 0;
     for place in PASSED_ON {

@@ -7,7 +7,8 @@ use super::binding::{bind, for_each, plan, serialiser, stop_playing, stop_waitin
 use super::contract::{AUDIO_LEVEL, Command, Kind, LayerSpec, Media, NewSlot, PayloadType, TRANSPORT_CC};
 use super::egress::start_probe;
 use super::keyframes::request_keyframe;
-use super::state::{Layer, LayerKey, Session, Slot, Source, State, Track, derive};
+use super::mirrors::{self, Mirror, Shared};
+use super::state::{Layer, LayerKey, Session, Slot, Source, State, Tap, Track, derive};
 use super::timers::Timer;
 use super::transport;
 use crate::descriptors::Codec;
@@ -30,12 +31,15 @@ const REPAIR_BYTES_PER_SECOND: u32 = 1_000_000;
 /// Bytes: a lost keyframe of 200 packets can be repeated at once.
 const REPAIR_BURST: u32 = 250_000;
 
-type Done = Result<(), UsageError>;
+pub type Done = Result<(), UsageError>;
 
 /// Carry out one command. UsageError for a handle that is unknown or in use, and for contradictions.
 pub fn apply(core: &mut State, command: Command, now: i64) -> Done {
     match command {
-        Command::OpenSession { session, ufrag, password, extensions } => {
+        Command::OpenSession { shard, .. } if shard != 0 => {
+            return Err(UsageError::new(format!("no shard {shard}")));
+        }
+        Command::OpenSession { session, ufrag, password, extensions, .. } => {
             unused(&core.session_keys, session)?;
             free_ufrag(core, &ufrag)?;
             let mut opened = Session::new(session, ufrag.clone(), password, extensions);
@@ -87,19 +91,35 @@ pub fn apply(core: &mut State, command: Command, now: i64) -> Done {
             let session = core.find_session(session)?;
             start_probe(core, session, bitrate, duration_us, now);
         }
-        Command::AddTap { tap, track, layer } => {
+        Command::AddTap { tap, track, layer, ring, canonical } => {
             unused(&core.taps, tap)?;
             let layer = core.find_layer(track, layer)?;
-            core.taps.insert(tap, (layer.track, layer.index));
-            core.tracks[layer.track].taps.insert(tap, layer.index);
-            core.layer_mut(layer).taps.insert(tap, ());
+            let copy = Tap { index: layer.index, ring, canonical };
+            core.taps.insert(tap, layer.track);
+            core.tracks[layer.track].taps.insert(tap, copy);
+            core.layer_mut(layer).taps.insert(tap, copy);
         }
         Command::RemoveTap { tap } => remove_tap(core, tap)?,
+        Command::MirrorTrack { track, kind, media, origin, generation, extensions } => {
+            let mirror = Mirror { origin, generation, extensions, ntp_offset: None, released: false };
+            mirrors::mirror_track(core, track, kind, media, mirror, now)?
+        }
+        Command::DropMirror { track, at_once } => mirrors::drop_mirror(core, track, at_once),
+        Command::HandOverTrack { track, shard } => mirrors::hand_over(core, track, shard),
+        Command::ShareTrack { track, shard, generation } => mirrors::share_track(core, track, shard, generation, now)?,
+        Command::RemoveRingTaps { ring } => {
+            let State { taps, tracks, .. } = core;
+            let goes_there =
+                |(tap, track): (&u32, &usize)| (tracks[*track].taps[tap].ring == Some(ring)).then_some(*tap);
+            for tap in taps.iter().filter_map(goes_there).collect::<Vec<_>>() {
+                remove_tap(core, tap)?;
+            }
+        }
     }
     Ok(())
 }
 
-fn unused<T>(table: &HashMap<u32, T>, handle: u32) -> Done {
+pub fn unused<T>(table: &HashMap<u32, T>, handle: u32) -> Done {
     if table.contains_key(&handle) {
         return Err(UsageError::new(format!("handle {handle} is in use")));
     }
@@ -209,7 +229,7 @@ fn signalled(layers: &[LayerSpec]) -> impl Iterator<Item = u32> {
 }
 
 /// Receive a track at an m-line of `session`, or by injection. Layers keep the counters of those before them.
-fn receive_at(core: &mut State, key: usize, session: Option<usize>, media: Media) {
+pub fn receive_at(core: &mut State, key: usize, session: Option<usize>, media: Media) {
     let clock = media.payload_types.iter().find(|kind| kind.codec != "rtx").map_or(90_000, |kind| kind.clock_hz);
     let track = &mut core.tracks[key];
     track.session = session;
@@ -231,14 +251,14 @@ fn receive_at(core: &mut State, key: usize, session: Option<usize>, media: Media
         layer.stats.active = false;
         layer.lost_before = before.lost_before;
     }
-    for (&tap, &index) in &track.taps {
-        if let Some(layer) = track.layers.get_mut(index) {
-            layer.taps.insert(tap, ());
+    for (&tap, &copy) in &track.taps {
+        if let Some(layer) = track.layers.get_mut(copy.index) {
+            layer.taps.insert(tap, copy);
         }
     }
     let level_id = core.extension_ids(key).0[AUDIO_LEVEL];
     let track = &mut core.tracks[key];
-    track.audio_level_id = if track.kind == Kind::Audio { level_id } else { 0 };
+    track.audio_level_id = if track.kind == Kind::Audio && track.mirror.is_none() { level_id } else { 0 };
     let Some(session) = session else { return };
     core.sessions[session].tracks.insert(media.mid, key);
     for (index, spec) in media.layers.iter().enumerate() {
@@ -260,7 +280,7 @@ fn choose_feedback(core: &mut State, key: usize) {
 }
 
 /// Stop receiving a track where it is received now.
-fn leave_session(core: &mut State, key: usize) {
+pub fn leave_session(core: &mut State, key: usize) {
     let handle = core.tracks[key].handle;
     for index in 0..core.tracks[key].layers.len() {
         let layer = LayerKey { track: key, index };
@@ -291,7 +311,7 @@ fn leave_session(core: &mut State, key: usize) {
     }
 }
 
-fn remove_track(core: &mut State, key: usize) {
+pub fn remove_track(core: &mut State, key: usize) {
     leave_session(core, key);
     for_each(
         core,
@@ -307,7 +327,7 @@ fn remove_track(core: &mut State, key: usize) {
         core.taps.remove(tap);
     }
     core.heard.remove(&handle);
-    if core.heard.is_empty() {
+    if core.heard.is_empty() && !core.outbox.has_levels() {
         core.timers.cancel((Timer::Loudness, 0, 0));
     }
     core.track_keys.remove(&handle);
@@ -319,6 +339,9 @@ fn move_track(core: &mut State, track: u32, session: u32, media: Media, now: i64
     let session = core.find_session(session)?;
     check_media(core, Some(session), &media, Some(key))?;
     leave_session(core, key);
+    mirrors::forget_counts(core, key);
+    let track = &mut core.tracks[key];
+    (track.mirror, track.shared) = (None, Shared::default());
     receive_at(core, key, Some(session), media);
     for_each(core, |core| &core.tracks[key].slots, |core, slot| plan(core, slot, now, true));
     Ok(())
@@ -498,10 +521,10 @@ fn remove_slot(core: &mut State, key: usize) {
 }
 
 fn remove_tap(core: &mut State, tap: u32) -> Done {
-    let (track, index) = core.taps.remove(&tap).ok_or_else(|| UsageError::new(format!("no tap {tap}")))?;
+    let track = core.taps.remove(&tap).ok_or_else(|| UsageError::new(format!("no tap {tap}")))?;
     let track = &mut core.tracks[track];
-    track.taps.shift_remove(&tap);
-    if let Some(layer) = track.layers.get_mut(index) {
+    let copy = track.taps.shift_remove(&tap);
+    if let Some(layer) = copy.and_then(|copy| track.layers.get_mut(copy.index)) {
         layer.taps.shift_remove(&tap);
     }
     Ok(())

@@ -5,6 +5,8 @@
 
 use std::net::SocketAddr;
 
+use super::packets::MOST;
+use crate::error::UsageError;
 use crate::io::pages::Memory;
 use crate::rtp::EXTENSIONS;
 use crate::srtp::Profile;
@@ -92,9 +94,10 @@ pub struct NewSlot {
     pub cname: String,
 }
 
-/// See the classes of the same names in `contract.py`.
+/// See the classes of the same names in `contract.py`; the last ones are what shards are told of each other's tracks
+/// (`mirrors`), and only `Router` gives them.
 pub enum Command {
-    OpenSession { session: u32, ufrag: String, password: String, extensions: ExtensionIds },
+    OpenSession { session: u32, ufrag: String, password: String, extensions: ExtensionIds, shard: u32 },
     RestartIce { session: u32, ufrag: String, password: String },
     SetKeys { session: u32, profile: Profile, tx_key: zeroize::Zeroizing<Vec<u8>>, rx_key: zeroize::Zeroizing<Vec<u8>> },
     SendDtls { session: u32, datagram: Vec<u8> },
@@ -110,8 +113,13 @@ pub enum Command {
     PauseSlot { slot: u32, paused: bool },
     RemoveSlot { slot: u32 },
     ProbeBandwidth { session: u32, bitrate: i64, duration_us: i64 },
-    AddTap { tap: u32, track: u32, layer: i64 },
+    AddTap { tap: u32, track: u32, layer: i64, ring: Option<u32>, canonical: bool },
     RemoveTap { tap: u32 },
+    RemoveRingTaps { ring: u32 },
+    MirrorTrack { track: u32, kind: Kind, media: Media, origin: u8, generation: u32, extensions: ExtensionIds },
+    DropMirror { track: u32, at_once: bool },
+    HandOverTrack { track: u32, shard: u32 },
+    ShareTrack { track: u32, shard: u32, generation: u32 },
 }
 
 /// See the classes of the same names in `contract.py`.
@@ -252,4 +260,17 @@ pub struct PlaneConfig {
     /// Video packets but the last of a frame get RTP padding to a multiple of so many bytes; 1 for none.
     pub pad_video: usize,
     pub slab_memory: Memory,
+}
+
+impl PlaneConfig {
+    /// For each of several shards: they divide the slab. UsageError when there is not a slot for each, or too many.
+    pub fn among(&self, shards: usize) -> Result<Vec<Self>, UsageError> {
+        let count = shards as u32;
+        if !(count..=MOST).contains(&self.slab_packets) {
+            let text = format!("a slab of {} packets for {shards} shards: not {shards} to {MOST}", self.slab_packets);
+            return Err(UsageError::new(text));
+        }
+        let share = |index: u32| (self.slab_packets - index).div_ceil(count);
+        Ok((0..count).map(|index| Self { slab_packets: share(index), ..self.clone() }).collect())
+    }
 }

@@ -304,7 +304,7 @@ fn timestamp_at(core: &State, key: usize, playing: LayerKey, wall: i64, now: i64
     let layer = core.layer(playing);
     let clock = layer.codec.as_ref().map_or(90_000, |codec| i64::from(codec.clock_hz));
     let source = layer.source.map(|source| &core.sources[source]);
-    let offset = core.tracks[playing.track].session.and_then(|session| core.sessions[session].ntp_offset);
+    let offset = core.ntp_offset(playing.track);
     if let (Some(source), Some(offset)) = (source, offset)
         && source.report_ntp != 0
     {

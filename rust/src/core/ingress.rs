@@ -1,13 +1,15 @@
 //! What comes from publishers: from an SRTP packet to the layer it belongs to, and on to taps and slots. The twin of
 //! `relay/plane/reference/ingress.py`.
 
+use super::MAX_DATAGRAM;
 use super::binding::{note_recent, replan_waiting, restart_players, splice_waiters};
 use super::contract::{Event, ExtensionIds, Kind, MID, REPAIRED_RID, RID};
 use super::fanout::{flush, queue};
 use super::feedback::{check_losses, note_transport_seq};
 use super::keyframes::{keyframe_came, request_keyframe};
+use super::mirrors;
 use super::packets::{SLOT, SPARE};
-use super::state::{LayerKey, MAX_TAPPED, Source, State};
+use super::state::{Copied, LayerKey, MAX_TAPPED, Source, State};
 use super::timers::Timer;
 use crate::audio_level::{WINDOW_US, parse_audio_level};
 use crate::descriptors::{Codec, Descriptor, inspect};
@@ -92,30 +94,64 @@ fn account(core: &mut State, layer: LayerKey, source: usize, id: u32, size: usiz
 
 /// Take one plaintext RTP packet of a track without session. Returns why it was dropped, or "".
 pub fn inject(core: &mut State, key: LayerKey, plain: &[u8], now: i64) -> &'static str {
-    if plain.len() > SLOT {
+    if plain.len() > MAX_DATAGRAM {
         return "inject_oversize";
     }
     let Some(packet) = parse(plain, now) else { return "inject_malformed" };
     let id = take(core);
     core.packets.store.buffer(id)[..plain.len()].copy_from_slice(plain);
     core.packets.store.set(id, packet, plain.len());
-    let source = match core.layer(key).source.filter(|&source| core.sources[source].ssrc == packet.ssrc) {
-        Some(source) => source,
-        None => {
-            let track = &core.tracks[key.track];
-            let clock = track.payload_type(packet.payload_type).map_or(90_000, |kind| kind.clock_hz);
-            let source = Source::new(packet.ssrc, key, Some(LossDetector::new(clock)), true);
-            let source = core.sources.insert(source);
-            take_over(core, key, source, now);
-            source
-        }
-    };
+    let source = source_of(core, key, packet.ssrc, packet.payload_type, now);
     core.sources[source].last_packet = now;
     let reason = account(core, key, source, id, plain.len(), now);
     give_back(core, id);
     match reason {
         "rtp_duplicate" => "inject_duplicate",
         "rtp_unknown_payload_type" => "inject_unknown_payload_type",
+        other => other,
+    }
+}
+
+/// The source of an SSRC of a track without session: the one that plays the layer, else a new one that does from now on.
+pub fn source_of(core: &mut State, key: LayerKey, ssrc: u32, payload_type: u8, now: i64) -> usize {
+    if let Some(source) = core.layer(key).source.filter(|&source| core.sources[source].ssrc == ssrc) {
+        return source;
+    }
+    let clock = core.tracks[key.track].payload_type(payload_type).map_or(90_000, |kind| kind.clock_hz);
+    let source = core.sources.insert(Source::new(ssrc, key, Some(LossDetector::new(clock)), true));
+    take_over(core, key, source, now);
+    source
+}
+
+/// Take a packet of a mirror, which was accepted where its track lives. Returns why it was dropped, or "".
+pub fn accept_copy(
+    core: &mut State,
+    key: LayerKey,
+    plain: &[u8],
+    recovered: bool,
+    arrival: i64,
+    now: i64,
+) -> &'static str {
+    let Some(packet) = parse(plain, arrival).filter(|_| plain.len() <= SLOT) else { return "mirror_malformed" };
+    let id = take(core);
+    core.packets.store.buffer(id)[..plain.len()].copy_from_slice(plain);
+    core.packets.store.set(id, packet, plain.len());
+    let source = source_of(core, key, packet.ssrc, packet.payload_type, now);
+    let source = &mut core.sources[source];
+    source.last_packet = now;
+    let kind = source.detector.as_mut().map_or(Arrival::Duplicate, |detector| {
+        if recovered { detector.recovered(packet.seq) } else { detector.received(packet.seq, now, None) }
+    });
+    let before = core.layer(key).last_packet;
+    let reason = accept(core, key, id, kind, now);
+    let layer = core.layer_mut(key);
+    if layer.last_packet != before {
+        layer.last_packet = arrival.max(before); // it may be an older one, for those who begin in the middle
+    }
+    give_back(core, id);
+    match reason {
+        "rtp_duplicate" => "mirror_duplicate",
+        "rtp_unknown_payload_type" => "mirror_unknown_payload_type",
         other => other,
     }
 }
@@ -157,7 +193,7 @@ fn accept(core: &mut State, key: LayerKey, id: u32, arrival: Arrival, now: i64) 
     let packet = *core.packets.store.packet(id);
     // A late packet of the format before this one must not bring that back.
     if i16::from(packet.payload_type) != core.layer(key).payload_type
-        && (arrival == Arrival::Recovered || !change_payload_type(core, key, &packet, now))
+        && (arrival == Arrival::Recovered || !change_payload_type(core, key, packet.payload_type, now))
     {
         return "rtp_unknown_payload_type";
     }
@@ -176,6 +212,7 @@ fn accept(core: &mut State, key: LayerKey, id: u32, arrival: Arrival, now: i64) 
     if core.detector(key).is_some_and(|detector| detector.missing() > 0) {
         check_losses(core, key, now);
     }
+    mirrors::copy(core, key, id, arrival == Arrival::Recovered, now);
     if packet.payload_size() == 0 {
         flush(core);
         let State { tracks, slots, .. } = core;
@@ -306,6 +343,7 @@ fn take_over(core: &mut State, key: LayerKey, source: usize, now: i64) -> bool {
         restart_players(core, key, now);
     }
     core.layer_mut(key).source = Some(source);
+    mirrors::taken_over(core, key);
     true
 }
 
@@ -321,12 +359,12 @@ fn retire(core: &mut State, key: LayerKey) {
 }
 
 /// The publisher sends another format from here on: whoever shows the layer starts anew at a decodable frame.
-fn change_payload_type(core: &mut State, key: LayerKey, packet: &Packet, now: i64) -> bool {
-    let Some(kind) = core.tracks[key.track].payload_type(packet.payload_type) else { return false };
+pub fn change_payload_type(core: &mut State, key: LayerKey, number: u8, now: i64) -> bool {
+    let Some(kind) = core.tracks[key.track].payload_type(number) else { return false };
     let Some(codec) = Codec::by_name(&kind.codec) else { return false };
     let kind = kind.clone();
     let layer = core.layer_mut(key);
-    layer.payload_type = i16::from(packet.payload_type);
+    layer.payload_type = i16::from(number);
     layer.stats.payload_type = layer.payload_type;
     layer.codec = Some(kind);
     layer.inspected = codec;
@@ -339,16 +377,18 @@ fn change_payload_type(core: &mut State, key: LayerKey, packet: &Packet, now: i6
 }
 
 /// Packets come (again).
-fn start(core: &mut State, key: LayerKey, now: i64) {
+pub fn start(core: &mut State, key: LayerKey, now: i64) {
     let source = core.layer(key).source;
     let ssrc = source.map_or(0, |source| core.sources[source].ssrc);
     let track = &mut core.tracks[key.track];
-    let (handle, session) = (track.handle, track.session);
+    let (handle, session, mirrored) = (track.handle, track.session, track.mirror.is_some());
     let layer = &mut track.layers[key.index];
     layer.active = true;
     layer.stats.active = true;
     let payload_type = layer.payload_type;
-    core.events.push(Event::LayerStarted { track: handle, layer: key.index, ssrc, payload_type });
+    if !mirrored {
+        core.events.push(Event::LayerStarted { track: handle, layer: key.index, ssrc, payload_type });
+    }
     core.timers.set((Timer::Silence, handle, key.index as u32), now + core.config.layer_silence_us);
     replan_waiting(core, key.track, now, false); // this very packet may begin a keyframe
     if let Some(session) = session {
@@ -375,7 +415,7 @@ pub fn silence_due(core: &mut State, key: LayerKey, now: i64) {
 /// The layer fell silent or said goodbye.
 pub fn stop_layer(core: &mut State, key: LayerKey, now: i64) {
     let track = &mut core.tracks[key.track];
-    let handle = track.handle;
+    let (handle, mirrored) = (track.handle, track.mirror.is_some());
     let layer = &mut track.layers[key.index];
     if !layer.active {
         return;
@@ -384,7 +424,10 @@ pub fn stop_layer(core: &mut State, key: LayerKey, now: i64) {
     layer.stats.active = false;
     core.timers.cancel((Timer::Silence, handle, key.index as u32));
     core.timers.cancel((Timer::Nack, handle, key.index as u32));
-    core.events.push(Event::LayerStopped { track: handle, layer: key.index });
+    if !mirrored {
+        core.events.push(Event::LayerStopped { track: handle, layer: key.index });
+    }
+    mirrors::stopped(core, key);
     replan_waiting(core, key.track, now, true);
 }
 
@@ -432,6 +475,7 @@ pub fn loudness_due(core: &mut State, now: i64) {
             levels.push((handle, track.loudness.value(now) >> 8));
         }
     }
+    mirrors::gather_levels(core, &mut levels, now);
     if !levels.is_empty() {
         levels.sort_unstable();
         core.events.push(Event::LoudnessMeasured { levels });
@@ -439,11 +483,15 @@ pub fn loudness_due(core: &mut State, now: i64) {
 }
 
 fn tap(core: &mut State, key: LayerKey, id: u32, now: i64) {
+    let injected = core.tracks[key.track].session.is_none() && core.tracks[key.track].mirror.is_none();
+    let ids = (!injected).then(|| core.extension_ids(key.track));
     let State { tracks, tapped, taps_dropped, packets, .. } = core;
-    for &handle in tracks[key.track].layers[key.index].taps.keys() {
+    let track = &tracks[key.track];
+    for (&handle, tap) in &track.layers[key.index].taps {
         if tapped.len() < MAX_TAPPED && id != SPARE {
             packets.counts.retain(id);
-            tapped.push((handle, id, now));
+            let rewrite = ids.filter(|_| tap.canonical);
+            tapped.push(Copied { tap: handle, ring: tap.ring, packet: id, arrival: now, rewrite });
         } else {
             *taps_dropped += 1;
         }

@@ -2,9 +2,13 @@
 //! `relay/plane/reference/keyframes.py`.
 
 use super::contract::{Event, Kind};
+use super::mirrors::want;
 use super::state::{LayerKey, State};
 use super::timers::{Key, Timer};
 use crate::rtcp::{build_fir, build_pli};
+
+/// Between a mirror's wishes.
+const MIRROR_INTERVAL_US: i64 = 10_000;
 
 fn timer(core: &State, layer: LayerKey) -> Key {
     (Timer::Keyframe, core.tracks[layer.track].handle, layer.index as u32)
@@ -23,7 +27,7 @@ pub fn request_keyframe(core: &mut State, key: LayerKey, now: i64) {
         core.timers.set(timer, next);
         return;
     }
-    ask(core, key, now);
+    ask(core, key, now, false);
 }
 
 /// The interval ended: send what was remembered, or repeat what slots still wait for.
@@ -31,7 +35,8 @@ pub fn keyframe_due(core: &mut State, key: LayerKey, now: i64) {
     let muted = core.tracks[key.track].muted;
     let layer = core.layer(key);
     if layer.keyframe_wanted || (!layer.waiters.is_empty() && layer.active && !muted) {
-        ask(core, key, now);
+        let still = !layer.keyframe_wanted;
+        ask(core, key, now, still);
     }
 }
 
@@ -45,12 +50,14 @@ pub fn keyframe_came(core: &mut State, key: LayerKey) {
     }
 }
 
-/// Send the request; one that cannot be sent yet stays wanted until the layer starts.
-fn ask(core: &mut State, key: LayerKey, now: i64) {
+/// Send the request; one that cannot be sent yet stays wanted until the layer starts. `still`: nobody asked anew.
+fn ask(core: &mut State, key: LayerKey, now: i64, still: bool) {
     let track = &mut core.tracks[key.track];
     let (handle, feedback) = (track.handle, track.feedback);
     let layer = &mut track.layers[key.index];
+    let mirror = track.mirror;
     match track.session {
+        None if mirror.is_some() => mirror.iter().for_each(|mirror| want(core, key, mirror.origin, still)),
         None => core.events.push(Event::KeyframeRequested { track: handle, layer: key.index }),
         Some(owner) => {
             let session = &core.sessions[owner];
@@ -75,7 +82,9 @@ fn ask(core: &mut State, key: LayerKey, now: i64) {
             core.scratch.control = compound;
         }
     }
-    let next = now + core.config.keyframe_interval_us;
+    // A mirror is only spared a storm of wishes: where the track lives they are coalesced.
+    let interval = core.config.keyframe_interval_us;
+    let next = now + if mirror.is_some() { interval.min(MIRROR_INTERVAL_US) } else { interval };
     let timer = timer(core, key);
     let layer = core.layer_mut(key);
     layer.stats.keyframe_requests += 1;

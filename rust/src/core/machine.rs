@@ -3,8 +3,9 @@
 use std::net::SocketAddr;
 
 use super::contract::{Command, Event, PlaneStats};
-use super::{Core, fanout};
+use super::{Core, fanout, mirrors};
 use crate::error::UsageError;
+use crate::lanes::Note;
 use crate::machine::{Machine, Tapped};
 use crate::out::OutBatch;
 
@@ -56,8 +57,21 @@ impl Machine for Core {
         into.append(&mut self.state.events);
     }
 
-    fn taps(&mut self, into: &mut Vec<Tapped>) {
-        Core::taps(self, |tap, packet, arrival| into.push((tap, packet.to_vec(), arrival)));
+    fn taps(&mut self, take: impl FnMut(Tapped<'_>)) {
+        Core::taps(self, take);
+    }
+
+    fn joins(&mut self, shard: usize) {
+        self.state.outbox.own = shard as u8;
+    }
+
+    fn notes(&mut self, give: impl FnMut(u64, &Note, &[u8]) -> u64) {
+        mirrors::drain(&mut self.state, give);
+    }
+
+    fn take_note(&mut self, note: &Note, data: &[u8], now: i64) {
+        self.state.now = now;
+        mirrors::take(&mut self.state, note, data, now);
     }
 
     fn stats(&self) -> PlaneStats {

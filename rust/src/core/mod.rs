@@ -5,6 +5,7 @@
 //! grown to what the traffic needs, no allocation per packet.
 
 pub mod binding;
+mod canonical;
 pub mod commands;
 pub mod contract;
 pub mod egress;
@@ -13,6 +14,7 @@ pub mod feedback;
 pub mod ingress;
 pub mod keyframes;
 mod machine;
+pub mod mirrors;
 pub mod packets;
 pub mod reports;
 pub mod state;
@@ -25,11 +27,12 @@ use std::sync::atomic::AtomicU32;
 use contract::{Address, Command, Event, LayerStats, PlaneConfig, PlaneStats};
 use egress::MAX_PAD;
 use packets::{MOST, Packets};
-use state::{LayerKey, State, Track};
+use state::{Copied, LayerKey, State, Track};
 use timers::Timer;
 
 use crate::error::UsageError;
 use crate::io::pages::Got;
+use crate::machine::Tapped;
 
 /// Bytes: nothing longer arrives in one Ethernet frame, and no WebRTC client sends more.
 pub const MAX_DATAGRAM: usize = 1500;
@@ -114,11 +117,13 @@ impl Core {
     /// Take a plaintext RTP packet as if a publisher had sent it. Its header extension ids are those of
     /// `contract::INJECT_EXTENSIONS`. UsageError for an unknown track or layer, or one that belongs to a session.
     ///
-    /// A packet that is malformed, a duplicate or of an unknown payload type is dropped and counted as `inject_…`.
+    /// A packet that is too long, malformed, a duplicate or of an unknown payload type is dropped and counted as
+    /// `inject_…`.
     pub fn inject(&mut self, track: u32, layer: i64, packet: &[u8], now: i64) -> Result<(), UsageError> {
         let core = &mut self.state;
         core.now = now;
-        let found = core.find_layer(track, layer).ok().filter(|key| core.tracks[key.track].session.is_none());
+        let takes = |track: &Track| track.session.is_none() && track.mirror.is_none();
+        let found = core.find_layer(track, layer).ok().filter(|key| takes(&core.tracks[key.track]));
         let Some(key) = found else {
             return Err(UsageError::new(format!("layer {layer} of track {track} does not take injected packets")));
         };
@@ -189,11 +194,15 @@ impl Core {
         self.state.events.drain(..)
     }
 
-    /// Hand on the tapped packets: tap, plaintext RTP, arrival. At most 4096 wait; the rest is counted as lost.
-    pub fn taps(&mut self, mut take: impl FnMut(u32, &[u8], i64)) {
-        let State { tapped, packets, .. } = &mut self.state;
-        for (tap, id, arrival) in tapped.drain(..) {
-            take(tap, packets.store.data(id), arrival);
+    /// Hand on the tapped packets. At most 4096 wait; the rest is counted as lost.
+    pub fn taps(&mut self, mut take: impl FnMut(Tapped<'_>)) {
+        let State { tapped, packets, scratch, .. } = &mut self.state;
+        for Copied { tap, ring, packet: id, arrival, rewrite } in tapped.drain(..) {
+            let mut packet = packets.store.data(id);
+            if let Some(ids) = rewrite.filter(|_| packet[0] & 0x10 != 0) {
+                packet = canonical::rewrite(packet, packets.store.packet(id), &ids, &mut scratch.canonical);
+            }
+            take(Tapped { tap, ring, packet, arrival });
             packets.counts.release(id);
         }
     }
@@ -213,6 +222,11 @@ impl Core {
         self.state.packets.left()
     }
 
+    /// All slots for ingress packets.
+    pub fn slab_total(&self) -> u32 {
+        self.state.packets.counts.total()
+    }
+
     /// What kind of memory the slots are in.
     pub fn slab_memory(&self) -> Got {
         self.state.packets.memory()
@@ -224,7 +238,12 @@ impl Core {
         let bitrate = |slot: &state::Slot| slot.rate.value(core.now);
         PlaneStats {
             sessions: core.sessions.iter().map(|session| (session.handle, session.stats)).collect(),
-            tracks: core.tracks.iter().map(|track| (track.handle, layer_stats(core, track))).collect(),
+            tracks: core
+                .tracks
+                .iter()
+                .filter(|track| track.mirror.is_none())
+                .map(|track| (track.handle, layer_stats(core, track)))
+                .collect(),
             slots: core
                 .slots
                 .iter()

@@ -5,6 +5,7 @@ use super::egress::send_repair;
 use super::fanout::flush_session;
 use super::ingress::{srtp_reason, stop_layer};
 use super::keyframes::request_keyframe;
+use super::mirrors::reported;
 use super::state::State;
 use super::timers::Timer;
 use crate::rtcp::{self, Packet, SenderInfo};
@@ -102,6 +103,7 @@ fn sender_report(core: &mut State, key: usize, report: &SenderInfo, now: i64) {
     }
     session.ntp_offset = Some(sample);
     session.ntp_offset_at = now;
+    reported(core, key);
 }
 
 /// What the peer received of our slots: loss and round trip.

@@ -13,6 +13,7 @@ use super::contract::{
     SessionStats, SlotStats,
 };
 use super::fanout::{self, Fanout};
+use super::mirrors::{Mirror, Outbox, Shared};
 use super::packets::Packets;
 use super::timers::Timers;
 use crate::audio_level::Loudness;
@@ -138,6 +139,24 @@ impl Source {
     }
 }
 
+/// A copy of a layer's packets.
+#[derive(Debug, Clone, Copy)]
+pub struct Tap {
+    pub index: usize, // of the layer
+    pub ring: Option<u32>,
+    pub canonical: bool,
+}
+
+/// A tapped packet, held. `rewrite` has the extension ids that it came with, if it is to get canonical ones.
+#[derive(Debug)]
+pub struct Copied {
+    pub tap: u32,
+    pub ring: Option<u32>,
+    pub packet: u32,
+    pub arrival: i64,
+    pub rewrite: Option<ExtensionIds>,
+}
+
 /// One encoding of a track. `players` show it now, `waiters` will from its next decodable frame on: handle → slot.
 pub struct Layer {
     pub source: Option<usize>,
@@ -149,7 +168,7 @@ pub struct Layer {
     pub patched: bool,
     pub players: IndexMap<u32, usize>,
     pub waiters: IndexMap<u32, usize>,
-    pub taps: IndexMap<u32, ()>,
+    pub taps: IndexMap<u32, Tap>,
     pub keyframe_next: i64,              // no request may be sent before
     pub keyframe_wanted: bool,           // a request waits for that time
     pub keyframe_timestamp: Option<u32>, // RTP timestamp of the latest keyframe
@@ -200,9 +219,11 @@ pub struct Track {
     pub layers: Vec<Layer>,
     pub muted: bool,
     pub slots: IndexMap<u32, usize>,
-    pub taps: IndexMap<u32, usize>, // handle → index of the layer
+    pub taps: IndexMap<u32, Tap>,
     pub loudness: Loudness,
     pub audio_level_id: u8,
+    pub mirror: Option<Mirror>, // it lives on another shard
+    pub shared: Shared,         // shards that mirror it
 }
 
 impl Track {
@@ -220,6 +241,8 @@ impl Track {
             taps: IndexMap::new(),
             loudness: Loudness::default(),
             audio_level_id: 0,
+            mirror: None,
+            shared: Shared::default(),
         }
     }
 
@@ -343,6 +366,7 @@ impl Session {
 /// Buffers that are taken for the length of one call.
 #[derive(Default)]
 pub struct Scratch {
+    pub canonical: Vec<u8>,
     pub control: Vec<u8>,
     pub received: Vec<u8>,
     pub lost: Vec<u16>,
@@ -361,15 +385,16 @@ pub struct State {
     pub session_keys: HashMap<u32, usize>,
     pub track_keys: HashMap<u32, usize>,
     pub slot_keys: HashMap<u32, usize>,
-    pub taps: HashMap<u32, (usize, usize)>, // handle → track and layer
+    pub taps: HashMap<u32, usize>, // handle → track
     pub by_address: HashMap<Address, usize>,
     pub by_ufrag: HashMap<String, usize>,
     pub timers: Timers,
     pub packets: Packets,
     pub out: OutBatch,
     pub fanout: Fanout,
+    pub outbox: Outbox,
     pub events: Vec<Event>,
-    pub tapped: Vec<(u32, u32, i64)>, // tap, packet, arrival
+    pub tapped: Vec<Copied>,
     pub taps_dropped: u64,
     pub unkept: u64,         // packets that came when no slot was free
     pub heard: HashSet<u32>, // audio tracks with a level since the last LoudnessMeasured
@@ -399,6 +424,7 @@ impl State {
             timers: Timers::default(),
             out: OutBatch::default(),
             fanout: Fanout::default(),
+            outbox: Outbox::default(),
             events: Vec::new(),
             tapped: Vec::new(),
             taps_dropped: 0,
@@ -440,7 +466,21 @@ impl State {
 
     /// Header extension ids of the packets that come in for a track.
     pub fn extension_ids(&self, track: usize) -> ExtensionIds {
-        self.tracks[track].session.map_or(INJECT_EXTENSIONS, |session| self.sessions[session].extensions)
+        let track = &self.tracks[track];
+        match (track.session, &track.mirror) {
+            (Some(session), _) => self.sessions[session].extensions,
+            (None, Some(mirror)) => mirror.extensions,
+            (None, None) => INJECT_EXTENSIONS,
+        }
+    }
+
+    /// What to add to the clock of a track's publisher to have ours; None before its first sender report.
+    pub fn ntp_offset(&self, track: usize) -> Option<i64> {
+        let track = &self.tracks[track];
+        match track.session {
+            Some(session) => self.sessions[session].ntp_offset,
+            None => track.mirror.and_then(|mirror| mirror.ntp_offset),
+        }
     }
 
     pub fn find_session(&self, handle: u32) -> Result<usize, UsageError> {

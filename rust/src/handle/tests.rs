@@ -18,12 +18,12 @@ struct Echo {
     copies: usize,
     out: OutBatch,
     events: Vec<String>,
-    taps: Vec<Tapped>,
+    taps: Vec<(u32, Vec<u8>, i64)>,
     timeout: Option<i64>,
     received: usize,
 }
 
-enum Wish {
+enum Told {
     Tell(&'static str),
     TellAt(i64),
     Fail,
@@ -32,17 +32,17 @@ enum Wish {
 }
 
 impl Machine for Echo {
-    type Command = Wish;
+    type Command = Told;
     type Event = String;
     type Stats = usize;
 
-    fn apply(&mut self, command: Wish, _: i64) -> Result<(), UsageError> {
+    fn apply(&mut self, command: Told, _: i64) -> Result<(), UsageError> {
         match command {
-            Wish::Tell(text) => self.events.push(text.into()),
-            Wish::TellAt(time) => self.timeout = Some(time),
-            Wish::Fail => return Err(UsageError::new("as you wish")),
-            Wish::Panic => panic!("as you wish"),
-            Wish::Sleep(time) => thread::sleep(time),
+            Told::Tell(text) => self.events.push(text.into()),
+            Told::TellAt(time) => self.timeout = Some(time),
+            Told::Fail => return Err(UsageError::new("as you wish")),
+            Told::Panic => panic!("as you wish"),
+            Told::Sleep(time) => thread::sleep(time),
         }
         Ok(())
     }
@@ -80,8 +80,10 @@ impl Machine for Echo {
         into.append(&mut self.events);
     }
 
-    fn taps(&mut self, into: &mut Vec<Tapped>) {
-        into.append(&mut self.taps);
+    fn taps(&mut self, mut take: impl FnMut(Tapped<'_>)) {
+        for (tap, packet, arrival) in self.taps.drain(..) {
+            take(Tapped { tap, ring: None, packet: &packet, arrival });
+        }
     }
 
     fn stats(&self) -> usize {
@@ -89,10 +91,14 @@ impl Machine for Echo {
     }
 }
 
+fn alone() -> Beside<Echo> {
+    Beside::among(1).expect("eventfds").remove(0)
+}
+
 fn open(copies: usize) -> Handle<Echo> {
-    let options = Options { abilities: Abilities::probe(), socket_buffer: SOCKET_BUFFER, cpu: Some(0) };
+    let options = Options { abilities: Abilities::probe(), socket_buffer: SOCKET_BUFFER };
     let echo = Echo { copies, ..Echo::default() };
-    Handle::open(echo, Ipv4Addr::LOCALHOST.into(), 0, options).expect("a port")
+    Handle::open(echo, Ipv4Addr::LOCALHOST.into(), 0, options, alone()).expect("a port")
 }
 
 fn client(handle: &Handle<Echo>) -> UdpSocket {
@@ -121,7 +127,7 @@ fn event(handle: &Handle<Echo>) -> String {
 #[test]
 fn datagrams_commands_and_times_go_in_and_come_out() {
     let handle = open(2);
-    assert_eq!(handle.submit(vec![Wish::Tell("parked")]), Ok(()));
+    assert_eq!(handle.submit(vec![Told::Tell("parked")]), Ok(()));
     handle.start().expect("a thread");
     handle.start().expect("the same thread");
     let client = client(&handle);
@@ -134,10 +140,10 @@ fn datagrams_commands_and_times_go_in_and_come_out() {
         }
     }
     let soon = now_us() + 20_000;
-    assert_eq!(handle.submit(vec![Wish::TellAt(soon), Wish::Tell("running")]), Ok(()));
+    assert_eq!(handle.submit(vec![Told::TellAt(soon), Told::Tell("running")]), Ok(()));
     assert_eq!([event(&handle), event(&handle), event(&handle)], ["parked", "running", "time"]);
     assert!(now_us() >= soon);
-    let wrong = handle.submit(vec![Wish::Tell("before"), Wish::Fail, Wish::Tell("after")]);
+    let wrong = handle.submit(vec![Told::Tell("before"), Told::Fail, Told::Tell("after")]);
     assert_eq!(wrong, Err(Refused::Usage(1, UsageError::new("as you wish"))));
     assert_eq!(event(&handle), "before");
     assert_eq!(handle.inject(3, 1, b"packet".to_vec()), Ok(()));
@@ -151,7 +157,7 @@ fn datagrams_commands_and_times_go_in_and_come_out() {
     handle.close();
     let (received, counts) = handle.stats().expect("counts");
     assert_eq!((received, counts.sent.datagrams), (200, 400));
-    assert_eq!(handle.submit(vec![Wish::Tell("nobody hears")]), Ok(()));
+    assert_eq!(handle.submit(vec![Told::Tell("nobody hears")]), Ok(()));
     assert_eq!(handle.inject(1, 1, Vec::new()), Ok(()));
     assert!(handle.is_healthy() && handle.shared().events.take().is_none());
     let port = handle.address().port();
@@ -183,7 +189,7 @@ fn a_panic_fails_the_shard_and_nobody_waits_for_ever() {
     let waiting: Vec<_> = (0..4)
         .map(|_| {
             let handle = handle.clone();
-            thread::spawn(move || handle.submit(vec![Wish::Sleep(Duration::from_millis(20)), Wish::Panic]))
+            thread::spawn(move || handle.submit(vec![Told::Sleep(Duration::from_millis(20)), Told::Panic]))
         })
         .collect();
     for one in waiting {
@@ -192,7 +198,7 @@ fn a_panic_fails_the_shard_and_nobody_waits_for_ever() {
     assert!(!handle.is_healthy());
     assert!(handle.stats().is_err());
     handle.close();
-    assert_eq!(handle.submit(vec![Wish::Tell("hello?")]), Err(Refused::Failed));
+    assert_eq!(handle.submit(vec![Told::Tell("hello?")]), Err(Refused::Failed));
     assert!(!handle.is_healthy());
 }
 
@@ -202,7 +208,7 @@ fn closing_a_shard_that_hangs_takes_bounded_time() {
     handle.start().expect("a thread");
     let asking = thread::spawn({
         let handle = handle.clone();
-        move || handle.submit(vec![Wish::Sleep(3 * PATIENCE)])
+        move || handle.submit(vec![Told::Sleep(3 * PATIENCE)])
     });
     assert_eq!(asking.join().expect("no panic here"), Err(Refused::Failed));
     let before = Instant::now();
@@ -217,7 +223,7 @@ fn what_does_not_fit_is_refused_and_counted() {
     handle.start().expect("a thread");
     handle.shared().orders.push(Order::Inject { track: 1, layer: 0, packet: vec![1] }).ok().expect("room");
     let asleep = sync_channel(1);
-    handle.shared().orders.push(Order::Submit(vec![Wish::Sleep(Duration::from_millis(300))], asleep.0)).ok();
+    handle.shared().orders.push(Order::Submit(vec![Told::Sleep(Duration::from_millis(300))], asleep.0)).ok();
     let mut refused = 0;
     for _ in 0..2 * shard::ORDERS {
         refused += usize::from(handle.inject(1, 0, Vec::new()) == Err(Refused::Full));

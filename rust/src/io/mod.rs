@@ -1,5 +1,6 @@
-//! Datagrams in and out of the kernel, many at a time. The only files with `unsafe` are `name`, `pages`, `receive`,
-//! `wire` and this one: the system calls that no safe crate offers, and what they point to.
+//! Datagrams in and out of the kernel, many at a time, and packets in and out of other processes. The only files with
+//! `unsafe` are `name`, `pages`, `receive`, `shared_ring`, `wire` and this one: the system calls that no safe crate offers,
+//! and what they point to.
 #![allow(unsafe_code)] // one setsockopt
 
 pub mod clock;
@@ -9,6 +10,7 @@ mod plan;
 pub mod probe;
 mod receive;
 mod send;
+pub mod shared_ring;
 pub mod socket;
 #[cfg(test)]
 mod tests;

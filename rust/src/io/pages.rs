@@ -32,15 +32,15 @@ impl Memory {
     }
 }
 
-/// What the kernel gave.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What the kernel gave, the plainest first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Got {
     Plain,
+    /// Plain pages that the kernel was asked to make huge as they are touched.
+    HugeAdvised,
     Locked,
     /// From the pool of huge pages (vm.nr_hugepages).
     HugePool,
-    /// Plain pages that the kernel was asked to make huge as they are touched.
-    HugeAdvised,
 }
 
 impl Got {

@@ -135,6 +135,7 @@ pub fn command(from: &Bound<'_, PyAny>) -> PyResult<Command> {
             ufrag: get(from, "ufrag")?,
             password: get(from, "password")?,
             extensions: extensions(from)?,
+            shard: get(from, "shard")?,
         },
         "RestartIce" => Command::RestartIce {
             session: get(from, "session")?,
@@ -181,7 +182,14 @@ pub fn command(from: &Bound<'_, PyAny>) -> PyResult<Command> {
             bitrate: wide(from, "bitrate")?,
             duration_us: wide(from, "duration_us")?,
         },
-        "AddTap" => Command::AddTap { tap: get(from, "tap")?, track: get(from, "track")?, layer: get(from, "layer")? },
+        "AddTap" => Command::AddTap {
+            tap: get(from, "tap")?,
+            track: get(from, "track")?,
+            layer: get(from, "layer")?,
+            ring: get(from, "ring")?,
+            canonical: get(from, "canonical")?,
+        },
+        "RemoveRingTaps" => Command::RemoveRingTaps { ring: get(from, "ring")? },
         "RemoveTap" => Command::RemoveTap { tap: get(from, "tap")? },
         other => return Err(usage_text(&format!("{other} is not a command"))),
     })

@@ -1,21 +1,39 @@
 //! From events and statistics to the contract's dataclasses.
 
+use pyo3::IntoPyObjectExt;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList, PyModule, PyTuple};
 
 use super::forwarder::address_tuple;
 use crate::core::contract::{Event, LayerStats, PlaneStats, SessionStats, SlotStats};
 
-/// The module `relay.plane.contract`.
-pub struct Contract(Py<PyModule>);
+/// The classes of `relay.plane.contract`.
+pub struct Contract {
+    module: Py<PyModule>,
+    session: Py<PyAny>,
+    layer: Py<PyAny>,
+    slot: Py<PyAny>,
+}
 
 impl Contract {
     pub fn load(py: Python<'_>) -> PyResult<Self> {
-        Ok(Self(py.import("relay.plane.contract")?.unbind()))
+        let module = py.import("relay.plane.contract")?;
+        let class = |name: &str| Ok::<_, PyErr>(module.getattr(name)?.unbind());
+        let (session, layer, slot) = (class("SessionStats")?, class("LayerStats")?, class("SlotStats")?);
+        Ok(Self { module: module.unbind(), session, layer, slot })
+    }
+
+    pub fn clone_ref(&self, py: Python<'_>) -> Self {
+        Self {
+            module: self.module.clone_ref(py),
+            session: self.session.clone_ref(py),
+            layer: self.layer.clone_ref(py),
+            slot: self.slot.clone_ref(py),
+        }
     }
 
     fn class<'py>(&self, py: Python<'py>, name: &str) -> PyResult<Bound<'py, PyAny>> {
-        self.0.bind(py).getattr(name)
+        self.module.bind(py).getattr(name)
     }
 
     pub fn event<'py>(&self, py: Python<'py>, event: Event) -> PyResult<Bound<'py, PyAny>> {
@@ -42,74 +60,98 @@ impl Contract {
         }
     }
 
+    // By position, in the order of the dataclasses' fields: that is half the price of names.
+
     fn session<'py>(&self, py: Python<'py>, stats: &SessionStats) -> PyResult<Bound<'py, PyAny>> {
-        let fields = PyDict::new(py);
-        fields.set_item("packets_in", stats.packets_in)?;
-        fields.set_item("bytes_in", stats.bytes_in)?;
-        fields.set_item("packets_out", stats.packets_out)?;
-        fields.set_item("bytes_out", stats.bytes_out)?;
-        fields.set_item("last_consent", stats.last_consent)?;
-        fields.set_item("last_media", stats.last_media)?;
-        fields.set_item("round_trip_us", stats.round_trip_us)?;
-        fields.set_item("loss_256", stats.loss_256)?;
-        fields.set_item("estimate", stats.estimate)?;
-        fields.set_item("address", stats.address.map(|address| address_tuple(py, address)).transpose()?)?;
-        self.class(py, "SessionStats")?.call((), Some(&fields))
+        self.session.bind(py).call1((
+            stats.packets_in,
+            stats.bytes_in,
+            stats.packets_out,
+            stats.bytes_out,
+            stats.last_consent,
+            stats.last_media,
+            stats.round_trip_us,
+            stats.loss_256,
+            stats.estimate,
+            stats.address.map(|address| address_tuple(py, address)).transpose()?,
+        ))
     }
 
     fn layer<'py>(&self, py: Python<'py>, stats: &LayerStats) -> PyResult<Bound<'py, PyAny>> {
-        let fields = PyDict::new(py);
-        fields.set_item("rid", &stats.rid)?;
-        fields.set_item("active", stats.active)?;
-        fields.set_item("packets", stats.packets)?;
-        fields.set_item("bytes", stats.bytes)?;
-        fields.set_item("lost", stats.lost)?;
-        fields.set_item("recovered", stats.recovered)?;
-        fields.set_item("nacks_sent", stats.nacks_sent)?;
-        fields.set_item("keyframes", stats.keyframes)?;
-        fields.set_item("keyframe_requests", stats.keyframe_requests)?;
-        fields.set_item("jitter_us", stats.jitter_us)?;
-        fields.set_item("bitrate", stats.bitrate)?;
-        fields.set_item("width", stats.width)?;
-        fields.set_item("height", stats.height)?;
-        fields.set_item("payload_type", stats.payload_type)?;
-        self.class(py, "LayerStats")?.call((), Some(&fields))
+        // PyO3 makes tuples of up to 12.
+        let fields = PyTuple::new(
+            py,
+            [
+                (&stats.rid).into_bound_py_any(py)?,
+                stats.active.into_bound_py_any(py)?,
+                stats.packets.into_bound_py_any(py)?,
+                stats.bytes.into_bound_py_any(py)?,
+                stats.lost.into_bound_py_any(py)?,
+                stats.recovered.into_bound_py_any(py)?,
+                stats.nacks_sent.into_bound_py_any(py)?,
+                stats.keyframes.into_bound_py_any(py)?,
+                stats.keyframe_requests.into_bound_py_any(py)?,
+                stats.jitter_us.into_bound_py_any(py)?,
+                stats.bitrate.into_bound_py_any(py)?,
+                stats.width.into_bound_py_any(py)?,
+                stats.height.into_bound_py_any(py)?,
+                stats.payload_type.into_bound_py_any(py)?,
+            ],
+        )?;
+        self.layer.bind(py).call1(fields)
     }
 
     fn slot<'py>(&self, py: Python<'py>, stats: &SlotStats) -> PyResult<Bound<'py, PyAny>> {
-        let fields = PyDict::new(py);
-        fields.set_item("track", stats.track)?;
-        fields.set_item("layer", stats.layer)?;
-        fields.set_item("packets", stats.packets)?;
-        fields.set_item("bytes", stats.bytes)?;
-        fields.set_item("nacks", stats.nacks)?;
-        fields.set_item("resent", stats.resent)?;
-        fields.set_item("not_resent", stats.not_resent)?;
-        fields.set_item("keyframe_requests", stats.keyframe_requests)?;
-        fields.set_item("switches", stats.switches)?;
-        fields.set_item("bitrate", stats.bitrate)?;
-        self.class(py, "SlotStats")?.call((), Some(&fields))
+        self.slot.bind(py).call1((
+            stats.track,
+            stats.layer,
+            stats.packets,
+            stats.bytes,
+            stats.nacks,
+            stats.resent,
+            stats.not_resent,
+            stats.keyframe_requests,
+            stats.switches,
+            stats.bitrate,
+        ))
+    }
+
+    pub fn sessions<'py>(&self, py: Python<'py>, shards: &[PlaneStats]) -> PyResult<Bound<'py, PyDict>> {
+        let all = PyDict::new(py);
+        for (handle, one) in shards.iter().flat_map(|stats| &stats.sessions) {
+            all.set_item(handle, self.session(py, one)?)?;
+        }
+        Ok(all)
+    }
+
+    pub fn tracks<'py>(&self, py: Python<'py>, shards: &[PlaneStats]) -> PyResult<Bound<'py, PyDict>> {
+        let all = PyDict::new(py);
+        for (handle, layers) in shards.iter().flat_map(|stats| &stats.tracks) {
+            let of_track = PyList::empty(py);
+            for layer in layers {
+                of_track.append(self.layer(py, layer)?)?;
+            }
+            all.set_item(handle, of_track)?;
+        }
+        Ok(all)
+    }
+
+    pub fn slots<'py>(&self, py: Python<'py>, shards: &[PlaneStats]) -> PyResult<Bound<'py, PyDict>> {
+        let all = PyDict::new(py);
+        for (handle, one) in shards.iter().flat_map(|stats| &stats.slots) {
+            all.set_item(handle, self.slot(py, one)?)?;
+        }
+        Ok(all)
     }
 
     pub fn stats<'py>(&self, py: Python<'py>, stats: PlaneStats) -> PyResult<Bound<'py, PyAny>> {
-        let (sessions, tracks) = (PyDict::new(py), PyDict::new(py));
-        let (slots, drops) = (PyDict::new(py), PyDict::new(py));
-        for (handle, one) in &stats.sessions {
-            sessions.set_item(handle, self.session(py, one)?)?;
-        }
-        for (handle, layers) in &stats.tracks {
-            let all = PyList::empty(py);
-            for layer in layers {
-                all.append(self.layer(py, layer)?)?;
-            }
-            tracks.set_item(handle, all)?;
-        }
-        for (handle, one) in &stats.slots {
-            slots.set_item(handle, self.slot(py, one)?)?;
-        }
+        let drops = PyDict::new(py);
         for (reason, count) in &stats.drops {
             drops.set_item(reason, count)?;
         }
+        let one = [stats];
+        let (sessions, tracks, slots) = (self.sessions(py, &one)?, self.tracks(py, &one)?, self.slots(py, &one)?);
+        let [stats] = one;
         let fields = PyDict::new(py);
         fields.set_item("datagrams_in", stats.datagrams_in)?;
         fields.set_item("datagrams_out", stats.datagrams_out)?;

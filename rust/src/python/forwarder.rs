@@ -17,7 +17,7 @@ pub struct Forwarder {
     deferred: bool,
 }
 
-fn address(source: (String, u16)) -> PyResult<SocketAddr> {
+pub fn address(source: (String, u16)) -> PyResult<SocketAddr> {
     let (host, port) = source;
     let ip: IpAddr = host.parse().map_err(|_| commands::usage_text("not a numeric address"))?;
     Ok(SocketAddr::new(ip, port))
@@ -74,7 +74,7 @@ impl Forwarder {
 
     fn taps<'py>(&mut self, py: Python<'py>) -> Vec<(u32, Bound<'py, PyBytes>, i64)> {
         let mut tapped = Vec::new();
-        self.core.taps(|tap, data, arrival| tapped.push((tap, PyBytes::new(py, data), arrival)));
+        self.core.taps(|one| tapped.push((one.tap, PyBytes::new(py, one.packet), one.arrival)));
         tapped
     }
 

@@ -36,12 +36,14 @@ pub fn register(parent: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(verify_stun, &module)?)?;
     module.add_function(wrap_pyfunction!(stun_success, &module)?)?;
     module.add_function(wrap_pyfunction!(stun_error, &module)?)?;
+    module.add_function(wrap_pyfunction!(break_shard, &module)?)?;
     module.add_function(wrap_pyfunction!(parse_rtcp, &module)?)?;
     module.add_function(wrap_pyfunction!(build_report, &module)?)?;
     module.add_function(wrap_pyfunction!(build_feedback, &module)?)?;
     module.add_function(wrap_pyfunction!(ntp, &module)?)?;
     module.add_function(wrap_pyfunction!(rtt_us, &module)?)?;
     module.add_function(wrap_pyfunction!(parse_transport_cc, &module)?)?;
+    module.add_class::<super::cluster::Cluster>()?;
     module.add_class::<Serialiser>()?;
     module.add_class::<Rewriter>()?;
     module.add_class::<PictureIds>()?;
@@ -56,6 +58,12 @@ pub fn register(parent: &Bound<'_, PyModule>) -> PyResult<()> {
 }
 
 type Parts = (u32, u16, u32, bool, u8, u32, u32);
+
+/// Have a shard's thread panic.
+#[pyfunction]
+fn break_shard(plane: PyRef<'_, super::plane::NativePlane>, shard: usize) {
+    super::plane::break_shard(&plane, shard);
+}
 
 #[pyfunction]
 fn parse_rtp<'py>(py: Python<'py>, datagram: &[u8]) -> PyResult<Option<(Parts, Bound<'py, PyDict>)>> {

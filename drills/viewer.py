@@ -1,0 +1,239 @@
+"""Viewers that are real libwebrtc: they join by WHEP and write down every picture and every 20 ms of sound.
+
+`python -m drills.viewer PLAN.json` runs one process of them on a host. Each line of the plan's `out` is an object with
+`at` (CLOCK_MONOTONIC in seconds, the same in all processes of a machine), `viewer` and `event`:
+
+| event | further fields |
+| --- | --- |
+| `frame` | `slot`, `publisher`, `counter`, `clock_ms`, `width`; publisher is null where the mark cannot be read |
+| `sound` | `slot`, `level` in dBFS (-100 is silence), one per 20 ms |
+| `joining`, `joined` | `url`; joined has `session` and `took` in seconds |
+| `refused`, `failed` | `url`, `reason`; it tries the next of its addresses |
+| `left` | |
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import json
+import math
+import signal
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TextIO
+
+import httpx2
+import numpy as np
+import webrtc
+
+from costream.painting import read_i420
+from costream.synthetic import allow_loopback, gathered
+from costream.whip import Endpoint, Refused, Resource
+
+_SOUND_S = 0.02
+_SILENCE_DBFS = -100.0
+_RETRY_S = 0.2
+_CONNECT_S = 8.0
+
+Tell = Callable[..., None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ViewerPlan:
+    """What one process of viewers does. `viewers` are (name, token); `urls` are WHEP addresses, tried in turn.
+
+    A viewer that has seen no picture for `stall_s` after its first one joins again; 0 for never.
+    """
+
+    urls: Sequence[str]
+    viewers: Sequence[tuple[str, str]]
+    out: str
+    videos: int = 1
+    audios: int = 1
+    stall_s: float = 1.0
+    every_s: float = 0.05
+    """Between the joins of two viewers of this process."""
+
+
+class Viewer:
+    """One viewer, that joins for as long as it runs."""
+
+    def __init__(self, plan: ViewerPlan, token: str, tell: Tell) -> None:
+        self._plan, self._token, self._tell = plan, token, tell
+        self._pc: Any = None
+        self._resource: Resource | None = None
+        self._readers: list[asyncio.Task[None]] = []
+        self._last_frame = 0.0
+        self._turn = 0
+
+    async def run(self) -> None:
+        """Until cancelled; then it leaves."""
+        try:
+            while True:
+                url = self._plan.urls[self._turn % len(self._plan.urls)]
+                try:
+                    await self._join(url)
+                    reason = await self._watched()
+                    self._tell("failed", url=url, reason=reason)
+                except Refused as error:
+                    self._tell("refused", url=url, reason=str(error)[:200])
+                except (httpx2.HTTPError, ConnectionError, TimeoutError) as error:
+                    self._tell("failed", url=url, reason=f"{type(error).__name__}: {error}"[:200])
+                self._turn += 1
+                await self._leave(delete=False)
+                await asyncio.sleep(_RETRY_S)
+        finally:
+            await self._leave(delete=True)
+            self._tell("left")
+
+    async def _join(self, url: str) -> None:
+        began = time.monotonic()
+        self._last_frame = 0.0
+        self._tell("joining", url=url)
+        self._pc = pc = webrtc.RTCPeerConnection(webrtc.RTCConfiguration(bundle_policy="max-bundle"))
+        kinds = ["audio"] * self._plan.audios + ["video"] * self._plan.videos  # as browsers order them
+        lines = [pc.add_transceiver(kind, webrtc.RTCRtpTransceiverInit(direction="recvonly")) for kind in kinds]
+        await pc.set_local_description(await pc.create_offer())
+        offer = await gathered(pc)
+        async with Endpoint(url, self._token, verify=False, timeout=_CONNECT_S) as endpoint:
+            self._resource = await endpoint.offer(offer)
+        await pc.set_remote_description(webrtc.RTCSessionDescriptionInit(type="answer", sdp=self._resource.answer))
+        for slot, (kind, line) in enumerate(zip(kinds, lines, strict=True)):
+            self._readers.append(asyncio.create_task(self._read(slot, kind, line.receiver.track)))
+        session = self._resource.location.rsplit("/", 1)[1]
+        self._tell("joined", url=url, session=session, took=time.monotonic() - began)
+
+    async def _watched(self) -> str:
+        """Wait until this connection is of no more use; returns why."""
+        began = time.monotonic()
+        while True:
+            await asyncio.sleep(0.05)
+            state = str(self._pc.connection_state)
+            if state in ("failed", "closed"):
+                return f"the connection is {state}"
+            if state != "connected" and not self._last_frame and time.monotonic() - began > _CONNECT_S:
+                return f"the connection is still {state}"
+            if self._plan.stall_s and 0 < self._last_frame < time.monotonic() - self._plan.stall_s:
+                return f"no picture for {self._plan.stall_s:g} s"
+            for reader in self._readers:
+                if reader.done():
+                    reader.result()
+                    return "a track has ended"
+
+    async def _leave(self, *, delete: bool) -> None:
+        readers, self._readers = self._readers, []
+        for reader in readers:
+            reader.cancel()
+        await asyncio.gather(*readers, return_exceptions=True)
+        resource, self._resource = self._resource, None
+        if resource is not None and delete:
+            with contextlib.suppress(httpx2.HTTPError):
+                async with Endpoint(resource.location, self._token, verify=False, timeout=1.0) as endpoint:
+                    await endpoint.delete(resource)
+        if self._pc is not None:
+            self._pc.close()
+            self._pc = None
+
+    async def _read(self, slot: int, kind: str, track: Any) -> None:
+        size = 4 if kind == "video" else 50
+        processor = webrtc.MediaStreamTrackProcessor(
+            webrtc.MediaStreamTrackProcessorInit(track=track, max_buffer_size=size)
+        )
+        sound = _Sound(lambda level: self._tell("sound", slot=slot, level=level))
+        async for media in processor.readable:
+            with media:
+                if kind == "video":
+                    self._picture(slot, media)
+                else:
+                    sound.take(media)
+
+    def _picture(self, slot: int, frame: Any) -> None:
+        self._last_frame = time.monotonic()
+        width, height = frame.coded_width, frame.coded_height
+        data = bytearray(frame.allocation_size())
+        frame.copy_to(data).result()
+        told = read_i420(data, width, height)
+        self._tell(
+            "frame",
+            slot=slot,
+            publisher=told.publisher if told else None,
+            counter=told.counter if told else None,
+            clock_ms=told.clock_ms if told else None,
+            width=width,
+        )
+
+
+class _Sound:
+    """Levels of 20 ms each, from pieces of any length."""
+
+    def __init__(self, told: Callable[[float], None]) -> None:
+        self._told = told
+        self._square = 0.0
+        self._count = 0
+
+    def take(self, chunk: Any) -> None:
+        options = webrtc.AudioDataCopyToOptions(plane_index=0)
+        data = bytearray(chunk.allocation_size(options))
+        chunk.copy_to(data, options)
+        samples = np.frombuffer(bytes(data), np.int16).reshape(-1, chunk.number_of_channels)[:, 0].astype(np.float64)
+        self._square += float(np.dot(samples, samples))
+        self._count += len(samples)
+        if self._count >= chunk.sample_rate * _SOUND_S:
+            power = self._square / self._count / 32768**2
+            self._told(round(max(_SILENCE_DBFS, 10 * math.log10(power)) if power else _SILENCE_DBFS, 1))
+            self._square, self._count = 0.0, 0
+
+
+def teller(out: TextIO, name: str) -> Tell:
+    """Writes a viewer's (or publisher's) lines, each at once: whoever reads may be waiting, and we may be killed."""
+
+    def tell(event: str, **fields: Any) -> None:
+        out.write(json.dumps({"at": round(time.monotonic(), 6), "viewer": name, "event": event, **fields}) + "\n")
+        out.flush()
+
+    return tell
+
+
+def read_plan(kind: type[Any], description: str) -> Any:
+    """The plan in the file that the command line names. Errors of the file end the program with their reason."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("plan", type=Path, help="a JSON file")
+    path = parser.parse_args().plan
+    try:
+        return kind(**json.loads(path.read_text()))
+    except (OSError, ValueError, TypeError) as error:
+        parser.error(f"{path}: {error}")
+
+
+async def until_told_to_end(*running: asyncio.Task[None]) -> None:
+    """Wait for SIGTERM or SIGINT and cancel; an error of a task ends the others and surfaces."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    waiter = asyncio.create_task(stop.wait())
+    done, _ = await asyncio.wait([waiter, *running], return_when=asyncio.FIRST_COMPLETED)
+    for task in (waiter, *running):
+        task.cancel()
+    await asyncio.gather(waiter, *running, return_exceptions=True)
+    for task in done - {waiter}:
+        task.result()
+
+
+async def _watch(plan: ViewerPlan) -> None:
+    allow_loopback()
+
+    async def one(number: int, name: str, token: str) -> None:
+        await asyncio.sleep(number * plan.every_s)
+        await Viewer(plan, token, teller(out, name)).run()
+
+    with open(plan.out, "a", encoding="utf-8") as out:  # noqa: ASYNC230 - lines to a local file
+        await until_told_to_end(*(asyncio.create_task(one(n, *who)) for n, who in enumerate(plan.viewers)))
+
+
+if __name__ == "__main__":
+    asyncio.run(_watch(read_plan(ViewerPlan, "Watch by WHEP and write down what comes.")))
