@@ -27,6 +27,7 @@ from relay.cluster.known import NodeCache
 from relay.cluster.leases import RedisLeases
 from relay.cluster.placement import load_of, rank
 from relay.errors import SettingsError
+from relay.link.quic import identity_of
 from relay.log import configure_logging
 from relay.metrics import Metrics
 from relay.node import Node, make_node_id
@@ -123,16 +124,17 @@ async def running(settings: NodeSettings) -> AsyncIterator[Running]:
         store = await stack.enter_async_context(opened_store(settings))
         advertised = settings.media.advertise or detect_addresses(settings.media.host)
         node = Node(settings, store, metrics, node_id=node_id, version=version(), advertised=advertised)
-        await node.start()
-        stack.push_async_callback(node.shut_down)
         known = await stack.enter_async_context(knowing(settings)) if settings.cluster.control_url else None
+        stack.push_async_callback(node.shut_down)
+        linked = await link_up(settings, node, known)
+        await node.start()
         nodes = LocalNodes(node, None if known is None else ranking_others(node_id, settings.node.region, known))
         control = nodes.all()[0] if settings.cluster.control_url else None
         app = create_app(
             settings, store, nodes, metrics, control=control, version=version(), pages_directory=find_pages()
         )
         await stack.enter_async_context(http(settings, app))
-        registration = await stack.enter_async_context(registered(settings, node)) if control else None
+        registration = await stack.enter_async_context(registered(settings, node, linked)) if control else None
         lag = asyncio.create_task(metrics.measure_loop_lag())
         stack.callback(lag.cancel)
         log.info(
@@ -173,10 +175,8 @@ async def opened_store(settings: SignalingSettings) -> AsyncIterator[RoomStore]:
 
 
 @contextlib.asynccontextmanager
-async def registered(
-    settings: NodeSettings, node: Node, link: Callable[[], tuple[str, ...]] = tuple
-) -> AsyncIterator[Registration]:
-    """A node's place in the directory, for as long as it serves. `link`: addresses that other nodes may dial."""
+async def registered(settings: NodeSettings, node: Node, link: tuple[str, ...] = ()) -> AsyncIterator[Registration]:
+    """A node's place in the directory, for as long as it serves. `link`: where other nodes may dial it."""
     url = settings.cluster.control_url
     certificate = leaf_pem(prepare_tls(settings)) if url.startswith("https://") else ""
 
@@ -194,7 +194,7 @@ async def registered(
             load=load_of_node(status, settings.limits),
             healthy=status["healthy"],
             public_url=settings.cluster.public_url,
-            link=link(),
+            link=link,
         )
 
     registration = Registration(
@@ -246,6 +246,29 @@ def open_directory(settings: SignalingSettings) -> RedisDirectory:
     """The directory of nodes, in the store of the rooms."""
     store = settings.store
     return RedisDirectory(store.url, socket_timeout_s=store.socket_timeout_s, connect_timeout_s=store.connect_timeout_s)
+
+
+async def link_up(settings: NodeSettings, node: Node, known: KnownNodes | None) -> tuple[str, ...]:
+    """Link a node to the others of its cluster, where it has a certificate for it. Returns where they reach it.
+
+    Raises SettingsError for files that cannot be used, and for a certificate that is another node's.
+    """
+    identity = identity_of(settings.link)
+    if identity is None:
+        return ()
+    if known is None:
+        raise SettingsError(
+            "link.certificate is set, but cluster.control_url is not: other nodes could not find this one"
+        )
+    if identity.name != node.node_id:
+        raise SettingsError(
+            f"{settings.link.certificate} is a certificate of {identity.name}, but this node is {node.node_id}: set "
+            "node.id, or issue one with `costream ca issue`"
+        )
+    await node.join(identity, known, open_leases(settings))
+    host = next(iter(node.candidates))[0]
+    default = f"[{host}]:{settings.link.port}" if ":" in host else f"{host}:{settings.link.port}"
+    return settings.link.advertise or (default,)
 
 
 def open_leases(settings: SignalingSettings) -> RedisLeases:

@@ -89,8 +89,16 @@ def link_settings(place: Place, shared: Shared) -> dict[str, Any]:
     if shared.authority is None:
         return {}
     files = {"certificate": f"{place.name}.pem", "key": f"{place.name}.key", "ca": "ca.pem"}
-    own = {key: str(shared.authority / file) for key, file in files.items()}
-    return {**own, "host": "0.0.0.0" if shared.in_namespaces else place.bound[0], "port": LINK_PORT}
+    own: dict[str, Any] = {key: str(shared.authority / file) for key, file in files.items()}
+    paths = 2 if shared.in_namespaces else 1
+    return {
+        **own,
+        "host": "0.0.0.0" if shared.in_namespaces else place.bound[0],
+        "port": LINK_PORT,
+        "advertise": [f"{address}:{LINK_PORT}" for address in place.addresses[:paths]],
+        "primary_host": place.bound[0],
+        "backup_host": place.bound[paths - 1],
+    }
 
 
 def make_authority(directory: Path, relays: Sequence[Place]) -> None:

@@ -124,6 +124,9 @@ class Metrics:
         self.event_streams = self._gauge("event_streams", "Clients that follow a room's events.")
         self.joins = self._counter("joins", "Sessions that reached media, by kind.", "kind")
         self.refusals = self._counter("refusals", "Joins refused by admission, by reason.", "reason")
+        self.link_moves = self._counter(
+            "link_moves", "Moves of a link's breaker, by peer and new state.", "peer", "state"
+        )
         self.endings = self._counter("session_endings", "Sessions that ended, by reason.", "reason")
         self.events = self._counter("room_events", "Room events by type.", "type")
         self.store_failures = self._counter("store_failures", "Calls that the store did not answer.")
@@ -140,6 +143,10 @@ class Metrics:
     def watch_plane(self, stats: Callable[[], PlaneCounts], plane: PlaneFacts | None = None) -> None:
         """Read the plane's snapshot at each scrape, and what `plane` says of itself. ValueError when called twice."""
         self.registry.register(PlaneCollector(stats, plane))
+
+    def watch_links(self, states: Callable[[], list[dict[str, Any]]]) -> None:
+        """Read the links at each scrape (`NodeControl.links`)."""
+        self.registry.register(LinkCollector(states))
 
     def render(self, accept: str = "") -> tuple[bytes, str]:
         """Return the body and the content type of `/metrics` for an Accept header: OpenMetrics if named."""
@@ -163,6 +170,31 @@ class Metrics:
 
     def _histogram(self, name: str, text: str, buckets: Sequence[float], *labels: str) -> Histogram:
         return Histogram(f"{PREFIX}_{name}", text, labels, registry=self.registry, buckets=buckets)
+
+
+class LinkCollector(Collector):
+    """Turns the states of a node's links into metrics. By role, an `origin` sends media and a `subscriber` takes it."""
+
+    def __init__(self, states: Callable[[], list[dict[str, Any]]]) -> None:
+        self._states = states
+
+    def describe(self) -> Iterable[Metric]:
+        """Return no names: the collector is not asked for a snapshot when it is registered."""
+        return []
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield all metrics of one snapshot."""
+        labels = ["peer", "role", "link"]
+        flows = GaugeMetricFamily(f"{PREFIX}_link_flows", "Layers that a link carries.", labels=labels)
+        breaker = GaugeMetricFamily(f"{PREFIX}_link_breaker", "1 for the breaker's state.", labels=[*labels, "state"])
+        carries = GaugeMetricFamily(f"{PREFIX}_link_carrying", "1 for a path with media.", labels=[*labels, "path"])
+        for state in self._states():
+            names = [state["peer"], state["role"], state["link"]]
+            flows.add_metric(names, state["flows"])
+            breaker.add_metric([*names, state["breaker"]], 1)
+            for path in state["carrying"]:
+                carries.add_metric([*names, path], 1)
+        yield from (flows, breaker, carries)
 
 
 class PlaneCollector(Collector):

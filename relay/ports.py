@@ -83,6 +83,14 @@ class NodeControl(Protocol):
         """Re-bind, pause or cap a slot. Raises NotFound (session, slot, publication), BadRequest, Conflict (codec)."""
         ...
 
+    def links(self) -> list[dict[str, Any]]:
+        """Read the links to and from other nodes."""
+        ...
+
+    async def change_link(self, link: str, action: str) -> dict[str, Any]:
+        """Force a link's media to its backup path (`open`), or back (`reset`). Raises NotFound (link, action)."""
+        ...
+
     def status(self) -> dict[str, Any]:
         """Read the node (the `Node` schema of the API): id, load, limits, plane, draining."""
         ...

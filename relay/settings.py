@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import re
 import secrets
 from collections.abc import Mapping
 from pathlib import Path
@@ -31,6 +32,17 @@ def _is_address(text: str) -> str:
         ipaddress.ip_address(text)
     except ValueError:
         raise ValueError("must be an IPv4 or IPv6 address such as 0.0.0.0 or 203.0.113.7") from None
+    return text
+
+
+def _is_endpoint(text: str) -> str:
+    host, colon, port = text.rpartition(":")
+    if not colon or not port.isascii() or not port.isdecimal() or not 0 < int(port) < 65_536:
+        raise ValueError("must be host:port such as 203.0.113.7:7444, [2001:db8::1]:7444 or relay-a:7444")
+    if host.startswith("["):
+        _is_address(host.removeprefix("[").removesuffix("]"))
+    elif re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?", host) is None:
+        raise ValueError("must name a host before the port")
     return text
 
 
@@ -63,6 +75,7 @@ Milliseconds = Annotated[int, Field(ge=1, le=600_000)]
 Percent = Annotated[float, Field(gt=0, lt=100)]
 Address = Annotated[str, AfterValidator(_is_address)]
 Addresses = Annotated[tuple[Address, ...], Field(strict=False)]
+Endpoints = Annotated[tuple[Annotated[str, AfterValidator(_is_endpoint)], ...], Field(strict=False, max_length=2)]
 Directory = Annotated[Path, Field(strict=False)]
 Text = Annotated[str, Field(min_length=1)]
 
@@ -297,6 +310,11 @@ class LinkSettings(Section):
     ca: str = ""
     host: Address = "0.0.0.0"
     port: Port = 7444
+    advertise: Endpoints = ()
+    primary_host: Address = "0.0.0.0"
+    backup_host: Address = "0.0.0.0"
+    primary_interface: str = ""
+    backup_interface: str = ""
     max_packet_bytes: Annotated[int, Field(ge=1200, le=65_000)] = 1452
     queue_bytes: Annotated[int, Field(ge=65_535)] = 2_000_000
     queue_age_ms: Milliseconds = 200
@@ -314,6 +332,84 @@ class LinkSettings(Section):
             raise ValueError("certificate, key and ca are set together or not at all")
         if self.keepalive_ms >= self.idle_timeout_s * 500:
             raise ValueError("idle_timeout_s has to be more than twice keepalive_ms, or one lost ping ends a link")
+        return self
+
+
+class MixVideoSettings(Section):
+    """`[mix.video]`: the picture of a program, and the processes that make it."""
+
+    width: Annotated[int, Field(ge=64, le=3840, multiple_of=32)] = 1280
+    height: Annotated[int, Field(ge=64, le=3840, multiple_of=2)] = 720
+    fps: Annotated[int, Field(ge=1, le=120)] = 30
+    codec: Literal["h264", "vp8"] = "h264"
+    bitrate_bps: BitsPerSecond = 2_500_000
+    keyframe_ms: Annotated[int, Field(ge=200, le=20_000)] = 2000
+    delay_ms: Annotated[int, Field(ge=0, le=1000)] = 60
+    silence_ms: Milliseconds = 1500
+    hold_ms: Annotated[int, Field(ge=0, le=5000)] = 400
+    hang_ms: Annotated[int, Field(ge=200, le=60_000)] = 1500
+    spares: Annotated[int, Field(ge=0, le=64)] = 1
+    stages_per_worker: Annotated[int, Field(ge=1, le=60)] = 1
+    max_workers: Annotated[int, Field(ge=1, le=256)] = 32
+    font: str = ""
+
+
+class MixAudioSettings(Section):
+    """`[mix.audio]`: the sound of programs, and the process that makes it."""
+
+    mixers: Annotated[int, Field(ge=1, le=16)] = 2
+    channels: Literal[1, 2] = 2
+    bitrate_bps: Annotated[int, Field(ge=16_000, le=510_000)] = 96_000
+    complexity: Annotated[int, Field(ge=0, le=10)] = 5
+    max_inputs: Annotated[int, Field(ge=1, le=64)] = 16
+    jitter_least_ms: Annotated[int, Field(ge=0, le=1000)] = 0
+    jitter_first_ms: Annotated[int, Field(ge=10, le=1000)] = 40
+    jitter_most_ms: Annotated[int, Field(ge=40, le=2000)] = 240
+    priority: Literal["auto", "fifo", "nice", "none"] = "auto"
+    reserve_process: bool = True
+
+    @model_validator(mode="after")
+    def _delays_are_ordered(self) -> Self:
+        if max(self.jitter_least_ms, self.jitter_first_ms) > self.jitter_most_ms:
+            raise ValueError("jitter_least_ms and jitter_first_ms have to be at most jitter_most_ms")
+        return self
+
+
+class MixSettings(Section):
+    """`[mix]`: the program of a room."""
+
+    audio: MixAudioSettings = MixAudioSettings()
+    video: MixVideoSettings = MixVideoSettings()
+
+
+class EgressSettings(Section):
+    """`[egress]`: the programme, or a publication, as HLS, as a recording, to RTMP services."""
+
+    max_outputs: Count = 16
+    hls_directory: str = ""
+    hls_part_ms: Annotated[int, Field(ge=100, le=2000)] = 300
+    hls_segment_ms: Annotated[int, Field(ge=500, le=10_000)] = 2000
+    hls_hold_back_parts: Annotated[float, Field(ge=3, le=20)] = 3.0
+    hls_window: Annotated[int, Field(ge=3, le=100)] = 6
+    hls_ticket_s: Annotated[int, Field(ge=60, le=31_536_000)] = 14_400
+    recording_directory: str = ""
+    recording_fragment_ms: Annotated[int, Field(ge=100, le=10_000)] = 500
+    recording_sync_ms: Annotated[int, Field(ge=100, le=60_000)] = 1000
+    recording_queue_bytes: Annotated[int, Field(ge=1_048_576)] = 33_554_432
+    recording_min_free_bytes: Bytes = 268_435_456
+    recording_max_file_bytes: Annotated[int, Field(ge=1_048_576)] = 8_589_934_592
+    push_queue_bytes: Annotated[int, Field(ge=65_536)] = 8_388_608
+    push_stall_ms: Milliseconds = 5000
+    push_retry_min_ms: Milliseconds = 500
+    push_retry_max_ms: Milliseconds = 30_000
+    allow_private_targets: bool = False
+
+    @model_validator(mode="after")
+    def _parts_fit(self) -> Self:
+        if 2 * self.hls_part_ms > self.hls_segment_ms:
+            raise ValueError("hls_segment_ms has to be at least twice hls_part_ms")
+        if self.push_retry_min_ms > self.push_retry_max_ms:
+            raise ValueError("push_retry_min_ms has to be at most push_retry_max_ms")
         return self
 
 
@@ -360,6 +456,8 @@ class NodeSettings(SignalingSettings):
     session: SessionSettings = SessionSettings()
     plane: PlaneSettings = PlaneSettings()
     link: LinkSettings = LinkSettings()
+    egress: EgressSettings = EgressSettings()
+    mix: MixSettings = MixSettings()
 
 
 def load_node_settings(

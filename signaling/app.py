@@ -16,6 +16,7 @@ from signaling.context import Context
 from signaling.control import server as control_server
 from signaling.edge import Edge
 from signaling.limits import RateLimiter
+from signaling.links import routes as links
 from signaling.nodes import Node, Nodes
 from signaling.participants import routes as participants
 from signaling.publications import routes as publications
@@ -66,7 +67,7 @@ def create_app(
     )
     problems.install(app)
     openapi.install(app)
-    for routes in (rooms, participants, stage, publications, sessions, token_api, health):
+    for routes in (rooms, participants, stage, publications, sessions, links, token_api, health):
         app.include_router(routes.router)
     app.include_router(webrtc.build("whip", "publisher", "WHIP"))
     app.include_router(webrtc.build("whep", "viewer", "WHEP"))

@@ -63,6 +63,14 @@ class Node(Protocol):
         """See `NodeControl.status`."""
         ...
 
+    async def links(self) -> list[dict[str, Any]]:
+        """See `NodeControl.links`."""
+        ...
+
+    async def change_link(self, link: str, action: str) -> dict[str, Any]:
+        """See `NodeControl.change_link`."""
+        ...
+
     async def admit(self, room: str, identity: str, publishing: bool) -> None:
         """Raise Overloaded when a new session of this kind would be refused now.
 
@@ -155,6 +163,12 @@ class LocalNode:
 
     async def status(self) -> dict[str, Any]:
         return self._node.status()
+
+    async def links(self) -> list[dict[str, Any]]:
+        return self._node.links()
+
+    async def change_link(self, link: str, action: str) -> dict[str, Any]:
+        return await self._node.change_link(link, action)
 
     async def admit(self, room: str, identity: str, publishing: bool) -> None:
         self._node.admit(room, identity, publishing)

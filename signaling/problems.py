@@ -64,6 +64,10 @@ class BadRequest(Problem):
     status, title = 400, "The request cannot be served as asked"
 
 
+class TargetNotAllowed(Problem):
+    status, title = 400, "The address to push to is not allowed"
+
+
 class BadOffer(Problem):
     status, title = 400, "The SDP is malformed"
 
@@ -116,6 +120,14 @@ class SlotNotFound(Problem):
     status, title = 404, "There is no such slot"
 
 
+class LinkNotFound(Problem):
+    status, title = 404, "There is no such link"
+
+
+class EgressNotFound(Problem):
+    status, title = 404, "There is no such egress"
+
+
 class MethodNotAllowed(Problem):
     status, title = 405, "The resource does not know this method"
 
@@ -162,6 +174,10 @@ class CodecNotAllowed(Problem):
 
 class TooManyPublications(Problem):
     status, title = 409, "The participant offers too many tracks"
+
+
+class EgressExists(Problem):
+    status, title = 409, "The same egress runs already"
 
 
 class EventsGone(Problem):

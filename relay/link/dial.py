@@ -104,6 +104,10 @@ class LinkClient:
         """What the origin offers and may offer, by publication id."""
         return dict(self._wants.catalog)
 
+    def offer(self, publication: str) -> m.Publication | None:
+        """One entry of `catalog`."""
+        return self._wants.catalog.get(publication)
+
     @property
     def connected(self) -> tuple[str, ...]:
         """The connections that are there now."""

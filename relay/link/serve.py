@@ -111,7 +111,11 @@ class LinkServer:
     # --- what the node offers ---------------------------------------------------------------------------------------
 
     def set_catalog(self, publications: Iterable[m.Publication]) -> None:
-        """Offer exactly these publications from now on. A changed epoch ends the subscriptions of the former one."""
+        """Offer exactly these publications from now on.
+
+        A later epoch of what was offered without a break is that of a lease that the store had forgotten: what flows
+        goes on flowing. An earlier one ends the subscriptions.
+        """
         fresh = {publication.id: publication for publication in publications}
         removed = tuple(key for key in self._publications if key not in fresh)
         changed = tuple(entry for key, entry in fresh.items() if self._publications.get(key) != entry)
@@ -126,7 +130,7 @@ class LinkServer:
 
     def _moved_on(self, publication: m.Publication) -> bool:
         known = self._publications.get(publication.id)
-        return known is not None and known.epoch != publication.epoch
+        return known is not None and known.epoch > publication.epoch
 
     def _drop_publication(self, publication: str) -> None:
         for tap in [tap for tap in self._taps.values() if tap.publication == publication]:

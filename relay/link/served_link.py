@@ -14,14 +14,15 @@ from relay.link.breaker import Breaker, BreakerMoved, BreakerState
 from relay.link.media_path import MediaPath
 from relay.link.messages import LinkState, Message
 from relay.link.metadata import MetadataChannel
-from relay.link.path import PathName
+from relay.link.path import PathName, PathReport
 from relay.link.paths import PATHS
 from relay.link.sender import LinkSender
 from relay.link.sender_events import KeyframeWanted, MediaMoved
 from relay.link.transport import Connection
 from relay.settings import BreakerSettings, LinkFlowSettings
 
-_SMOOTH = 4
+_SMOOTH = 4  # of round trips: a quarter of each sample
+FIRST_CONNECTION_US = 500_000  # how long the primary may take longer than the backup when the link begins
 
 
 def now_us() -> int:
@@ -53,6 +54,7 @@ class ServedLink:
         self.moves = 0
         self.alone_since = 0
         """When the channel was lost; 0 while it is there."""
+        self._first_path_at: int | None = None
         self._settings = settings
         self._on_moved = on_moved
         self._on_keyframe = on_keyframe
@@ -79,6 +81,7 @@ class ServedLink:
         if standing is not None:
             connection.open_window(standing.connection.window // 2)
         now = now_us()
+        self._first_path_at = self._first_path_at or now
         self.breaker.report(name, connection.report(now), generation)
         self.sender.path_opened(name, now)
         self.flush(now)
@@ -116,6 +119,7 @@ class ServedLink:
         for name in PATHS:
             path = self.paths.get(name)
             if path is None:
+                self._miss(name, now)
                 continue
             report = path.connection.report(now)
             for sample in report.rtt_us:
@@ -128,6 +132,13 @@ class ServedLink:
         self.flush(now)
         if self.channel is not None:
             self.channel.tick(now)
+
+    def _miss(self, name: PathName, now: int) -> None:
+        """A path that never connected, while the other did, is as good as closed: the breaker has to know of it."""
+        first = self._first_path_at
+        if name not in self.generations and first is not None and now - first > FIRST_CONNECTION_US:
+            self.generations[name] = 0  # the subscriber counts from 1
+            self.breaker.report(name, PathReport(now, (), 0, 0, 0, None, 0, closed=True))
 
     def _steer(self, now: int) -> None:
         moves = self.breaker.events()

@@ -60,12 +60,13 @@ class Subscriptions:
     def subscribe(self, publication: str, epoch: int, layers: tuple[int, ...]) -> None:
         """See `LinkClient.subscribe`."""
         wish = self._wishes.get(publication)
-        if wish is None or wish.epoch != epoch:
+        if wish is None or wish.epoch > epoch:
             if wish is not None:
                 self._close_flows(wish)
             wish = self._wishes[publication] = _Wish(epoch, layers)
-        elif wish.layers == layers and wish.flows:
+        elif (wish.epoch, wish.layers) == (epoch, layers) and wish.flows:
             return
+        wish.epoch = epoch  # a later one of the same origin: what flows is closed if its answer no longer has it
         wish.layers = layers
         self._ask(publication, wish)
 
@@ -162,9 +163,11 @@ class Subscriptions:
                 self._say(m.Refused(publication=key, epoch=publication.epoch, code="FENCED", detail=reason))
         for key, wish in self._wishes.items():
             known = self.catalog.get(key)
-            if wish.flows and (known is None or known.epoch != wish.epoch):
+            if wish.flows and (known is None or known.epoch < wish.epoch):
                 self._close_flows(wish)
                 self._hooks.subscribed(self._origin, key, ())
+            elif wish.flows and known is not None:
+                wish.epoch = known.epoch  # its lease was given anew; a break would have been a removal
         if self.catalog != before:
             self._hooks.catalog_changed(self._origin, dict(self.catalog))
 

@@ -192,7 +192,8 @@ class JitterBuffer:
         learned = self._late_transit()
         if len(self._ordered) < WINDOW // 3:
             learned = max(learned, self._ordered[0] + self._first_us - self._settings.margin_us)
-        return min(learned + self._settings.margin_us, self._ordered[0] + self._settings.most_us)
+        learned = max(learned + self._settings.margin_us, self._ordered[0] + self._settings.least_us)
+        return min(learned, self._ordered[0] + self._settings.most_us)
 
     # --- sound is asked for -----------------------------------------------------------------------------------------
 

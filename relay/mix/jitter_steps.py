@@ -16,6 +16,8 @@ class JitterSettings:
     """On top of the measured jitter: packets wait up to 2 ms for the mixer's look into the ring."""
     most_us: int = 240_000
     """What a packet may wait beyond the fastest one; what needs more is lost."""
+    least_us: int = 0
+    """What the fastest packet waits at least: for pictures that it has to match."""
     shrink_every_us: int = 500_000
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from relay.edge.plan import SlotPlan, TrackPlan
 from relay.edge.session import Session
+from relay.link import messages
 from relay.plane.contract import AddSlot, AddTrack, MoveTrack
 
 TrackKey = tuple[str, str, str]
@@ -27,6 +29,10 @@ class LocalTrack:
     codec: str = ""
     registered: bool = False
     active: set[int] = field(default_factory=set)
+    epoch: int = 0
+    """Of this node's lease; 0 while it has none, and then no other node is offered the track."""
+    rates: list[int] = field(default_factory=list)
+    """Bits per second of each layer, as other nodes were told."""
 
     @property
     def rids(self) -> tuple[str, ...]:
@@ -37,6 +43,37 @@ class LocalTrack:
     def active_rids(self) -> tuple[str, ...]:
         """The rids of the layers that arrive now, lowest first."""
         return tuple(layer.rid for index, layer in enumerate(self.plan.layers) if index in self.active)
+
+    def note_rates(self, rates: Sequence[int]) -> bool:
+        """Take measured rates; returns whether one differs by a quarter or more from what was told."""
+        told = self.rates or [0] * len(rates)
+        if all(3 * new <= 4 * old and 3 * old <= 4 * new for old, new in zip(told, rates, strict=False)):
+            return False
+        self.rates = list(rates)
+        return True
+
+    def offer(self, room: str) -> messages.Publication:
+        """Describe the track to other nodes: the codec in use first, no retransmission formats."""
+        identity, kind, source = self.key
+        types = [each for each in self.plan.payload_types if each.codec != "rtx"]
+        types.sort(key=lambda each: each.codec != self.codec)
+        rates = self.rates or [0] * len(self.plan.layers)
+        return messages.Publication(
+            id=self.publication,
+            epoch=self.epoch,
+            room=room,
+            participant=identity,
+            kind="audio" if kind == "audio" else "video",
+            source=source,
+            codecs=tuple(
+                messages.Codec(number=each.number, codec=each.codec, clock_hz=each.clock_hz, profile=each.profile)
+                for each in types
+            ),
+            layers=tuple(
+                messages.Layer(rid=layer.rid, active=index in self.active, bps=rates[index])
+                for index, layer in enumerate(self.plan.layers)
+            ),
+        )
 
     def codec_of(self, payload_type: int) -> str:
         """The codec of a payload type; empty for an unknown one."""

@@ -22,18 +22,21 @@ from relay.edge.session import IceCredentials, Session, SessionInfo, make_ice_cr
 from relay.edge.session_state import SessionClosed, SessionConnected, SessionKind, Transition
 from relay.errors import NotFound, Overloaded, PreconditionFailed, PreconditionRequired
 from relay.ids import HybridClock
+from relay.link.hooks import LinkEvent, LinkMoved
+from relay.link.quic import Identity
 from relay.metrics import Metrics
 from relay.node.admission import Admission, Load, resident_memory
 from relay.node.config import plane_config, policy_of, timeouts_of
 from relay.node.followers import SessionFollowers
 from relay.node.gate import tightest
+from relay.node.links import NodeLinks
 from relay.node.local import LocalSession, LocalSlot, add_slot
 from relay.node.room import HostedRoom, Surroundings
 from relay.node.rooms import HostedRooms
 from relay.node.views import Meter, node_view, session_view
 from relay.plane import contract as plane
 from relay.plane import open_plane
-from relay.ports import Answer, IceFragment, Offer, RoomEvent, RoomStore, SlotChange
+from relay.ports import Answer, IceFragment, KnownNodes, LeaseStore, Offer, RoomEvent, RoomStore, SlotChange
 from relay.settings import NodeSettings
 from relay.stage import people
 from relay.stage.live_model import SlotBound
@@ -102,8 +105,10 @@ class Node:
             seat_hold_s=settings.session.seat_hold_s,
             empty_ttl_s=settings.room.empty_room_ttl_s,
             on_slot_bound=self._on_slot_bound,
+            cluster=lambda: self._links,
         )
         self._rooms = HostedRooms(around)
+        self._links: NodeLinks | None = None
         self._tasks: list[asyncio.Task[None]] = []
 
     @property
@@ -142,6 +147,25 @@ class Node:
             asyncio.create_task(self._every(ROOM_TICK_S, self._tick_rooms)),
         ]
 
+    async def join(self, identity: Identity, known: KnownNodes, leases: LeaseStore) -> None:
+        """Link to the other nodes; call it before `start`. Raises SettingsError when a socket cannot be opened."""
+        links = NodeLinks(
+            self._settings.link,
+            identity,
+            self.node_id,
+            self._rooms,
+            self._plane,
+            known,
+            leases,
+            self._settings.cluster.lease_ttl_s,
+            self._clock,
+            lambda: next(self._handles),
+            self._on_link,
+        )
+        await links.open()
+        self._links = links
+        self._metrics.watch_links(links.states)
+
     def refuse_newcomers(self) -> None:
         """Take no new session from now on; `status` says so."""
         self._admission.draining = True
@@ -149,6 +173,8 @@ class Node:
     async def drain(self, timeout_s: float) -> None:
         """Refuse newcomers and wait up to `timeout_s` for the sessions to end."""
         self.refuse_newcomers()
+        if self._links is not None:
+            self._links.drain()
         deadline = time.monotonic() + timeout_s
         while self._sessions and time.monotonic() < deadline:
             await asyncio.sleep(0.05)
@@ -162,6 +188,8 @@ class Node:
         for _, local in list(self._sessions.values()):
             local.session.close("drain")
         await self._rooms.close()
+        if self._links is not None:
+            await self._links.close()
         self._plane.close()
 
     async def _every(self, seconds: float, work: Callable[[], Awaitable[None]]) -> None:
@@ -190,6 +218,8 @@ class Node:
         await self._rooms.sweep()
 
     async def _tick_rooms(self) -> None:
+        if self._links is not None:
+            self._links.tick()
         for room in self._rooms:
             room.tick()
 
@@ -355,6 +385,16 @@ class Node:
             "draining": self._admission.draining,
         }
 
+    def links(self) -> list[dict[str, Any]]:
+        """See `NodeControl.links`."""
+        return [] if self._links is None else self._links.states()
+
+    async def change_link(self, link: str, action: str) -> dict[str, Any]:
+        """See `NodeControl.change_link`."""
+        if self._links is None:
+            raise NotFound("this node has no links", code="link-not-found")
+        return self._links.command(link, action)
+
     def _count(self, kind: str) -> int:
         return sum(local.session.info.kind == kind for _, local in self._sessions.values())
 
@@ -380,6 +420,10 @@ class Node:
                 "session closed", session=info.id, room=info.room, identity=info.identity, reason=transition.reason
             )
         room.took_transition(session, transition)
+
+    def _on_link(self, event: LinkEvent) -> None:
+        if isinstance(event, LinkMoved):
+            self._metrics.link_moves.labels(event.peer, event.state).inc()
 
     def _on_slot_bound(self, event: SlotBound) -> None:
         sync_id = self._clock.next(int(time.time() * 1000))
@@ -423,7 +467,8 @@ class Node:
                         heard[room].append((track, level))
                 for room, of_room in heard.items():
                     room.live.on_loudness(of_room, now)
-            case plane.KeyframeRequested():
-                pass  # nobody injects yet; whoever does asks for this event
+            case plane.KeyframeRequested(track, layer):
+                if (room := self._rooms.of_track(track)) is not None:
+                    room.request_keyframe(track, layer)
             case _:
                 assert_never(event)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,9 +20,12 @@ from relay.edge.session_state import (
     State,
     Transition,
 )
-from relay.errors import RequestError, StoreUnavailable
+from relay.errors import RequestError
+from relay.link import messages
+from relay.node.clustered import ClusteredRoom, ClusterSide
 from relay.node.following import FollowedRoom
 from relay.node.local import LocalSession, LocalTrack, TrackKey, add_track, move_track
+from relay.node.presence import Presence, is_audience
 from relay.plane.contract import LayerStats
 from relay.ports import RoomEvent, RoomStore
 from relay.stage import people, publications
@@ -35,7 +37,6 @@ from relay.stage.permissions import Actor, Role
 
 log = structlog.get_logger()
 
-PRESENCE_INTERVAL_S = 10.0  # well below the time after which the store forgets a viewer
 _KEEPS_SEAT = frozenset({"drain"})  # reasons after which a publisher is expected back elsewhere
 
 
@@ -52,6 +53,7 @@ class Surroundings:
     seat_hold_s: float
     empty_ttl_s: float
     on_slot_bound: Callable[[SlotBound], None]
+    cluster: Callable[[], ClusterSide | None] = lambda: None
 
 
 class HostedRoom:
@@ -79,8 +81,22 @@ class HostedRoom:
         self._followed = FollowedRoom(
             state.id, around.store, state, on_change=self._on_state, on_event=self._on_event, on_end=self._on_end
         )
-        self._presence: asyncio.Task[None] | None = None
-        self._appending: set[asyncio.Task[None]] = set()
+        self._presence = Presence(
+            state.id, around.store, lambda: [local.session.info for local in self.sessions.values()]
+        )
+        self._shared: ClusteredRoom | None = None
+        cluster = around.cluster()
+        if cluster is not None:
+            self._shared = ClusteredRoom(
+                state.id,
+                around.node_id,
+                live,
+                cluster,
+                self._submit,
+                around.next_handle,
+                around.monotonic,
+                lambda handle, present: on_track(handle, self if present else None),
+            )
         self.live.update(state, around.monotonic())
 
     @property
@@ -96,16 +112,24 @@ class HostedRoom:
     def start(self) -> None:
         """Begin to follow the store."""
         self._followed.start()
-        self._presence = asyncio.create_task(self._keep_presence())
+        self._disown()
+        self._presence.start()
+        if self._shared is not None:
+            self._shared.update(self.state)
 
     async def close(self, flush_s: float = 0.5) -> None:
         """Stop following; waits up to `flush_s` for what is still unwritten."""
         await self._followed.flushed(flush_s)
-        tasks = [*self._appending, *([self._presence] if self._presence else [])]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._presence.close()
         await self._followed.close()
+        if self._shared is not None:
+            self._shared.close()
+
+    def _disown(self) -> None:
+        """What the document says of this node's earlier life is over: its sessions ended with its process."""
+        mine = [each for each in self.state.publications.values() if each.node == self._around.node_id]
+        for session in {each.session for each in mine} - self.sessions.keys():
+            self._change(partial(publications.session_away, session=session, now=self._wall()))
 
     # --- sessions -------------------------------------------------------------------------------------------------
 
@@ -121,6 +145,8 @@ class HostedRoom:
             for each in local.slots
         ]
         self.live.add_viewer_session(info.handle, info.id, info.identity, Role(info.role), specs, self._monotonic())
+        if self._shared is not None:
+            self._shared.update(self.state)
         self.flush()
 
     def took_transition(self, session: Session, transition: Transition) -> None:
@@ -146,7 +172,7 @@ class HostedRoom:
             actor = Actor(info.identity, Role(info.role))
             self._change(lambda state: people.join(state, actor, self._wall()))
         else:
-            self._spawn(self._put_viewer(info.identity, info.role, info.opened_at))
+            self._presence.came(info)
 
     def _take_over(self, local: LocalSession) -> None:
         """Receive the session's tracks; those that an earlier session of the same identity sent move here."""
@@ -163,9 +189,11 @@ class HostedRoom:
                 self._tracks[key] = self._by_handle[track.handle] = track
                 self._on_track(track.handle, self)
                 self._submit(add_track(track, info.handle))
+                self._lease(track)
             elif track.session != info.id:  # an offer with two cameras sends the first
                 track.session, track.plan, track.registered = info.id, plan, False
                 track.active.clear()
+                self._lease(track)
                 self._submit(move_track(track, info.handle))
         self._join(local.session)  # last, since it closes the earlier session with what that still has
 
@@ -181,8 +209,8 @@ class HostedRoom:
         if info.kind == "viewer":
             self.live.remove_session(info.handle)
             others = any(each.session.info.identity == info.identity for each in self.sessions.values())
-            if not others and info.role not in (Role.OWNER, Role.GUEST, Role.MODERATOR):
-                self._spawn(self._store.drop_viewer(self.id, info.identity))
+            if not others and is_audience(info):
+                self._presence.went(info.identity)
             self.flush()
             return
         ended = [each for each in self._tracks.values() if each.session == info.id]
@@ -214,6 +242,7 @@ class HostedRoom:
     def _forget(self, track: LocalTrack) -> None:
         """A track ends with its session, whose end has made the plane forget it."""
         del self._tracks[track.key], self._by_handle[track.handle]
+        self._give_up(track)
         self._on_track(track.handle, None)
         self.live.track_gone(track.handle, self._monotonic())
 
@@ -228,6 +257,7 @@ class HostedRoom:
         track.codec = track.codec_of(payload_type) or track.codec
         format_ = next(each for each in track.plan.payload_types if each.number == payload_type)
         self._register(track)
+        self._offer()
         self.live.publication_local(track.publication, handle, track.plan.kind, track.rids, format_, self._monotonic())
         self.live.on_layer_started(handle, layer, self._monotonic())
         self.flush()
@@ -238,6 +268,7 @@ class HostedRoom:
         if track is None:
             return
         track.active.discard(layer)
+        self._offer()
         self.live.on_layer_stopped(handle, layer, self._monotonic())
         if track.registered and track.active:
             change = partial(
@@ -269,6 +300,7 @@ class HostedRoom:
                 node=self._around.node_id,
                 session=session.info.id,
                 layers=layers,
+                epoch=track.epoch,
             )
 
         track.registered = True
@@ -279,10 +311,75 @@ class HostedRoom:
         self.live.on_layer_rates(
             {handle: [layer.bitrate for layer in tracks[handle]] for handle in self._by_handle if handle in tracks}
         )
+        if self._shared is not None:
+            self._shared.rates(tracks, self._by_handle.values())
 
     def tracks_of(self, session: str) -> Iterator[LocalTrack]:
         """The tracks that a session sends now."""
         return (track for track in self._tracks.values() if track.session == session)
+
+    # --- other nodes ------------------------------------------------------------------------------------------------
+
+    def offers(self) -> Iterator[LocalTrack]:
+        """What this node is the origin of, by lease and by document."""
+        known = self.state.publications
+        return (
+            track
+            for track in self._by_handle.values()
+            if track.epoch and track.registered and track.publication in known
+        )
+
+    def lease_changed(self, publication: str, epoch: int) -> None:
+        """This node is the origin of a publication under `epoch`; 0: another is, or may be."""
+        for track in self._tracks.values():
+            if track.publication != publication or track.epoch == epoch:
+                continue
+            track.epoch = epoch
+            self._offer()
+            if epoch:
+                node, session = self._around.node_id, track.session
+                self._change(
+                    partial(publications.set_epoch, publication=publication, node=node, session=session, epoch=epoch)
+                )
+
+    def lease_refused(self, publication: str, owner_epoch: int) -> None:
+        """Another node still holds a publication whose publisher is here now: he has proved who he is, so take it."""
+        for track in self._tracks.values():
+            if track.publication == publication and self._shared is not None:
+                self._shared.take_over(publication, owner_epoch)
+
+    def offered(self, node: str, catalog: Mapping[str, messages.Publication]) -> None:
+        """Another node's catalog."""
+        if self._shared is not None:
+            self._shared.offered(node, catalog)
+            self.flush()
+
+    def remote_handle(self, node: str, publication: str) -> int | None:
+        """The track into which a node's packets of a publication go."""
+        return None if self._shared is None else self._shared.handle_of(node, publication)
+
+    def request_keyframe(self, handle: int, layer: int) -> None:
+        """The plane wants a keyframe of a track that a link feeds."""
+        if self._shared is not None:
+            self._shared.request_keyframe(handle, layer)
+
+    def nodes_known(self, nodes: frozenset[str]) -> None:
+        """The nodes that live. What was published on others waits for its publishers to come back."""
+        for node in {each.node for each in self.state.publications.values() if each.state == "live"} - nodes:
+            log.warning("a node is gone: its publications pause", room=self.id, node=node)
+            self._change(partial(publications.node_away, node=node, now=self._wall()))
+
+    def _lease(self, track: LocalTrack) -> None:
+        if self._shared is not None:
+            self._shared.lease(track, self.state)
+
+    def _give_up(self, track: LocalTrack) -> None:
+        if self._shared is not None:
+            self._shared.give_up(track)
+
+    def _offer(self) -> None:
+        if self._shared is not None:
+            self._shared.offer()
 
     # --- the document ---------------------------------------------------------------------------------------------
 
@@ -290,6 +387,9 @@ class HostedRoom:
         """Let time pass: speakers, layers, seats that were held long enough."""
         now = self._wall()
         self.live.tick(self._monotonic())
+        if self._shared is not None:
+            self._shared.update(self.state)
+            self._shared.sweep()
         due = rooms.next_expiry(self.state, seat_hold_s=self._around.seat_hold_s)
         if due is not None and due <= now:
             self._change(partial(rooms.expire, now=now, seat_hold_s=self._around.seat_hold_s))
@@ -300,14 +400,16 @@ class HostedRoom:
         commands = self.live.commands()
         if commands:
             self._submit(*commands)
+        if self._shared is not None:
+            self._shared.demand()
         told: list[tuple[str, dict[str, Any]]] = []
         for event in self.live.events():
             if isinstance(event, SlotBound):
                 self._around.on_slot_bound(event)
-            else:
+            elif self._shared is None or self._shared.speaks_for_all:
                 told.append((event.type, event.data()))
         if told:
-            self._spawn(self._append(told))
+            self._presence.append(told)
 
     def _change(
         self, change: Callable[[RoomState], RoomChange], refused: Callable[[RequestError], None] | None = None
@@ -317,6 +419,9 @@ class HostedRoom:
     def _on_state(self, state: RoomState) -> None:
         self.live.update(state, self._monotonic())
         self._enforce(state)
+        if self._shared is not None:
+            self._shared.update(state)
+            self._shared.offer()
         before, self._seated = self._seated, frozenset(state.seats)
         for identity in self._seated - before:
             self._return_to_stage(identity)
@@ -348,12 +453,24 @@ class HostedRoom:
         for track in list(self._tracks.values()):
             if track.key[0] != identity or track.publication in self.state.publications or not track.active:
                 continue
-            track.publication, track.registered = secrets.token_hex(8), False
+            self._give_up(track)
+            track.publication, track.registered, track.epoch = secrets.token_hex(8), False, 0
+            self._lease(track)
             first = next(each for each in track.plan.payload_types if each.codec == track.codec)
             for layer in sorted(track.active):
                 self.layer_started(track.handle, layer, first.number)
 
+    def linked_events(self, events: Sequence[RoomEvent]) -> None:
+        """Events of the room that another node has sent; the store tells them, too, while it is there."""
+        for event in events:
+            self._take_event(event)
+
     def _on_event(self, event: RoomEvent) -> None:
+        if self._shared is not None:
+            self._shared.event(event)
+        self._take_event(event)
+
+    def _take_event(self, event: RoomEvent) -> None:
         if event.type == "participant.kicked":
             # The document comes a moment later and has the ban: closing before would let a fast client in again.
             self._kicked[event.data["identity"]] = event.sync_id
@@ -368,36 +485,3 @@ class HostedRoom:
             session.close("refused")
 
         return refused
-
-    # --- beside the document --------------------------------------------------------------------------------------
-
-    async def _keep_presence(self) -> None:
-        while True:
-            await asyncio.sleep(PRESENCE_INTERVAL_S)
-            for local in list(self.sessions.values()):
-                info = local.session.info
-                if info.kind == "viewer" and info.role not in (Role.OWNER, Role.GUEST, Role.MODERATOR):
-                    await self._put_viewer(info.identity, info.role, info.opened_at)
-
-    async def _put_viewer(self, identity: str, role: str, since: float) -> None:
-        try:
-            await self._store.put_viewer(self.id, identity, {"role": role, "since": since})
-        except StoreUnavailable:
-            pass  # the next round tells it again
-
-    async def _append(self, events: list[tuple[str, dict[str, Any]]]) -> None:
-        try:
-            await self._store.append(self.id, events)
-        except (StoreUnavailable, RequestError):
-            pass  # who speaks is of no use once the store is back
-
-    def _spawn(self, work: Any) -> None:
-        async def run() -> None:
-            try:
-                await work
-            except StoreUnavailable:
-                pass  # presence expires by itself, and is told again
-
-        task = asyncio.create_task(run())
-        self._appending.add(task)
-        task.add_done_callback(self._appending.discard)

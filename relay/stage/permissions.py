@@ -43,6 +43,8 @@ class Action(Enum):
     READ_EVENTS = "follow the room's events"
     SEND_EVENT = "send events"
     READ_NODES = "list nodes"
+    MANAGE_EGRESS = "start, stop or list egress"
+    CHANGE_LINK = "move a link's media"
 
 
 _EVERYONE = frozenset(Role)
@@ -75,6 +77,8 @@ _TABLE: dict[Action, tuple[frozenset[Role], frozenset[Role]]] = {
     Action.READ_EVENTS: (_EVERYONE, _EVERYONE),
     Action.SEND_EVENT: (_CREW | _HOSTS, frozenset()),
     Action.READ_NODES: (_CREW, frozenset()),
+    Action.MANAGE_EGRESS: (_CREW, frozenset()),
+    Action.CHANGE_LINK: (frozenset(), frozenset()),
 }
 
 _RANK = {Role.VIEWER: 0, Role.GUEST: 1, Role.MODERATOR: 2, Role.OWNER: 3, Role.SERVICE: 4}

@@ -152,6 +152,13 @@ class RemoteNode:
     async def status(self) -> dict[str, Any]:
         return await self._read("/status")
 
+    async def links(self) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = (await self._read("/links"))["links"]
+        return found
+
+    async def change_link(self, link: str, action: str) -> dict[str, Any]:
+        return await self._call("POST", f"/links/{quote(link)}/{quote(action)}", {})
+
     async def admit(self, room: str, identity: str, publishing: bool) -> None:
         publishes = "true" if publishing else "false"
         await self._read("/admission", {"room": room, "identity": identity, "publishing": publishes})

@@ -159,6 +159,14 @@ def _add_reads(router: APIRouter, node: Node) -> None:
     async def status() -> Any:
         return await node.status()
 
+    @router.get("/links")
+    async def links() -> Any:
+        return {"links": await node.links()}
+
+    @router.post("/links/{link}/{action}")
+    async def change_link(link: str, action: str) -> Any:
+        return await node.change_link(link, action)
+
     @router.get("/rooms/{room}")
     async def knows(room: RoomId) -> Any:
         return {"document": await node.knows(room)}

@@ -88,6 +88,29 @@ async def test_a_storm_on_the_primary_moves_media() -> None:
         await until(lambda: w.origin.moves(), "the breaker moves")
 
 
+async def test_a_primary_that_never_connects_does_not_keep_media_waiting() -> None:
+    async with world() as w:
+        w.harm["primary"].hole = {"server", "client"}
+        await until(lambda: set(w.client.connected) == {"metadata", "backup"}, "all but the primary")
+        w.client.subscribe("cam", 1, (0,))
+        await until(lambda: w.origin.taps, "the tap")
+
+        def seen() -> bool:
+            w.origin.frame(2)
+            return w.subscriber.count() > 0
+
+        await until(seen, "the first packets")
+        await until(lambda: "backup" in w.served.breaker.carrying, "the backup carries")
+        before = len(w.origin.sent[4])
+        await w.publish(0.2)
+        got = w.subscriber.got["cam", 0]
+        await until(lambda: all(seq in got for seq in w.origin.sent[4][before:]), "every packet from then on")
+        w.harm["primary"].hole = set()
+        await w.up()
+        await w.publish(0.2)
+        await until(lambda: w.served.breaker.verdict("primary").level.name == "GOOD", "the primary looks good")
+
+
 async def test_by_hand() -> None:
     async with world() as w:
         await w.watching()

@@ -12,6 +12,20 @@ from relay.ports import Answer, IceFragment, Offer, RoomEvent, SlotChange
 ANSWER = "v=0\r\ns=answer\r\n"
 
 
+def link_end(link: str) -> dict[str, Any]:
+    """The origin's end of a link whose media is on the primary path."""
+    path = {"remote": ["192.0.2.2", 7444], "rtt_us": 900, "verdict": "good", "window": 12000, "max_datagram": 1200}
+    return {
+        "link": link,
+        "peer": "n2",
+        "role": "origin",
+        "breaker": "closed",
+        "carrying": ["primary"],
+        "flows": 3,
+        "paths": {"primary": path},
+    }
+
+
 class MemoryNode:
     """Offers decide by their text: `bad` and `unanswerable` fail, everything else is answered."""
 
@@ -23,6 +37,7 @@ class MemoryNode:
         self.speakers: dict[str, str] = {}
         self.queues: dict[str, asyncio.Queue[RoomEvent]] = {}
         self.healthy = True
+        self.served_links: dict[str, dict[str, Any]] = {}
         self._sessions: dict[str, dict[str, Any]] = {}
         self._tags: dict[str, int] = {}
 
@@ -84,6 +99,15 @@ class MemoryNode:
         queue = self.queues.setdefault(session, asyncio.Queue())
         while True:
             yield await queue.get()
+
+    def links(self) -> list[dict[str, Any]]:
+        return list(self.served_links.values())
+
+    async def change_link(self, link: str, action: str) -> dict[str, Any]:
+        if link not in self.served_links:
+            raise NotFound(f"no link {link}", code="link-not-found")
+        self.served_links[link]["carrying"] = ["backup" if action == "open" else "primary"]
+        return self.served_links[link]
 
     def status(self) -> dict[str, Any]:
         return {

@@ -11,10 +11,10 @@ from typing import Any
 
 import httpx2
 import pytest
-from control_world import KEYS, Served, calling, serving
+from control_world import KEYS, PATIENT, Served, calling, serving
 from hypothesis import given
 from hypothesis import strategies as st
-from memory_node import ANSWER
+from memory_node import ANSWER, link_end
 
 from costream.tls import prepare_tls
 from relay import errors, guards
@@ -58,6 +58,11 @@ async def test_every_method_says_what_the_node_says(served: Served, remote: Remo
     assert await remote.session("n1~s1") == node.session("n1~s1")
     assert await remote.sessions() == node.sessions()
     assert await remote.sessions("other") == []
+    node.served_links["l1"] = link_end("l1")
+    assert await remote.links() == [link_end("l1")]
+    assert (await remote.change_link("l1", "open"))["carrying"] == ["backup"]
+    with pytest.raises(NotFound):
+        await remote.change_link("l2", "open")
     assert await remote.status() == node.status()
     assert await remote.trickle("n1~s1", "a=candidate", "ice-1") is None
     assert await remote.trickle("n1~s1", "a=ice-ufrag", "ice-1") == IceFragment("a=ice-ufrag:new\r\n", "ice-2")
@@ -257,7 +262,7 @@ async def test_the_deadline_travels_and_the_relay_keeps_it(served: Served, remot
     await remote.publish(OFFER)
     with within(5):
         await remote.publish(OFFER)
-    assert 5 < left[0] <= 10  # the call's own
+    assert 5 < left[0] <= PATIENT.change  # the call's own
     assert 0 < left[1] <= 5
 
 

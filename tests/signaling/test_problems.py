@@ -25,6 +25,7 @@ NAMES = [
     "invalid-token",
     "invitation-needed",
     "invitation-not-found",
+    "link-not-found",
     "malformed-body",
     "method-not-allowed",
     "missing-token",

@@ -1,0 +1,36 @@
+"""Let the calling thread run before the rest: SCHED_FIFO where allowed, else nice -10 where allowed.
+
+Not pinned to a core: measured, that makes it wait for whoever else has that core.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import resource
+import threading
+from typing import Literal
+
+Priority = Literal["auto", "fifo", "nice", "none"]
+Got = Literal["fifo", "nice", "none"]
+
+FIFO_PRIORITY = 10
+NICE = -10
+SPIN_US = 500_000
+"""A real-time thread that computes so long without a sleep is killed with its process: it would stop the machine."""
+
+
+def make_urgent(wish: Priority) -> Got:
+    """Return what was got; never an error."""
+    if wish in {"auto", "fifo"}:
+        with contextlib.suppress(OSError):
+            _, most = resource.getrlimit(resource.RLIMIT_RTTIME)
+            limit = SPIN_US if most == resource.RLIM_INFINITY else min(SPIN_US, most)
+            resource.setrlimit(resource.RLIMIT_RTTIME, (limit, most))
+            os.sched_setscheduler(0, os.SCHED_FIFO | os.SCHED_RESET_ON_FORK, os.sched_param(FIFO_PRIORITY))
+            return "fifo"
+    if wish in {"auto", "nice"}:
+        with contextlib.suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)
+            return "nice"
+    return "none"

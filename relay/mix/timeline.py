@@ -1,0 +1,196 @@
+"""Program time: which frame of an input an output frame shows, and the timestamps of the output.
+
+All times are monotonic microseconds of this machine. Every process of a node reads the same clock, so that a
+program's timeline is a matter of arithmetic: a worker that takes over computes the timestamps that the one before it
+would have computed, and needs only its sequence number.
+
+An input's frames are due at `capture + delay`. The moment of capture is told by the sender's clock where it is known
+(`InputTimeline.align`), else it is taken as the earliest arrival that the frame could have had, which is the lower
+envelope of arrival over media time. `delay` is common to sound and picture of a program, and that is lip sync.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from relay.errors import UsageError
+from relay.ids import make_sync_id
+
+VIDEO_CLOCK_HZ = 90_000
+JUMP_US = 1_000_000
+"""A frame that is further than this from where its clock says is one of a clock that jumped."""
+WINDOW_US = 4_000_000
+"""The envelope forgets an early arrival after one to two of these: clocks drift, and routes get longer."""
+MAX_WAITING = 12
+"""Decoded frames of an input that wait for their time: 400 ms at 30 a second."""
+
+_TURN = 1 << 32
+_HALF_TURN = 1 << 31
+
+
+@dataclass(frozen=True, slots=True)
+class ClockJumped:
+    """An input's timestamps went `by_us` away from its arrivals; the input goes on from here."""
+
+    by_us: int
+
+
+class OutputTimeline:
+    """The frames of a program: frame `n` is at `epoch + n / fps`, whoever makes it."""
+
+    def __init__(self, epoch: int, timestamp: int, fps: int, wall_offset: int) -> None:
+        """`timestamp` is that of frame 0, `wall_offset` the wall clock (µs since the Unix epoch) minus program time."""
+        if fps < 1:
+            raise UsageError(f"a program of {fps} frames a second")
+        self.epoch, self.fps = epoch, fps
+        self._timestamp, self._wall_offset = timestamp, wall_offset
+
+    def at(self, frame: int) -> int:
+        """When a frame is due."""
+        return self.epoch + frame * 1_000_000 // self.fps
+
+    def frame_after(self, now: int) -> int:
+        """The first frame that is due after `now`."""
+        frame = max(0, (now - self.epoch) * self.fps // 1_000_000)
+        while self.at(frame) <= now:
+            frame += 1
+        return frame
+
+    def timestamp(self, frame: int) -> int:
+        """Its RTP timestamp."""
+        return (self._timestamp + frame * VIDEO_CLOCK_HZ // self.fps) % _TURN
+
+    def wall_us(self, frame: int) -> int:
+        """Its wall time in µs since the epoch."""
+        return self.at(frame) + self._wall_offset
+
+    def sync_id(self, frame: int) -> int:
+        """Its sync id: its wall time, and a counter of 0, so that a change made at that moment is in it."""
+        return make_sync_id(self.wall_us(frame) // 1000, 0)
+
+
+class InputTimeline:
+    """The clock of one input: RTP timestamps and arrivals in, program time out."""
+
+    def __init__(self, delay: int, clock_hz: int = VIDEO_CLOCK_HZ) -> None:
+        self.delay = delay
+        self._clock_hz = clock_hz
+        self._last: int | None = None
+        self._media = 0
+        self._offset = 0
+        self._window_start = 0
+        self._window_least: int | None = None
+        self._aligned: int | None = None
+
+    def receive(self, timestamp: int, arrival: int) -> tuple[int, ClockJumped | None]:
+        """Take a frame's RTP timestamp and arrival. Returns its media time, which `due` takes, and any jump."""
+        jumped = None
+        if self._last is None:
+            self._begin(arrival)
+            media = 0
+        else:
+            media = self._media + self._steps(timestamp) * 1_000_000 // self._clock_hz
+            away = arrival - media - self._offset
+            if abs(away) > JUMP_US:
+                jumped = ClockJumped(-away)
+                self._restart(arrival)
+                media = self._media
+            else:
+                self._narrow(arrival - media, arrival)
+        if self._last is None or media >= self._media:
+            self._last, self._media = timestamp, media
+        return media, jumped
+
+    def align(self, timestamp: int, captured: int) -> None:
+        """The sender says that `timestamp` was captured at `captured`, in program time. Ignored before a frame came."""
+        if self._last is not None:
+            self._aligned = captured - self._media - self._steps(timestamp) * 1_000_000 // self._clock_hz
+
+    @property
+    def lag(self) -> int | None:
+        """How long after capture the earliest arrivals are; None when the sender's clock is not known."""
+        return None if self._aligned is None else self._offset - self._aligned
+
+    def due(self, media: int, lag: int | None = None) -> int:
+        """When a frame is to be shown. `lag` is the greater one of this participant's sound and picture, if known."""
+        if lag is not None and self._aligned is not None:
+            return media + self._aligned + lag + self.delay
+        return media + self._offset + self.delay
+
+    def _begin(self, arrival: int) -> None:
+        self._offset = arrival
+        self._window_start, self._window_least = arrival, None
+
+    def _restart(self, arrival: int) -> None:
+        """Media time goes on by one step from the newest frame and stands for now."""
+        self._media += 1
+        self._last = None  # whatever comes is the newest
+        self._begin(arrival - self._media)
+        self._window_start = arrival
+        self._aligned = None
+
+    def _narrow(self, offset: int, arrival: int) -> None:
+        least = self._window_least
+        self._window_least = offset if least is None else min(least, offset)
+        if arrival - self._window_start > WINDOW_US:
+            self._offset, self._window_start, self._window_least = self._window_least, arrival, None
+        self._offset = min(self._offset, offset)
+
+    def _steps(self, timestamp: int) -> int:
+        assert self._last is not None
+        return ((timestamp - self._last + _HALF_TURN) % _TURN) - _HALF_TURN
+
+
+F = TypeVar("F")
+
+
+class FrameQueue(Generic[F]):
+    """Decoded frames of an input that wait for their time; the one that is shown stays until the next is due."""
+
+    def __init__(self, timeline: InputTimeline) -> None:
+        self.timeline = timeline
+        self.lag: int | None = None
+        self.shown: F | None = None
+        self.skipped = 0
+        self._waiting: list[tuple[int, F]] = []
+        self._media: int | None = None
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def push(self, media: int, frame: F) -> None:
+        """Add a frame. One that is older than what is shown is dropped; of too many the oldest goes."""
+        if self._media is not None and media <= self._media:
+            self.skipped += 1
+            return
+        position = len(self._waiting)
+        while position and self._waiting[position - 1][0] > media:
+            position -= 1
+        self._waiting.insert(position, (media, frame))
+        if len(self._waiting) > MAX_WAITING:
+            del self._waiting[0]
+            self.skipped += 1
+
+    def show(self, now: int) -> tuple[F | None, bool]:
+        """The frame to show at `now`, and whether it is another one than before. The very first is shown at once."""
+        due = 0
+        while due < len(self._waiting) and self.timeline.due(self._waiting[due][0], self.lag) <= now:
+            due += 1
+        if self.shown is None and self._waiting:
+            due = max(due, 1)
+        if not due:
+            return self.shown, False
+        self.skipped += due - 1
+        self._media, self.shown = self._waiting[due - 1]
+        del self._waiting[:due]
+        return self.shown, True
+
+    def forget(self) -> None:
+        """Show nothing until the next frame."""
+        self.shown = None
+        self._waiting.clear()
+
+    def forget_waiting(self) -> None:
+        """What waits is of a clock that is void; what is shown stays."""
+        self._waiting.clear()

@@ -1,0 +1,195 @@
+"""RTP packets of a VP8 or H264 layer become access units that a decoder takes (RFC 7741, RFC 6184). No I/O.
+
+Packets come from a tap, so the relay has already asked for lost ones; what is missing here for `PATIENCE_US` is lost.
+After a loss nothing is handed out before the next keyframe, as the frames between refer to what is not there.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from relay.plane.reference import rtp
+from relay.plane.reference.descriptors import inspect_h264, inspect_vp8
+
+VideoCodec = Literal["vp8", "h264"]
+
+PATIENCE_US = 120_000
+MAX_HELD = 2048
+"""Packets that wait for others: a keyframe of 2 MB."""
+MAX_LEAP = 3000
+"""Sequence numbers further away than this are another stream's."""
+
+_START_CODE = b"\x00\x00\x00\x01"
+_CAPTURE_TIME_ID = list(rtp.EXTENSIONS).index("abs_capture_time") + 1  # as in canonical packets
+_STAP_A, _FU_A = 24, 28
+
+
+@dataclass(frozen=True, slots=True)
+class AccessUnit:
+    """A whole coded frame: `data` as the decoder wants it. `capture` is the sender's NTP time (64 bits) if told."""
+
+    data: bytes
+    timestamp: int
+    keyframe: bool
+    arrival: int
+    capture: int | None = None
+
+
+class Assembler:
+    """One layer's packets in any order, its access units in theirs."""
+
+    def __init__(self, codec: VideoCodec) -> None:
+        self._vp8 = codec == "vp8"
+        self._inspect = inspect_vp8 if self._vp8 else inspect_h264
+        self._held: dict[int, rtp.Packet] = {}
+        self._next: int | None = None
+        self._ssrc: int | None = None
+        self._frame: list[rtp.Packet] = []
+        self._waits_since: int | None = None
+        self.broken = True
+        """True until a keyframe came, and from a loss or a fault to the next one."""
+        self.malformed = self.lost = 0
+
+    def receive(self, data: bytes, arrival: int) -> list[AccessUnit]:
+        """Take a packet; return the access units that it completes."""
+        packet = rtp.parse(data, arrival)
+        if packet is None:
+            self.malformed += 1
+            return []
+        if self._ssrc != packet.ssrc:
+            self._restart(packet)
+        assert self._next is not None
+        ahead = rtp.seq_delta(packet.seq, self._next)
+        if abs(ahead) > MAX_LEAP:
+            self._restart(packet)
+        elif ahead < 0:
+            return []
+        self._held[packet.seq] = packet
+        units = self._run()
+        if self._held and (self._overdue(arrival) or len(self._held) > MAX_HELD):
+            self._give_up()
+            units += self._run()
+        return units
+
+    def fault(self) -> None:
+        """The decoder could not use what it got: begin again at a keyframe."""
+        self.broken = True
+
+    def _restart(self, packet: rtp.Packet) -> None:
+        self._ssrc, self._next, self.broken = packet.ssrc, packet.seq, True
+        self._held.clear()
+        self._frame, self._waits_since = [], None
+
+    def _overdue(self, arrival: int) -> bool:
+        if self._waits_since is None:
+            self._waits_since = arrival
+        return arrival - self._waits_since > PATIENCE_US
+
+    def _give_up(self) -> None:
+        """Go on behind the gap."""
+        assert self._next is not None
+        behind = self._next
+        nearest = min(self._held, key=lambda seq: (seq - behind) & rtp.SEQ_MASK)
+        self.lost += (nearest - behind) & rtp.SEQ_MASK
+        self._next, self._frame, self._waits_since, self.broken = nearest, [], None, True
+
+    def _run(self) -> list[AccessUnit]:
+        units = []
+        assert self._next is not None
+        while (packet := self._held.pop(self._next, None)) is not None:
+            self._next = (self._next + 1) & rtp.SEQ_MASK
+            self._waits_since = None
+            if packet.payload_end <= packet.payload_offset:
+                continue  # padding
+            if self._frame and self._frame[0].timestamp != packet.timestamp:
+                units += self._complete()  # its marker was never set
+            self._frame.append(packet)
+            if packet.marker:
+                units += self._complete()
+        return units
+
+    def _complete(self) -> list[AccessUnit]:
+        frame, self._frame = self._frame, []
+        first = frame[0]
+        seen = self._inspect(first.data, first.payload_offset, first.payload_end)
+        if self.broken and not seen.is_keyframe_start:
+            return []
+        data = vp8_frame(frame) if self._vp8 else h264_frame(frame)
+        if data is None or not seen.is_frame_start:
+            self.malformed += 1
+            self.broken = True
+            return []
+        self.broken = False
+        value = first.extension(_CAPTURE_TIME_ID)
+        capture = int.from_bytes(value[:8], "big") if value and len(value) >= 8 else None
+        return [AccessUnit(data, first.timestamp, seen.is_keyframe_start, frame[-1].arrival, capture)]
+
+
+def vp8_frame(packets: list[rtp.Packet]) -> bytes | None:
+    """The frame behind the payload descriptors (RFC 7741 4.2); None when one is malformed."""
+    parts = []
+    for packet in packets:
+        start = _after_descriptor(packet)
+        if start is None:
+            return None
+        parts.append(packet.data[start : packet.payload_end])
+    return b"".join(parts)
+
+
+def _after_descriptor(packet: rtp.Packet) -> int | None:
+    data, position, end = packet.data, packet.payload_offset, packet.payload_end
+    extended = data[position] & 0x80
+    position += 1
+    if extended:
+        if position >= end:
+            return None
+        flags = data[position]
+        position += 1
+        if flags & 0x80:
+            if position >= end:
+                return None
+            position += 2 if data[position] & 0x80 else 1
+        position += bool(flags & 0x40) + bool(flags & 0x30)
+    return position if position < end else None
+
+
+def h264_frame(packets: list[rtp.Packet]) -> bytes | None:
+    """The frame's NAL units with start codes (Annex B); None when a payload is malformed (RFC 6184 5.6 to 5.8)."""
+    parts: list[bytes] = []
+    inside = False  # of a fragmented unit
+    for packet in packets:
+        data, start, end = packet.data, packet.payload_offset, packet.payload_end
+        kind = data[start] & 0x1F
+        if kind == _FU_A:
+            if end - start < 3:
+                return None
+            header = data[start + 1]
+            if header & 0x80:
+                parts += (_START_CODE, bytes((data[start] & 0xE0 | header & 0x1F,)))
+            elif not inside:
+                return None
+            inside = not header & 0x40
+            parts.append(data[start + 2 : end])
+            continue
+        if inside:
+            return None
+        if kind == _STAP_A:
+            if not _unpack_stap_a(data, start + 1, end, parts):
+                return None
+        elif 1 <= kind <= 23:
+            parts += (_START_CODE, data[start:end])
+        else:
+            return None
+    return None if inside else b"".join(parts)
+
+
+def _unpack_stap_a(data: bytes, position: int, end: int, parts: list[bytes]) -> bool:
+    while position + 2 <= end:
+        size = data[position] << 8 | data[position + 1]
+        position += 2
+        if not size or position + size > end:
+            return False
+        parts += (_START_CODE, data[position : position + size])
+        position += size
+    return position == end

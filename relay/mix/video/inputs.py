@@ -1,0 +1,144 @@
+"""One input of a program inside a worker: packets in, at each output frame a picture out."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from relay.mix.control import Message
+from relay.mix.timeline import FrameQueue, InputTimeline
+from relay.mix.video.assembly import AccessUnit, Assembler
+from relay.mix.video.composer import Content
+from relay.mix.video.decoder import BadStream, Decoder
+from relay.mix.video.messages import FrameShown, InputSpec, InputTrouble, KeyframeNeeded, LagMeasured
+
+ASK_US = 500_000
+"""Between two requests for a keyframe; the relay coalesces them further."""
+TELL_US = 1_000_000
+"""Between two events about the same fault."""
+MAX_UNITS = 60
+"""Access units that wait for the decoder: two seconds."""
+LAG_STEP_US = 3000
+"""A lag that moved by less is not worth telling, nor more than once a second."""
+_NTP = 1 << 32
+
+Tell = Callable[[Message], object]
+
+
+class _Decoded(NamedTuple):
+    picture: Any
+    arrival: int
+
+
+class Input:
+    """See the module's text. `receive`, `decode`, `content` and `check` are never called at the same time."""
+
+    def __init__(self, stage: str, spec: InputSpec, delay: int, silence: int, now: int, tell: Tell) -> None:
+        self.spec, self._stage, self._silence, self._tell = spec, stage, silence, tell
+        self._queue: FrameQueue[_Decoded] = FrameQueue(InputTimeline(delay))
+        self._units: deque[AccessUnit] = deque()
+        self._version = 0
+        self._seen = self._asked = now
+        self._showing = False
+        self._told: dict[str, int] = {}
+        self._size: tuple[int, int] | None = None
+        self._lag: int | None = None
+        self._lag_told = now - TELL_US
+        self._lost = 0
+        self._decoder = None if spec.codec is None else Decoder(spec.codec)
+        self._assembler = None if spec.codec is None else Assembler(spec.codec)
+
+    @property
+    def waits(self) -> bool:
+        """It has a picture to show, and none came yet."""
+        return self._decoder is not None and not self._version
+
+    @property
+    def work(self) -> bool:
+        """There is something to decode."""
+        return bool(self._units)
+
+    def receive(self, data: bytes, arrival: int) -> None:
+        if self._assembler is None:
+            return
+        self._units += self._assembler.receive(data, arrival)
+        if self._assembler.lost != self._lost:
+            self._trouble("lost", f"{self._assembler.lost - self._lost} packets", arrival)
+            self._lost = self._assembler.lost
+        if len(self._units) > MAX_UNITS:
+            self._units.clear()
+            self._assembler.fault()
+            self._trouble("lost", "the decoder fell behind", arrival)
+
+    def decode(self) -> None:
+        """Decode what came. May run in another thread."""
+        assert self._decoder is not None
+        assert self._assembler is not None
+        while self._units:
+            unit = self._units.popleft()
+            media, jumped = self._queue.timeline.receive(unit.timestamp, unit.arrival)
+            if jumped is not None:
+                self._queue.forget_waiting()
+                self._trouble("clock_jumped", f"by {jumped.by_us / 1e6:.3f} s", unit.arrival)
+            if unit.capture is not None:
+                self._align(unit)
+            try:
+                frames = self._decoder.decode(unit.data, media)
+            except BadStream as error:
+                self._units.clear()
+                self._assembler.fault()
+                self._trouble("corrupt", str(error), unit.arrival)
+                return
+            for at, picture in frames:
+                self._accept(at, picture, unit.arrival)
+
+    def content(self, now: int, sync_id: int) -> Content:
+        """What to show in the output frame of `now`."""
+        shown, new = self._queue.show(now)
+        if shown is not None and new:
+            self._version += 1
+            if not self._showing:
+                self._showing = True
+                self._tell(FrameShown(self._stage, self.spec.identity, max(0, now - shown.arrival), sync_id))
+        return Content(self.spec.name, shown.picture if shown is not None else None, self._version)
+
+    def check(self, now: int) -> None:
+        """Look after what did not come: ask for keyframes, notice silence."""
+        if self._assembler is None:
+            return
+        if self._assembler.broken and now - self._asked > (ASK_US if self._version else ASK_US // 2):
+            self._asked = now
+            self._tell(KeyframeNeeded(self._stage, self.spec.identity))
+        if self._showing and now - self._seen > self._silence:
+            self._showing = False
+            self._queue.forget()
+            self._trouble("silent", f"for {(now - self._seen) / 1e6:.1f} s", now)
+
+    def align(self, lag: int) -> None:
+        self._queue.lag = lag
+
+    def _accept(self, media: int, picture: Any, arrival: int) -> None:
+        size = picture.width, picture.height
+        if self._size not in (None, size):
+            self._trouble("resized", f"to {size[0]}x{size[1]}", arrival)
+        self._size, self._seen = size, arrival
+        self._queue.push(media, _Decoded(picture, arrival))
+
+    def _align(self, unit: AccessUnit) -> None:
+        assert unit.capture is not None
+        timeline = self._queue.timeline
+        # Whole seconds of the sender's clock mean nothing here; only its pace and its distance to his sound's do.
+        timeline.align(unit.timestamp, unit.capture * 1_000_000 // _NTP)
+        lag = timeline.lag
+        if lag is None or unit.arrival - self._lag_told < TELL_US:
+            return
+        if self._lag is None or abs(lag - self._lag) > LAG_STEP_US:
+            self._lag, self._lag_told = lag, unit.arrival
+            self._tell(LagMeasured(self._stage, self.spec.identity, lag))
+
+    def _trouble(self, fault: Any, detail: str, now: int) -> None:
+        last = self._told.get(fault)
+        if last is None or now - last > TELL_US:
+            self._told[fault] = now
+            self._tell(InputTrouble(self._stage, self.spec.identity, fault, detail))

@@ -1,0 +1,109 @@
+"""What this node offers to others: the publications that it is the origin of, tapped while a link carries them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Sequence
+
+import structlog
+
+from relay.link.history import FlowSpec
+from relay.link.hooks import LayerSource, LinkEvent, LinkMoved
+from relay.link.serve import LinkServer
+from relay.node.local import LocalTrack
+from relay.node.rooms import HostedRooms
+from relay.plane.contract import AddTap, RemoveTap, RequestKeyframe
+from relay.plane.reference.state import CODECS, INJECT_EXTENSIONS
+from relay.ports import RoomEvent
+
+log = structlog.get_logger()
+
+
+class Origin:
+    """See `relay.link.hooks.OriginHooks`. `server` is set once it is there; until then nobody asks."""
+
+    server: LinkServer
+
+    def __init__(
+        self,
+        rooms: HostedRooms,
+        submit: Callable[..., None],
+        next_handle: Callable[[], int],
+        on_link: Callable[[LinkEvent], None],
+    ) -> None:
+        self._rooms = rooms
+        self._submit = submit
+        self._next_handle = next_handle
+        self._on_link = on_link
+        self._tracks: dict[str, LocalTrack] = {}
+        self._flow_of: dict[int, int] = {}
+        self._tap_of: dict[int, tuple[int, int]] = {}
+        self._refreshing: asyncio.Handle | None = None
+
+    # --- the node tells -----------------------------------------------------------------------------------------------
+
+    def refresh(self) -> None:
+        """A room's publications changed: tell the subscribers, once for all that changed in this turn of the loop."""
+        if self._refreshing is None:
+            self._refreshing = asyncio.get_running_loop().call_soon(self._refresh)
+
+    def _refresh(self) -> None:
+        self._refreshing = None
+        offers = [(room.id, track) for room in self._rooms for track in room.offers()]
+        self._tracks = {track.publication: track for _, track in offers}
+        self.server.set_catalog(track.offer(room) for room, track in offers)
+
+    def tapped(self, packets: Iterable[tuple[int, bytes, int]]) -> None:
+        """The plane's taps."""
+        flow_of = self._flow_of
+        self.server.feed([(flow_of[tap], packet) for tap, packet, _ in packets if tap in flow_of])
+
+    def room_events(self, room: str, events: Sequence[RoomEvent]) -> None:
+        """Events of a room, for the nodes that watch it."""
+        self.server.room_events(room, events)
+
+    def close(self) -> None:
+        """No catalog is sent any more."""
+        if self._refreshing is not None:
+            self._refreshing.cancel()
+
+    # --- the links ask ------------------------------------------------------------------------------------------------
+
+    def tap(self, flow: int, publication: str, layer: int) -> LayerSource | None:
+        track = self._tracks.get(publication)
+        if track is None or layer >= len(track.plan.layers):
+            return None
+        tap = self._next_handle()
+        self._submit(AddTap(tap, track.handle, layer, canonical=True))
+        self._flow_of[tap], self._tap_of[flow] = flow, (tap, track.handle)
+        types = track.plan.payload_types
+        codecs = {each.number: CODECS[each.codec] for each in types if each.codec in CODECS}
+        return LayerSource(FlowSpec(track.plan.kind, codecs), types[0].clock_hz, dict(INJECT_EXTENSIONS))
+
+    def untap(self, flow: int) -> None:
+        tap, track = self._tap_of.pop(flow)
+        del self._flow_of[tap]
+        if self._rooms.of_track(track) is not None:  # a track that is gone has taken its taps along
+            self._submit(RemoveTap(tap))
+
+    def request_keyframe(self, publication: str, layer: int) -> None:
+        track = self._tracks.get(publication)
+        if track is not None and layer < len(track.plan.layers):
+            self._submit(RequestKeyframe(track.handle, layer))
+
+    def watch_room(self, room: str, watched: bool) -> None:
+        """Nothing to do: rooms give their events in any case, and the server drops what nobody watches."""
+
+    def link_changed(self, event: LinkEvent) -> None:
+        if isinstance(event, LinkMoved):
+            log.warning(
+                "link moved" if event.code == "LINK_UNSTABLE" else "link is back on its primary path",
+                peer=event.peer,
+                state=event.state,
+                reason=event.reason,
+                carrying=event.carrying,
+                sync_id=event.sync_id,
+            )
+        else:
+            log.info("link path", peer=event.peer, path=event.path, up=event.up, reason=event.reason)
+        self._on_link(event)

@@ -1,0 +1,357 @@
+"""A room in virtual time: real Opus in, real Opus out, ticks by hand."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from relay.mix.audio.input import PacketQueue, packet_queue
+from relay.mix.audio.messages import (
+    AddInput,
+    CloseMix,
+    CommandRefused,
+    FromProcess,
+    InputDamaged,
+    InputRefused,
+    InputReturned,
+    InputsReported,
+    InputStopped,
+    OpenMix,
+    RemoveInput,
+    SetGain,
+    SpeakerChanged,
+)
+from relay.mix.audio.mix import Encoding
+from relay.mix.audio.room import Room
+from relay.mix.jitter_steps import JitterSettings
+from tests.mix.audio_world import (
+    FRAME,
+    TICK_US,
+    Listener,
+    Publisher,
+    amplitude_of,
+    residue,
+    roughest,
+    rtp,
+)
+
+START = 1000  # first tick
+LATENCY = 3  # frames from an input's packet to its sound in the mix, at most
+
+
+class Show:
+    """A room with people who publish at every tick; `listen` opens a mix."""
+
+    def __init__(self, channels: int = 2, max_inputs: int = 16) -> None:
+        self.events: list[FromProcess] = []
+        self.room = Room("show", Encoding(channels, 96_000, 5), JitterSettings(), max_inputs, self.events.append)
+        self.people: dict[str, tuple[Publisher, PacketQueue]] = {}
+        self.ears: dict[str, Listener] = {}
+        self.counts: dict[str, int] = {}
+        self.number = START
+        self.network: Callable[[str, bytes], bytes | None] = lambda _, packet: packet
+        self.amplitudes: dict[str, float] = {}
+        self.payloads: dict[str, list[bytes]] = {}
+
+    def join(self, identity: str, hz: float, amplitude: float = 0.2, *, voice: bool = False, gain: float = 1.0) -> None:
+        queue = packet_queue()
+        self.people[identity] = Publisher(hz, amplitude, ssrc=len(self.people) + 1, voice=voice), queue
+        self.room.change(AddInput("show", identity, len(self.people), gain), queue)
+
+    def listen(self, mix: str, exclude: str | None = None) -> Listener:
+        self.ears[mix] = listener = Listener()
+        number = len(self.ears)
+        self.room.change(OpenMix("show", mix, exclude, number, number, number, 65_000, 2**32 - 9 * FRAME, 111))
+        return listener
+
+    def run(self, ticks: int) -> None:
+        for _ in range(ticks):
+            now = self.number * TICK_US
+            for identity, (publisher, queue) in self.people.items():
+                packet = self.network(identity, publisher.packet(self.amplitudes.get(identity)))
+                if packet is not None:
+                    queue.append((now - 5_000, packet))
+            for mix, payload in self.room.tick(self.number, now):
+                name = mix.told.mix
+                count = self.counts[name] = self.counts.get(name, -1) + 1
+                self.payloads.setdefault(name, []).append(payload)
+                self.ears[name].take(mix.packet(self.number, count, payload))
+            self.number += 1
+
+    def told(self, kind: type[FromProcess]) -> list[FromProcess]:
+        return [event for event in self.events if isinstance(event, kind)]
+
+
+def steady(listener: Listener, begin: int, end: int) -> np.ndarray:
+    """What was heard between two ticks."""
+    return listener.hear()[begin * FRAME : end * FRAME]
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+def test_both_tones_are_there_at_their_levels_without_a_click(channels: int) -> None:
+    show = Show(channels)
+    show.join("ann", 440, 0.2)
+    show.join("bob", 1000, 0.1, gain=0.5)
+    ear = show.listen("program")
+    show.run(150)
+    sound = steady(ear, 20, 145)
+    assert amplitude_of(sound, 440) == pytest.approx(0.2, rel=0.1)
+    assert amplitude_of(sound, 1000) == pytest.approx(0.05, rel=0.1)
+    assert residue(sound, [440, 1000]) <= 0.001
+    assert roughest(sound, [(440, 0.2), (1000, 0.05)]) <= 1.6
+    assert not any(ear.jumps())
+
+
+def test_sound_is_in_the_mix_within_three_frames() -> None:
+    show = Show()
+    show.join("ann", 440)
+    ear = show.listen("program")
+    show.run(30)
+    loud = np.flatnonzero(np.abs(ear.hear()) > 0.1)[0]
+    assert loud <= (LATENCY + 1) * FRAME
+
+
+def test_who_is_muted_fades_and_comes_back() -> None:
+    show = Show()
+    show.join("ann", 440, 0.3)
+    show.join("bob", 1000, 0.1)
+    ear = show.listen("program")
+    show.run(60)
+    show.room.change(SetGain("show", "ann", 1.0, True, 0.015))
+    show.run(60)
+    show.room.change(SetGain("show", "ann", 1.0, False, 0.1))
+    show.run(60)
+    sound = ear.hear()
+    assert amplitude_of(sound[20 * FRAME : 58 * FRAME], 440) == pytest.approx(0.3, rel=0.1)
+    assert amplitude_of(sound[64 * FRAME : 118 * FRAME], 440) <= 0.001
+    assert amplitude_of(sound[64 * FRAME : 118 * FRAME], 1000) == pytest.approx(0.1, rel=0.1)
+    assert amplitude_of(sound[130 * FRAME : 178 * FRAME], 440) == pytest.approx(0.3, rel=0.1)
+    assert roughest(sound[20 * FRAME :], [(440, 0.3), (1000, 0.1)]) <= 1.6
+
+
+def test_who_leaves_fades_out_and_who_joins_fades_in() -> None:
+    show = Show()
+    show.join("ann", 440, 0.3)
+    ear = show.listen("program")
+    show.run(50)
+    show.room.change(RemoveInput("show", "ann"))
+    show.join("bob", 700, 0.3)
+    show.run(50)
+    sound = ear.hear()
+    assert amplitude_of(sound[60 * FRAME : 98 * FRAME], 440) <= 0.001
+    assert amplitude_of(sound[60 * FRAME : 98 * FRAME], 700) == pytest.approx(0.3, rel=0.1)
+    assert roughest(sound[20 * FRAME :], [(440, 0.3), (700, 0.3)]) <= 1.6
+
+
+def test_nobody_hears_himself_who_asked_for_one_sound() -> None:
+    show = Show()
+    tones = {"ann": 440.0, "bob": 1000.0, "eve": 1700.0}
+    for identity, hz in tones.items():
+        show.join(identity, hz, 0.15)
+    ears = {identity: show.listen(identity, exclude=identity) for identity in tones}
+    show.run(100)
+    for identity, ear in ears.items():
+        sound = steady(ear, 20, 98)
+        for other, hz in tones.items():
+            loud = amplitude_of(sound, hz)
+            assert loud <= 0.0005 if other == identity else loud == pytest.approx(0.15, rel=0.2), (identity, other)
+
+
+def test_who_is_silent_shares_the_programs_packets_and_gets_his_own_when_he_speaks() -> None:
+    show = Show()
+    show.join("ann", 440, 0.2)
+    show.join("bob", 1000, 0.2)
+    show.amplitudes["bob"] = 0.0
+    program, ear = show.listen("program"), show.listen("bob", exclude="bob")
+    show.run(60)
+    assert show.payloads["bob"][30:] == show.payloads["program"][30:]
+    del show.amplitudes["bob"]
+    show.run(60)
+    assert all(a != b for a, b in zip(show.payloads["bob"][70:], show.payloads["program"][70:], strict=True))
+    show.amplitudes["bob"] = 0.0
+    show.run(60)
+    assert show.payloads["bob"][150:] == show.payloads["program"][150:]
+    sound = ear.hear()[20 * FRAME : 175 * FRAME]
+    assert amplitude_of(sound, 1000) <= 0.002
+    assert amplitude_of(sound, 440) == pytest.approx(0.2, rel=0.1)
+    assert residue(sound, [440]) <= 0.002
+    assert roughest(sound, [(440, 0.2)]) <= 2.5
+    assert amplitude_of(program.hear()[70 * FRAME : 118 * FRAME], 1000) == pytest.approx(0.2, rel=0.1)
+
+
+def test_only_what_somebody_hears_is_encoded() -> None:
+    show = Show()
+    show.join("ann", 440)
+    show.run(5)
+    assert show.room.tick(show.number, show.number * TICK_US) == []
+    show.listen("program")
+    show.run(5)
+    assert len(show.payloads["program"]) == 5
+    show.room.change(CloseMix("show", "program"))
+    show.run(5)
+    assert len(show.payloads["program"]) == 5
+
+
+@pytest.mark.parametrize("voice", [False, True])
+def test_two_percent_loss_leaves_the_tones_and_no_click(voice: bool) -> None:
+    dice = random.Random(7)
+    show = Show()
+    show.join("ann", 440, 0.2, voice=voice)
+    show.join("bob", 1000, 0.1)
+    ear = show.listen("program")
+    show.run(10)
+    show.network = lambda identity, packet: None if identity == "ann" and dice.random() < 0.02 else packet
+    show.run(490)
+    sound = steady(ear, 20, 495)
+    assert amplitude_of(sound, 440) == pytest.approx(0.2, rel=0.1)
+    assert residue(sound, [440, 1000]) <= 0.01
+    assert roughest(sound, [(440, 0.2), (1000, 0.1)]) <= (6 if voice else 3)  # a jump to nothing makes some 80
+    counts = show.room.inputs["ann"].jitter.counts
+    assert counts.lost >= 5
+    assert counts.recovered >= 5
+
+
+def test_redundancy_brings_back_what_concealment_cannot_know() -> None:
+    """The tone changes with the very packet that is lost: only its redundant copy knows of the new one."""
+    heard = []
+    for lost in (False, True):
+        show = Show(1)
+        show.join("ann", 300, 0.3, voice=True)
+        ear = show.listen("program")
+        show.run(50)
+        show.people["ann"][0].hz = 800
+        if lost:
+            show.network = lambda _, __: None
+        show.run(1)
+        show.network = lambda _, packet: packet
+        show.run(30)
+        heard.append(ear.hear())
+    whole, repaired = heard
+    begin = next(at for at in range(48 * FRAME, len(whole), 240) if amplitude_of(whole[at : at + 480], 800) > 0.15)
+    assert amplitude_of(repaired[begin : begin + 480], 800) >= 0.5 * amplitude_of(whole[begin : begin + 480], 800)
+
+
+def test_damaged_packets_cost_only_themselves_and_are_told() -> None:
+    dice = random.Random(3)
+    show = Show()
+    show.join("ann", 440, 0.2)
+    show.join("bob", 1000, 0.2)
+    ear = show.listen("program")
+    show.run(20)
+
+    def damage(identity: str, packet: bytes) -> bytes:
+        if identity == "bob" or dice.random() > 0.1:
+            return packet
+        return dice.choice([b"", packet[:7], packet[:12], dice.randbytes(60), packet[:12] + dice.randbytes(40)])
+
+    show.network = damage
+    show.run(200)
+    sound = steady(ear, 25, 215)
+    assert amplitude_of(sound, 1000) == pytest.approx(0.2, rel=0.1)
+    assert np.isfinite(sound).all()
+    told = show.told(InputDamaged)
+    assert told
+    assert all(event.identity == "ann" for event in told)  # type: ignore[union-attr]
+
+
+def test_silent_and_absent_inputs_are_told_and_the_mix_goes_on() -> None:
+    show = Show()
+    show.join("ann", 440)
+    show.room.change(AddInput("show", "ghost", 9), packet_queue())
+    ear = show.listen("program")
+    show.run(160)
+    assert show.told(InputStopped) == [InputStopped("show", "ghost")]
+    show.network = lambda _, __: None
+    show.run(150)
+    assert InputStopped("show", "ann") in show.events
+    assert InputReturned("show", "ann") not in show.events
+    show.network = lambda _, packet: packet
+    show.run(100)
+    assert InputReturned("show", "ann") in show.events
+    sound = ear.hear()
+    assert np.abs(sound[200 * FRAME : 300 * FRAME]).max() <= 0.001
+    assert amplitude_of(sound[350 * FRAME : 400 * FRAME], 440) == pytest.approx(0.2, rel=0.1)
+    assert roughest(sound[20 * FRAME :], [(440, 0.2)]) <= 2
+    assert not any(ear.jumps())
+
+
+def test_the_seventeenth_is_refused_and_the_sixteen_play_on() -> None:
+    show = Show()
+    for number in range(17):
+        show.join(f"p{number}", 300 + 100 * number, 0.03)
+    ear = show.listen("program")
+    show.run(80)
+    assert show.told(InputRefused) == [InputRefused("show", "p16", "16 are mixed already")]
+    sound = steady(ear, 20, 78)
+    for number in range(17):
+        loud = amplitude_of(sound, 300 + 100 * number)
+        assert loud <= 0.002 if number == 16 else loud == pytest.approx(0.03, rel=0.15)
+
+
+def test_sixteen_who_shout_at_once_stay_below_full_scale() -> None:
+    show = Show()
+    for number in range(16):
+        show.join(f"p{number}", 200 + 37 * number, 0.9)
+    ear = show.listen("program")
+    show.run(60)
+    assert np.abs(ear.hear()).max() <= 1.0
+
+
+def test_who_speaks_is_told_with_the_delay_of_each_input() -> None:
+    show = Show()
+    show.join("ann", 440)
+    show.join("bob", 1000)
+    show.amplitudes["ann"] = 0.0
+    show.run(120)
+    assert show.told(SpeakerChanged) == [SpeakerChanged("show", "bob")]
+    report = show.told(InputsReported)[-1]
+    assert isinstance(report, InputsReported)
+    levels = {one.identity: one.level for one in report.inputs}
+    assert levels["bob"] == pytest.approx(127 - 17, abs=1)
+    assert levels["ann"] <= 40
+    assert all(5 <= one.delay_ms <= 60 and one.flowing and not one.lost for one in report.inputs)
+
+
+def test_a_wrong_command_is_told_and_changes_nothing() -> None:
+    show = Show()
+    show.join("ann", 440)
+    show.run(2)
+    show.room.change(SetGain("show", "nobody", 1.0, False, 0.02))
+    show.room.change(SetGain("show", "ann", -1.0, False, 0.02))
+    show.room.change(RemoveInput("show", "nobody"))
+    show.run(1)
+    assert [event.command for event in show.told(CommandRefused)] == ["SetGain", "SetGain", "RemoveInput"]  # type: ignore[union-attr]
+    assert list(show.room.inputs) == ["ann"]
+
+
+def test_a_room_goes_on_in_other_hands_without_a_gap() -> None:
+    show = Show()
+    show.join("ann", 440, 0.2)
+    show.join("bob", 1000, 0.1)
+    ear, own = show.listen("program"), show.listen("bob", exclude="bob")
+    show.run(60)
+    show.room = show.room.rescued()
+    show.run(60)
+    for listener, tones in ((ear, [(440.0, 0.2), (1000.0, 0.1)]), (own, [(440.0, 0.2)])):
+        sound = steady(listener, 20, 118)
+        assert not any(listener.jumps())
+        assert roughest(sound, tones) <= 3
+        assert residue(sound, [hz for hz, _ in tones]) <= 0.01
+        quiet = [at for at in range(0, len(sound) - 480, 480) if np.abs(sound[at : at + 480]).max() < 0.02]
+        assert len(quiet) <= 2  # 20 ms
+
+
+def test_a_payload_type_that_is_not_opus_is_passed_over() -> None:
+    show = Show()
+    queue = packet_queue()
+    show.room.change(AddInput("show", "ann", 1, payload_type=111), queue)
+    publisher = Publisher(440)
+    ear = show.listen("program")
+    for number in range(50):
+        queue.append((show.number * TICK_US, publisher.packet()))
+        queue.append((show.number * TICK_US, rtp(1, number, number * 160, b"\xd5" * 160, payload_type=8)))
+        show.run(1)
+    assert amplitude_of(steady(ear, 20, 48), 440) == pytest.approx(0.2, rel=0.1)
