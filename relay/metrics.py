@@ -188,13 +188,17 @@ class LinkCollector(Collector):
         flows = GaugeMetricFamily(f"{PREFIX}_link_flows", "Layers that a link carries.", labels=labels)
         breaker = GaugeMetricFamily(f"{PREFIX}_link_breaker", "1 for the breaker's state.", labels=[*labels, "state"])
         carries = GaugeMetricFamily(f"{PREFIX}_link_carrying", "1 for a path with media.", labels=[*labels, "path"])
+        text = "What became of a link's packets: `packets` are the new ones that an end sent or got."
+        counts = CounterMetricFamily(f"{PREFIX}_link_packets", text, labels=[*labels, "what"])
         for state in self._states():
             names = [state["peer"], state["role"], state["link"]]
             flows.add_metric(names, state["flows"])
             breaker.add_metric([*names, state["breaker"]], 1)
             for path in state["carrying"]:
                 carries.add_metric([*names, path], 1)
-        yield from (flows, breaker, carries)
+            for what, count in state.get("counts", {}).items():
+                counts.add_metric([*names, what], count)
+        yield from (flows, breaker, carries, counts)
 
 
 class PlaneCollector(Collector):

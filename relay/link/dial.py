@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Coroutine, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from random import Random
 from typing import Any, Literal
 
@@ -21,7 +21,7 @@ from relay.link import roq
 from relay.link.hooks import PathChanged, SubscriberHooks
 from relay.link.media_path import Inlet
 from relay.link.metadata import MetadataChannel
-from relay.link.path import PathName
+from relay.link.path import PathName, PathReport
 from relay.link.paths import PATHS, other
 from relay.link.quic.connection import Connection
 from relay.link.quic.endpoint import Endpoint
@@ -32,6 +32,9 @@ from relay.link.subscriptions import Subscriptions
 from relay.link.transport import Remote
 from relay.settings import LinkFlowSettings
 
+STALLED_US = 500_000  # without an acknowledgement, when there is another way to the origin
+STALLED_PTOS = 3
+STALLED_TURNS = 10
 KEYFRAME_US = 100_000  # the origin's plane coalesces, too; this only spares it the messages of a burst
 ConnectionName = Literal["metadata", "primary", "backup"]
 
@@ -71,6 +74,8 @@ class LinkClient:
         self._wants = Subscriptions(origin, self.receiver, hooks, clock, self._settings, self._say)
         self._channel: MetadataChannel | None = None
         self._greeted = asyncio.Event()
+        self._channel_route: ConnectionName = "metadata"
+        self._stalls = 0  # turns in a row
         self._paths: dict[PathName, Connection] = {}
         self._generation = 0
         self._keyframes: dict[tuple[str, int], int] = {}
@@ -148,6 +153,7 @@ class LinkClient:
 
     def state(self) -> dict[str, Any]:
         """Describe the link, JSON-ready."""
+        counts = asdict(self.receiver.totals()) | {"unknown_flow": self.receiver.unknown_flow}
         return {
             "link": self.link,
             "peer": self.origin,
@@ -159,6 +165,9 @@ class LinkClient:
             "early_dials": self.early_dials,
             "last_error": dict(self.last_error),
             "flows": len(self.receiver.flow_numbers),
+            "bytes": counts.pop("bytes"),
+            "longest_gap_us": counts.pop("longest_gap_us"),
+            "counts": counts,
         }
 
     # --- connections ------------------------------------------------------------------------------------------------
@@ -174,6 +183,8 @@ class LinkClient:
                 reason = str(error) or "no answer in time"
             failures = 0 if self._held_long(began) else failures + 1
             self.last_error["metadata"] = reason
+            # events and requests must not wait for a path that media has left
+            self._channel_route = "backup" if self._channel_route == "metadata" else "metadata"
             await self._back_off(failures)
 
     async def _hold_channel(self) -> str:
@@ -256,7 +267,7 @@ class LinkClient:
                 self._hooks.link_changed(PathChanged(self.link, self.origin, name, False, reason))
 
     async def _dial(self, name: ConnectionName, alpn: str) -> Connection:
-        route = self._routes[name]
+        route = self._routes[self._channel_route if name == "metadata" else name]
         self.dials[name] += 1
         connection = await route.endpoint.connect(route.remote, alpn, self.origin, path=name)
         self.early_dials += connection.early
@@ -313,13 +324,27 @@ class LinkClient:
         while True:
             await asyncio.sleep(pause)
             now = now_us()
+            answered = False
             for name, connection in self._paths.items():
-                for sample in connection.report(now).rtt_us:
+                report = connection.report(now)
+                answered = answered or not _is_stalled(report)
+                for sample in report.rtt_us:
                     self.receiver.note_rtt(name, sample)
             self.receiver.handle_timeout(now)
             self._deliver(now)
             if self._channel is not None:
                 self._channel.tick(now)
+                self._look_after_channel(self._channel, answered, now)
+
+    def _look_after_channel(self, channel: MetadataChannel, answered: bool, now: int) -> None:
+        """Leave a channel that is not answered while a path is (`answered`): it is dialled again on the other route.
+
+        It has to be seen to stand for some turns: a process that slept reads its sockets before it blames a path.
+        """
+        self._stalls = self._stalls + 1 if answered and _is_stalled(channel.connection.report(now)) else 0
+        if self._stalls > STALLED_TURNS:
+            self._stalls = 0
+            channel.close("no answer on the metadata channel")
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
@@ -330,3 +355,9 @@ class LinkClient:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             task.get_loop().call_exception_handler({"message": "a link's task failed", "exception": error})
+
+
+def _is_stalled(report: PathReport) -> bool:
+    if report.closed or report.oldest_unacked is None:
+        return report.closed
+    return report.now - report.oldest_unacked > max(STALLED_US, STALLED_PTOS * report.pto_us)

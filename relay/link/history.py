@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 
 from relay.link.marking import Marked
 from relay.plane.contract import Kind
@@ -39,6 +39,11 @@ class FlowCounts:
     skipped: int = 0
     parity: int = 0
     while_paused: int = 0
+
+    def add(self, other: FlowCounts) -> None:
+        """Add another flow's."""
+        for name, value in asdict(other).items():
+            setattr(self, name, getattr(self, name) + value)
 
 
 class Entry:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from relay.ids import make_sync_id, sync_id_milliseconds
 from relay.link.marking import REMEMBERED_FRAMES
@@ -39,6 +39,13 @@ class InflowCounts:
     nacks: int = 0
     longest_gap_us: int = 0
     """Longest time between two new packets."""
+
+    def add(self, other: InflowCounts) -> None:
+        """Add another flow's; of the gaps the longer one stays."""
+        longest = max(self.longest_gap_us, other.longest_gap_us)
+        for name, value in asdict(other).items():
+            setattr(self, name, getattr(self, name) + value)
+        self.longest_gap_us = longest
 
 
 class Stream:

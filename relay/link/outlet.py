@@ -14,6 +14,9 @@ from relay.plane.contract import Kind
 
 AUDIO_FRAMES = 10  # 200 ms of Opus: a few bytes that are missed more than any picture
 _REPAIR_SHARE = 4  # of the room: a quarter, while new media wants all of it
+LATE_US = 100_000  # a queue that did not empty for so long is behind a slow path: three frames of 30/s
+TURN_US = 20_000  # most that counts between two turns: the rest of a longer pause the path was not asked
+MAX_FRESH = 2048  # packets of one flow that wait, whatever the reason
 
 
 class Outlet:
@@ -30,6 +33,9 @@ class Outlet:
         self._burst = burst
         self._fresh: dict[int, deque[Entry]] = {}
         self._skipping: set[int] = set()
+        self._since: dict[int, int] = {}  # when a flow's queue was first seen not to empty, by our own turns
+        self._turns = 0
+        self._turn_at = 0
 
     @property
     def waiting(self) -> int:
@@ -96,13 +102,21 @@ class Outlet:
                     break
         return out
 
-    def skip_late(self) -> list[tuple[int, int]]:
+    def skip_late(self, now: int) -> list[tuple[int, int]]:
         """Drop the queue of each flow of which too many frames wait. Returns (flow, packets) of each.
 
-        Video skips to its next decodable frame, audio just loses its oldest.
+        Video skips to its next decodable frame, audio just loses its oldest. Only a slow path is late: when this
+        process was, much comes at once, and the path has to be given the turns to take it.
         """
+        self._turns += min(TURN_US, now - self._turn_at)
+        self._turn_at = now
         skipped: list[tuple[int, int]] = []
+        for number in self._since.keys() - self._fresh.keys():
+            del self._since[number]
         for number, queue in list(self._fresh.items()):
+            since = self._since.setdefault(number, self._turns)
+            if self._turns - since < LATE_US and len(queue) <= MAX_FRESH:
+                continue
             flow = queue[0].flow
             video = flow.spec.kind is Kind.VIDEO
             keep = self._frames if video else AUDIO_FRAMES
@@ -131,6 +145,7 @@ class Outlet:
             for entry in queue:
                 entry.queued &= ~self.bit
         self._fresh.clear()
+        self._since.clear()
         self.again.clear()
         self.control.clear()
         self._skipping.clear()

@@ -8,7 +8,7 @@ Times are monotonic microseconds.
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from struct import Struct
 
 from relay.errors import UsageError
@@ -75,6 +75,7 @@ class LinkReceiver:
     def __init__(self, settings: LinkFlowSettings) -> None:
         self._settings = settings
         self._flows: dict[int, Inflow] = {}
+        self._closed = InflowCounts()  # of flows that are gone
         self._arrived: list[Arrival] = []
         self._control: list[tuple[PathName, bytes]] = []
         self._events: deque[ReceiverEvent] = deque(maxlen=MAX_EVENTS)
@@ -96,7 +97,9 @@ class LinkReceiver:
 
     def close_flow(self, number: int) -> None:
         """Forget a flow; its packets count as unknown from now on. No error when there is none."""
-        self._flows.pop(number, None)
+        flow = self._flows.pop(number, None)
+        if flow is not None:
+            self._closed.add(flow.counts)
 
     @property
     def flow_numbers(self) -> tuple[int, ...]:
@@ -106,6 +109,13 @@ class LinkReceiver:
     def counts(self, number: int) -> InflowCounts:
         """Return the counters of an open flow."""
         return self._flows[number].counts
+
+    def totals(self) -> InflowCounts:
+        """Return the sum of all flows' counters, of those that are closed as well."""
+        total = replace(self._closed)
+        for flow in self._flows.values():
+            total.add(flow.counts)
+        return total
 
     def sync_id_of(self, number: int, timestamp: int) -> int | None:
         """Return the sync id of a frame by its RTP timestamp; reckoned when the packet that carried it is lost."""

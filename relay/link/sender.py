@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 
 from relay.errors import UsageError
 from relay.link import flows, roq, varint
@@ -58,6 +59,7 @@ class LinkSender:
         self._history_us = settings.history_ms * 1000
         self._resend_us = settings.resend_age_ms * 1000
         self._flows: dict[int, Flow] = {}
+        self._closed = FlowCounts()  # of flows that are gone
         self._recent: deque[Entry] = deque()
         self.outlets = {name: Outlet(name, settings.queue_frames, settings.resend_burst) for name in PATHS}
         self.carrying: tuple[PathName, ...] = ("primary",)
@@ -86,6 +88,7 @@ class LinkSender:
         if flow is None:
             return
         flow.open = False
+        self._closed.add(flow.counts)
         self._groups.pop(number, None)
         for outlet in self.outlets.values():
             outlet.forget(number)
@@ -107,6 +110,13 @@ class LinkSender:
     def counts(self, number: int) -> FlowCounts:
         """Return the counters of an open flow."""
         return self._flows[number].counts
+
+    def totals(self) -> FlowCounts:
+        """Return the sum of all flows' counters, of those that are closed as well."""
+        total = replace(self._closed)
+        for flow in self._flows.values():
+            total.add(flow.counts)
+        return total
 
     # --- media ------------------------------------------------------------------------------------------------------
 
@@ -248,7 +258,7 @@ class LinkSender:
         out: list[tuple[bytes, Entry | None]] = [(datagram, None) for datagram in outlet.control]
         outlet.control.clear()
         out += [(entry.datagram, entry) for entry in outlet.take(max(0, room), now - self._resend_us)]
-        for number, packets in outlet.skip_late():
+        for number, packets in outlet.skip_late(now):
             self._events.append(FramesSkipped(number, name, packets))
             self._want_keyframe(number)
         return out

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from typing import Any
 
 from relay.link import varint
@@ -205,6 +206,7 @@ class ServedLink:
 
     def state(self) -> dict[str, Any]:
         """Describe the link, JSON-ready."""
+        counts = asdict(self.sender.totals())
         return {
             "link": self.link,
             "peer": self.peer,
@@ -228,6 +230,8 @@ class ServedLink:
                 for name, path in self.paths.items()
             },
             "flows": len(self.flows),
+            "bytes": counts.pop("bytes"),
+            "counts": counts,
         }
 
     def close(self, reason: str) -> None:

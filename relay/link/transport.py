@@ -33,7 +33,7 @@ class DatagramCounts:
     oversize: int = 0  # refused: longer than max_datagram
     overflow: int = 0  # refused: queue full
     stale: int = 0  # dropped from the queue: waited longer than its age limit
-    flushed: int = 0  # dropped from the queue by flush_datagrams
+    flushed: int = 0  # dropped from the queue by flush_datagrams, and when the path came to take only shorter ones
     received: int = 0
     unheard: int = 0  # received before on_datagrams was set, and more than is kept
 

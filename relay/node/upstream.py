@@ -110,11 +110,12 @@ class Upstreams:
         """Dial who has become known or has moved; let go of whom nothing needs."""
         now = self._monotonic()
         for node, origin in list(self._origins.items()):
-            if origin.idle_since is not None and now - origin.idle_since > LINGER_S:
+            record = self._known.get(node)
+            lingers = LINGER_S if record is not None else 0.0
+            if origin.idle_since is not None and now - origin.idle_since > lingers:
                 del self._origins[node]
                 self._end(origin)
                 continue
-            record = self._known.get(node)
             if record is not None and record.link != origin.addresses:
                 self._end(origin)
             self._connect(node, origin)
@@ -174,6 +175,8 @@ class Upstreams:
         if known is None or (known.node == node and publication.epoch >= known.epoch):
             return ""
         if publication.epoch <= known.epoch:
+            if room is not None and room.remote_handle(node, publication.id) is not None:
+                return ""  # the former origin, from which it plays until the present one's can be decoded
             return f"{known.node} holds it under epoch {known.epoch}"
         return ""  # later than our document: it will tell
 

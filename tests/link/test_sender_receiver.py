@@ -183,6 +183,23 @@ def test_a_slow_path_skips_to_the_next_keyframe() -> None:
     assert link.receiver.counts(VIDEO).absent == link.lost() > 0
 
 
+def test_a_process_that_was_late_skips_nothing() -> None:
+    """Its packets come all at once, more than the path takes in a turn: they wait for the next turns."""
+    link = Link(quiet_paths())
+    link.run(200 * MS)
+    link.now += 900 * MS
+    for _ in range(27):
+        for publisher in link.publishers:
+            for packet in publisher.frame():
+                link.publish(publisher, packet)
+    link.room["primary"] = 12  # a turn's; 108 packets wait
+    link.run(link.now + 300 * MS)
+    link.publishing = False
+    link.run(link.now + SECOND)
+    assert not [event for event in link.events if isinstance(event, FramesSkipped)]
+    assert (link.lost(), link.duplicates()) == (0, 0)
+
+
 def test_what_a_dying_path_skipped_goes_again_on_the_other() -> None:
     link = Link(quiet_paths())
     link.run(200 * MS)

@@ -1,14 +1,43 @@
 // The watch page: whoever is on air, in as many tiles as there are hosts.
 
 import { Api, fragmentParameters, tokenClaims } from './api.js';
-import { bitrate, byId, notice, requireAccess, showState } from './dom.js';
+import { bitrate, byId, el, notice, requireAccess, showState } from './dom.js';
 import { Tiles } from './tiles.js';
 import { Viewer } from './viewer.js';
 
-const { room, token, slots = '4' } = fragmentParameters();
+const { room, token, slots = '4', mode = 'slots' } = fragmentParameters();
+
+// `#mode=hls`: the program by HLS, for those whose network has no UDP, and for very many. An invitation is shown all the
+// same, and the program goes on playing until the studio's page is there.
+async function startProgram() {
+  const { HlsPlayer } = await import('./hls.js');
+  const api = new Api(token);
+  const video = el('video', { playsInline: true, muted: true, autoplay: true });
+  byId('stage').append(el('div', { class: 'tile' }, video));
+  byId('empty').hidden = true;
+  byId('facts').hidden = true;
+  byId('room').textContent = room;
+  const player = new HlsPlayer(api, room, video);
+  window.costream = { player, video };
+  player.addEventListener('state', ({ detail }) => {
+    showState(byId('state'), detail.state);
+    notice(detail.state === 'waiting' ? `The program is not on air yet (${detail.reason}).` : null);
+  });
+  byId('sound').addEventListener('click', () => {
+    video.muted = !video.muted;
+    byId('sound').textContent = video.muted ? 'Turn sound on' : 'Turn sound off';
+    byId('sound').classList.toggle('primary', video.muted);
+  });
+  const me = tokenClaims(token).sub;
+  const end = () => (stopEvents(), player.stop());
+  const stopEvents = api.events(`/v1/rooms/${encodeURIComponent(room)}/events`, (type, { data }) => onEvent({ type, data }, api, me, null, { stop: end }));
+  await player.start();
+  addEventListener('pagehide', end);
+}
 
 function start() {
   const api = new Api(token);
+  api.follow();
   const me = tokenClaims(token).sub;
   const tiles = new Tiles(byId('stage'), byId('sounds'));
   const viewer = new Viewer(api, room, { videoSlots: Number(slots), audioSlots: Number(slots) });
@@ -62,7 +91,7 @@ function facts(viewer, tiles) {
 }
 
 function onEvent({ type, data }, api, me, tiles, viewer) {
-  if (type === 'speaker.changed') tiles.setSpeaker(data.identity);
+  if (type === 'speaker.changed') tiles?.setSpeaker(data.identity);
   if (type === 'stage.invited' && data.identity === me) invite(api, me, data.by);
   if (type === 'room.ended') {
     viewer.stop();
@@ -93,4 +122,4 @@ function invite(api, me, by) {
 }
 
 // Elements with a silent stream would hold back the page's load event for ever, so they are made after it.
-if (requireAccess({ room, token })) addEventListener('load', start, { once: true });
+if (requireAccess({ room, token })) addEventListener('load', mode === 'hls' ? startProgram : start, { once: true });

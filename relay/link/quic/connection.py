@@ -398,7 +398,7 @@ class Connection:
             self.quic.queue.clear()
             self.quic.queue.extend(keep)
             self._queued = sum(len(item[0]) for item in keep)
-            self.counts.oversize += len(long)
+            self.counts.flushed += len(long)
             self._drop(long)
         if self._announced:
             self.on_max_datagram(size)

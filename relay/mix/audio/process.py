@@ -104,8 +104,9 @@ class Media:
         """Write the packets of a tick."""
         now = time.monotonic_ns() // 1000
         for mix, payload in outputs:
-            packet = mix.packet(number, self._positions.next(mix.told.slot), payload)
-            self._writer.put(mix.told.stream, now, packet, more=True)
+            before = self._positions.next(mix.told.slot, number)
+            if before is not None:
+                self._writer.put(mix.told.stream, now, mix.packet(number, before, payload), more=True)
         self._writer.flush()
 
 

@@ -1,0 +1,144 @@
+"""What a relay and its egress processes say to each other (see `relay.mix.control`)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from relay.egress.source import Stream
+from relay.mix.control import Message
+
+# --- relay to process -------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Begin(Message):
+    """Read these streams of the tap ring. Said once, first. A keyframe is asked for when none came for so long."""
+
+    streams: tuple[Stream, ...]
+    keyframe_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class AddHls(Message):
+    """Write LL-HLS into `directory`. `sequence` and `init` go on where an earlier process ended."""
+
+    id: str
+    directory: str
+    part_ms: int
+    segment_ms: int
+    hold_back_parts: float
+    window: int
+    sequence: int = 0
+    init: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class AddRecording(Message):
+    """Record into files `<stem>-<number>.mp4` of `directory`, from `number` on."""
+
+    id: str
+    directory: str
+    stem: str
+    number: int
+    fragment_ms: int
+    sync_ms: int
+    queue_bytes: int
+    min_free_bytes: int
+    max_file_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class AddPush(Message):
+    """Push to an RTMP(S) address. `url` holds the stream's key: never logged."""
+
+    id: str
+    url: str
+    allow_private: bool
+    queue_bytes: int
+    stall_ms: int
+    retry_min_ms: int
+    retry_max_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Remove(Message):
+    """End an output in good order; `Ended` answers."""
+
+    id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Anchor(Message):
+    """The RTP timestamp of a stream at a moment (monotonic µs)."""
+
+    stream: int
+    timestamp: int
+    moment: int
+
+
+ToProcess = Begin | AddHls | AddRecording | AddPush | Remove | Anchor
+TO_PROCESS = (Begin, AddHls, AddRecording, AddPush, Remove, Anchor)
+
+# --- process to relay -------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class HlsAdvanced(Message):
+    """The playlist grew: `parts` of segment `sequence` are there. `inits` were written so far."""
+
+    id: str
+    sequence: int
+    parts: int
+    inits: int
+    ended: bool
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class FileOpened(Message):
+    """A recording goes on in file `number`."""
+
+    id: str
+    number: int
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class FileClosed(Message):
+    """A recording's file is whole."""
+
+    id: str
+    name: str
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Stated(Message):
+    """An output's state changed. After `failed` and `ended` it is gone. `code` names the error for programs."""
+
+    id: str
+    state: Literal["starting", "running", "retrying", "failed", "ended"]
+    code: str = ""
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Counted(Message):
+    """An output's counts so far, once a second: bytes written, pictures written, units dropped because it was slow."""
+
+    id: str
+    bytes: int
+    pictures: int
+    dropped: int
+
+
+@dataclass(frozen=True, slots=True)
+class KeyframeWanted(Message):
+    """The publisher of a stream has to be asked for a keyframe."""
+
+    stream: int
+
+
+FromProcess = HlsAdvanced | FileOpened | FileClosed | Stated | Counted | KeyframeWanted
+FROM_PROCESS = (HlsAdvanced, FileOpened, FileClosed, Stated, Counted, KeyframeWanted)

@@ -1,0 +1,152 @@
+"""A live media playlist with partial segments (RFC 8216bis). Sans-IO.
+
+Names tell everything apart for ever (`seg<sequence>.m4s`, `part<sequence>.<index>.m4s`, `init<number>.mp4`), so that
+whatever they name may be cached without end.
+"""
+
+from __future__ import annotations
+
+import datetime
+from collections import deque
+from dataclasses import dataclass, field
+
+PARTS_KEPT_TARGETS = 3
+"""Parts older than three target durations from the end are left out (RFC 8216bis, 4.4.4.9)."""
+
+
+@dataclass(slots=True)
+class Part:
+    name: str
+    duration: int
+    independent: bool
+
+
+@dataclass(slots=True)
+class Segment:
+    sequence: int
+    init: str
+    discontinuity: bool
+    wall: float
+    """Seconds since the epoch of its first moment."""
+    parts: list[Part] = field(default_factory=list)
+    duration: int = 0
+
+    @property
+    def name(self) -> str:
+        return f"seg{self.sequence}.m4s"
+
+
+class Playlist:
+    """The last `window` whole segments and the one that grows. Durations in microseconds."""
+
+    def __init__(
+        self,
+        part_us: int,
+        hold_back_parts: float,
+        target_s: int,
+        window: int,
+        *,
+        sequence: int = 0,
+        discontinuity: bool = False,
+    ) -> None:
+        self._part_us, self._target_s, self._window = part_us, target_s, window
+        self._hold_back_us = round(part_us * hold_back_parts)
+        self._segments: deque[Segment] = deque()
+        self._open: Segment | None = None
+        self._sequence = sequence
+        self._discontinuities = 0
+        """Breaks that have left the list (EXT-X-DISCONTINUITY-SEQUENCE)."""
+        self._init = ""
+        self._breaks = discontinuity
+        self.ended = False
+
+    @property
+    def sequence(self) -> int:
+        """Of the segment that grows, or comes next."""
+        return self._sequence
+
+    @property
+    def parts(self) -> int:
+        """Of the segment that grows."""
+        return len(self._open.parts) if self._open else 0
+
+    def next_part(self) -> str:
+        """The name of the part that comes next."""
+        return f"part{self._sequence}.{self.parts}.m4s"
+
+    def init(self, name: str) -> None:
+        """The parts from now on need another init segment. Call it between segments."""
+        self._breaks = self._breaks or bool(self._init)
+        self._init = name
+
+    def add_part(self, duration: int, independent: bool, wall: float) -> None:
+        """The part `next_part` is there; `wall` is when it begins."""
+        name = self.next_part()
+        if self._open is None:
+            self._open = Segment(self._sequence, self._init, self._breaks, wall)
+            self._breaks = False
+        self._open.parts.append(Part(name, duration, independent))
+        self._open.duration += duration
+
+    def end_segment(self) -> tuple[str, list[str], list[str]]:
+        """The growing segment is whole. Returns its name, its parts' names, and the names that nobody needs any more.
+
+        Gone are segments that left the list as many places ago as it has: a player may be that late.
+        """
+        assert self._open is not None
+        done, self._open = self._open, None
+        self._segments.append(done)
+        self._sequence += 1
+        if len(self._segments) > self._window:
+            self._discontinuities += self._segments[-self._window - 1].discontinuity
+        gone: list[str] = []
+        while len(self._segments) > 2 * self._window:
+            old = self._segments.popleft()
+            gone += [old.name, *(part.name for part in old.parts)]
+        return done.name, [part.name for part in done.parts], gone
+
+    def render(self) -> str:
+        """The playlist's text."""
+        listed = list(self._segments)[-self._window :]
+        first = listed[0].sequence if listed else self._sequence
+        lines = [
+            "#EXTM3U",
+            "#EXT-X-VERSION:9",
+            f"#EXT-X-TARGETDURATION:{self._target_s}",
+            f"#EXT-X-SERVER-CONTROL:CAN-BLOCK-RELOAD=YES,PART-HOLD-BACK={_seconds(self._hold_back_us)}",
+            f"#EXT-X-PART-INF:PART-TARGET={_seconds(self._part_us)}",
+            f"#EXT-X-MEDIA-SEQUENCE:{first}",
+            f"#EXT-X-DISCONTINUITY-SEQUENCE:{self._discontinuities}",
+        ]
+        init = ""
+        ahead = sum(segment.duration for segment in listed) + (self._open.duration if self._open else 0)
+        for segment in [*listed, *([self._open] if self._open else [])]:
+            lines += self._lines(segment, segment.init != init, ahead)
+            ahead -= segment.duration
+            init = segment.init
+        if self.ended:
+            lines.append("#EXT-X-ENDLIST")
+        elif self._init:
+            lines.append(f'#EXT-X-PRELOAD-HINT:TYPE=PART,URI="{self.next_part()}"')
+        return "\n".join(lines) + "\n"
+
+    def _lines(self, segment: Segment, names_init: bool, ahead: int) -> list[str]:
+        lines = []
+        if segment.discontinuity:
+            lines.append("#EXT-X-DISCONTINUITY")
+        if names_init:
+            lines.append(f'#EXT-X-MAP:URI="{segment.init}"')
+        date = datetime.datetime.fromtimestamp(segment.wall, datetime.UTC).isoformat(timespec="milliseconds")
+        lines.append(f"#EXT-X-PROGRAM-DATE-TIME:{date.replace('+00:00', 'Z')}")
+        is_open = segment is self._open
+        if is_open or ahead - segment.duration < PARTS_KEPT_TARGETS * self._target_s * 1_000_000:
+            for part in segment.parts:
+                independent = ",INDEPENDENT=YES" if part.independent else ""
+                lines.append(f'#EXT-X-PART:DURATION={_seconds(part.duration)},URI="{part.name}"{independent}')
+        if not is_open:
+            lines += [f"#EXTINF:{_seconds(segment.duration)},", segment.name]
+        return lines
+
+
+def _seconds(duration: int) -> str:
+    return f"{duration / 1_000_000:.5f}"
