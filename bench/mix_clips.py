@@ -13,7 +13,7 @@ from bench.processes import go_first
 from relay.mix.video.assembly import VideoCodec
 
 FPS = 30
-SECONDS = 4
+SECONDS = 3
 RATES = {360: 800_000, 720: 2_000_000}
 _CODECS = {
     "h264": ["-c:v", "libx264", "-preset", "ultrafast", "-tune", "zerolatency", "-profile:v", "baseline"],

@@ -78,7 +78,7 @@ class InputTimeline:
         self.delay = delay
         self._clock_hz = clock_hz
         self._last: int | None = None
-        self._media = 0
+        self._ticks = 0
         self._offset = 0
         self._window_start = 0
         self._window_least: int | None = None
@@ -89,24 +89,23 @@ class InputTimeline:
         jumped = None
         if self._last is None:
             self._begin(arrival)
-            media = 0
+            ticks = 0
         else:
-            media = self._media + self._steps(timestamp) * 1_000_000 // self._clock_hz
-            away = arrival - media - self._offset
+            ticks = self._ticks + self._steps(timestamp)
+            away = arrival - self._micros(ticks) - self._offset
             if abs(away) > JUMP_US:
                 jumped = ClockJumped(-away)
-                self._restart(arrival)
-                media = self._media
+                ticks = self._restart(arrival)
             else:
-                self._narrow(arrival - media, arrival)
-        if self._last is None or media >= self._media:
-            self._last, self._media = timestamp, media
-        return media, jumped
+                self._narrow(arrival - self._micros(ticks), arrival)
+        if self._last is None or ticks >= self._ticks:
+            self._last, self._ticks = timestamp, ticks
+        return self._micros(ticks), jumped
 
     def align(self, timestamp: int, captured: int) -> None:
-        """The sender says that `timestamp` was captured at `captured`, in program time. Ignored before a frame came."""
+        """The sender says that `timestamp` was captured at `captured`, µs of any clock. Ignored before a frame came."""
         if self._last is not None:
-            self._aligned = captured - self._media - self._steps(timestamp) * 1_000_000 // self._clock_hz
+            self._aligned = captured - self._micros(self._ticks + self._steps(timestamp))
 
     @property
     def lag(self) -> int | None:
@@ -123,13 +122,17 @@ class InputTimeline:
         self._offset = arrival
         self._window_start, self._window_least = arrival, None
 
-    def _restart(self, arrival: int) -> None:
-        """Media time goes on by one step from the newest frame and stands for now."""
-        self._media += 1
+    def _restart(self, arrival: int) -> int:
+        """Media time goes on by one tick from the newest frame and stands for now."""
+        ticks = self._ticks + 1
         self._last = None  # whatever comes is the newest
-        self._begin(arrival - self._media)
+        self._begin(arrival - self._micros(ticks))
         self._window_start = arrival
         self._aligned = None
+        return ticks
+
+    def _micros(self, ticks: int) -> int:
+        return ticks * 1_000_000 // self._clock_hz
 
     def _narrow(self, offset: int, arrival: int) -> None:
         least = self._window_least

@@ -33,6 +33,7 @@ class _Origin:
         self.rooms: set[str] = set()
         self.wishes: dict[str, tuple[int, tuple[int, ...]]] = {}
         self.idle_since: float | None = None
+        self.heard = float("-inf")
 
 
 class Upstreams:
@@ -126,6 +127,11 @@ class Upstreams:
             if origin.client is not None:
                 origin.client.recheck()
 
+    def heard(self, within_s: float) -> frozenset[str]:
+        """The nodes whose media came a moment ago: they live, whatever the directory says."""
+        since = self._monotonic() - within_s
+        return frozenset(node for node, origin in self._origins.items() if origin.heard >= since)
+
     def states(self) -> list[dict[str, Any]]:
         """Describe the links."""
         return [origin.client.state() for origin in self._origins.values() if origin.client is not None]
@@ -196,6 +202,7 @@ class Upstreams:
         origin = self._origins.get(node)
         if origin is None or origin.client is None:
             return
+        origin.heard = self._monotonic()
         entry = origin.client.offer(publication)
         room = self._rooms.get(entry.room) if entry is not None else None
         handle = room.remote_handle(node, publication) if room is not None else None

@@ -50,7 +50,7 @@ from relay.plane.shared_ring import SharedRing
 
 LOOK_S = 0.005
 REPORT_S = 5.0
-SWITCH_S = 0.0005
+SWITCH_S = 0.0001
 MAX_EVENTS = 4096
 MAX_PACKETS = 4096  # read from the ring at once: more than two of its lengths would hold up a tick
 BAD_INPUT, HUNG = 3, 4
