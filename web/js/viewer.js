@@ -18,6 +18,7 @@ export class Viewer extends Session {
     this.rates = new Rates();
     this.clocks = new Map();
     this.shown = new Map();
+    this.places = false;
     this.held = new HeldEvents(
       (event) => this.slotsFor(event),
       (event) => this.dispatchEvent(new CustomEvent('event', { detail: event })),
@@ -99,6 +100,7 @@ export class Viewer extends Session {
     if (!this.shown.has(index)) this.shown.set(index, new Shown());
     const syncId = this.clock(index).syncIdOf(metadata.rtpTimestamp);
     this.shown.get(index).frame(syncId);
+    this.places ||= syncId !== null;
     this.dispatchEvent(new CustomEvent('frame', { detail: { index, syncId, metadata } }));
     this.held.look();
   }
@@ -117,7 +119,9 @@ export class Viewer extends Session {
   slotsFor({ data }) {
     const named = this.slots.find((slot) => slot.publication && slot.publication === data.data?.publication);
     const indexes = named ? [named.index] : this.playingSlots();
-    return indexes.map((index) => this.shown.get(index)).filter((shown) => shown?.syncId);
+    const placed = indexes.map((index) => this.shown.get(index)).filter((shown) => shown?.syncId);
+    // After a move to another node the frames are not placed yet, but will be; a browser that cannot place them never will.
+    return placed.length || !this.places ? placed : indexes.map(() => new Shown());
   }
 
   /** Re-bind, pause or cap a slot. */
