@@ -20,7 +20,7 @@ from relay.plane.reference import rtp
 from relay.plane.reference.state import INJECT_EXTENSIONS
 from relay.settings import MixVideoSettings
 
-PATIENCE_S = 30.0
+PATIENCE_S = 90.0
 TYPES: dict[VideoCodec, PayloadType] = {
     "h264": PayloadType(102, "h264", 90_000, None, "42e01f/1"),
     "vp8": PayloadType(96, "vp8", 90_000),
