@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 from bench.mix_clips import clip, frames
-from bench.mix_world import Feed, Mixer
+from bench.mix_world import PATIENCE_S, Feed, Mixer
 from bench.plan import Plan
 from bench.report import Figure, figure, percentile
 from relay.ids import sync_id_milliseconds
@@ -57,7 +57,7 @@ async def _first(mixer: Mixer, stage: str, identity: str, coded: list[bytes]) ->
     for number in range(3):
         feed.send(number)
         await asyncio.sleep(1 / 30)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_S):
         while True:
             shown = [event for event in mixer.told if isinstance(event, events.InputShown)]
             for event in shown:

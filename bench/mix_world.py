@@ -20,7 +20,7 @@ from relay.plane.reference import rtp
 from relay.plane.reference.state import INJECT_EXTENSIONS
 from relay.settings import MixVideoSettings
 
-PATIENCE_S = 30.0
+PATIENCE_S = 90.0
 TYPES: dict[VideoCodec, PayloadType] = {
     "h264": PayloadType(102, "h264", 90_000, None, "42e01f/1"),
     "vp8": PayloadType(96, "vp8", 90_000),
@@ -93,7 +93,8 @@ class Mixer:
             packet = rtp.parse(data, arrival)
             assert packet is not None
             if (value := packet.extension(INJECT_EXTENSIONS["abs_capture_time"])) is not None:
-                self._captured = round(int.from_bytes(value, "big") * 1000 / (1 << 32)) - NTP_EPOCH_S * 1000
+                micros = int.from_bytes(value, "big") * 1_000_000 + (1 << 31) >> 32
+                self._captured = micros // 1000 - NTP_EPOCH_S * 1000
             if packet.marker:
                 self.pictures += 1
                 self.sent[self._captured] = arrival

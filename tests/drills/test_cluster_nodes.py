@@ -40,7 +40,7 @@ def on_air(cluster: Cluster) -> Iterator[Show]:
     with show(cluster) as made:
         made.publish("h1", "relay-a")
         made.publish("h2", "relay-b")
-        viewers = [made.watch(f"v{node[-1]}", node) for node in NODES]
+        viewers = [made.watch(f"v{node[-1]}", node, videos=3) for node in NODES]
         made.playing(viewers, (1, 2))
         yield made
 

@@ -127,7 +127,7 @@ class Viewer:
 
     def _seen(self, unit: AccessUnit, picture: Any) -> Seen:
         assert unit.capture is not None
-        sync_ms = round(unit.capture * 1000 / (1 << 32)) - NTP_EPOCH_S * 1000
+        sync_ms = (unit.capture * 1_000_000 + (1 << 31) >> 32) // 1000 - NTP_EPOCH_S * 1000
         luma = picture.to_ndarray()[: picture.height].copy()
         return Seen(unit.timestamp, sync_ms, unit.keyframe, luma, unit.arrival / 1e6)
 
