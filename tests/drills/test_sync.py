@@ -123,7 +123,8 @@ async def test_a_score_and_its_frame_meet_across_nodes_and_a_failover() -> None:
         )
         assert len(record["scored"]) == PRESSES
         assert off.total() > 0
-        assert max(map(abs, apart)) < 50  # a frame
+        # a canvas sometimes gets the frame after the one that is told of: not all readings can be believed
+        assert sorted(map(abs, apart))[len(apart) * 9 // 10] < 25  # half a frame
     print(f"all: {dict(sorted(everything.items()))}")
     assert set(everything) <= {-1, 0, 1}
 
