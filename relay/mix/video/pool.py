@@ -304,7 +304,7 @@ class VideoPool:
 
     def _settle(self, worker: PoolWorker) -> None:
         """Keep a worker that has no stage any more, or end it when enough wait."""
-        if worker.idle and sum(one.idle for one in self._workers) > max(1, self._settings.spares):
+        if worker.idle and sum(one.idle and one.ready for one in self._workers) > max(1, self._settings.spares):
             worker.stopping = True
             task = asyncio.get_running_loop().create_task(worker.running.stop())
             self._tasks.add(task)

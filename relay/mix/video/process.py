@@ -50,6 +50,7 @@ from relay.plane.shared_ring import SharedRing
 LOOK_US = 15_000
 """Inputs wait for their time anyway, and each look costs a wake-up: twice for each picture of 30 a second."""
 IDLE_US = 200_000
+MAX_STRANGE = 1024
 CODECS: tuple[VideoCodec, ...] = ("h264", "vp8")
 NICE = 5
 """Sound and forwarding go first: a picture that is late is lowered, a sound that is late is heard."""
@@ -73,6 +74,8 @@ class Worker:
         self._lock = threading.Lock()
         self._stages: dict[str, Stage] = {}
         self._streams: dict[int, Input] = {}
+        self._strange: set[int] = set()
+        """Streams of inputs that are gone."""
         self._over = False
 
     def run(self) -> None:
@@ -108,9 +111,21 @@ class Worker:
     def _take_packets(self) -> None:
         while batch := self._reader.read(wake=False):
             for stream, arrival, data in batch:
-                one = self._streams.get(stream)
+                one = self._streams.get(stream) or self._announced(stream)
                 if one is not None:
                     one.receive(bytes(data), arrival)
+
+    def _announced(self, stream: int) -> Input | None:
+        """A new input's packets may be here before the words that announce it; its keyframe would be lost."""
+        if stream in self._strange:
+            return None
+        self._hear()
+        found = self._streams.get(stream)
+        if found is None:
+            if len(self._strange) >= MAX_STRANGE:
+                self._strange.clear()
+            self._strange.add(stream)
+        return found
 
     def _send(self, stream: int, now: int, packets: list[bytes]) -> None:
         with self._lock:
@@ -189,6 +204,7 @@ class Worker:
     def _add_stream(self, one: Input) -> None:
         if one.spec.stream is not None:
             self._streams[one.spec.stream] = one
+            self._strange.discard(one.spec.stream)
 
     def _drop_stream(self, one: Input | None) -> None:
         if one is not None and one.spec.stream is not None:
