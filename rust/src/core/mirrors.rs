@@ -360,7 +360,8 @@ pub fn hand_over(core: &mut State, handle: u32, shard: u32) {
 
 fn add_counts(core: &mut State, key: LayerKey, counts: &[u64; 13]) {
     let layer = core.layer_mut(key);
-    let [packets, bytes, lost, recovered, nacks_sent, keyframes, keyframe_requests, sizes @ .., ssrc, at, came] = *counts;
+    let [packets, bytes, lost, recovered, nacks_sent, keyframes, keyframe_requests, sizes @ .., ssrc, at, came] =
+        *counts;
     let [width, height, jitter_us] = sizes;
     layer.lost_before += lost as i64;
     let stats = &mut layer.stats;
