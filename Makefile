@@ -26,6 +26,10 @@ setup-tests: .venv/.test  ## install what the tests need: Python packages, real 
 test: setup-tests  ## run all tests
 	$(BIN)/python -m pytest $(ARGS)
 
+.PHONY: cluster-tests
+cluster-tests: setup-tests  ## faults on a whole cluster in namespaces (root; some fifteen minutes on a quiet machine)
+	COSTREAM_CLUSTER_TESTS=1 $(BIN)/python -m pytest -rA tests/drills $(ARGS)
+
 .PHONY: check
 check: lint types contracts  ## lint, types and import contracts
 
