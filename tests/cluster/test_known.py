@@ -9,11 +9,11 @@ from dataclasses import replace
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from servers import single
 
 from relay.cluster.directory import RedisDirectory, Registration
 from relay.cluster.known import NodeCache, NodeTable
 from relay.ports import NodeRecord
+from tests.cluster.servers import single
 
 N1 = NodeRecord("n1", "https://a:7443", "eu", "1")
 N2, N3 = replace(N1, id="n2"), replace(N1, id="n3")

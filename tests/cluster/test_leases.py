@@ -10,9 +10,7 @@ from contextlib import suppress
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from lease_checker import TwoOwners, check
 from redis.asyncio import Redis
-from servers import Server, clustered, eventually, single
 
 from relay.cluster import EmbeddedServer
 from relay.cluster.lease_holder import LeaseHolder
@@ -20,6 +18,8 @@ from relay.cluster.lease_keeper import LeaseConfirmed, LeaseDoubted, LeaseEvent,
 from relay.cluster.leases import LeaseEntry, RedisLeases
 from relay.errors import LeaseHeld, StoreUnavailable, UsageError
 from relay.ports import Lease
+from tests.cluster.lease_checker import TwoOwners, check
+from tests.cluster.servers import Server, clustered, eventually, single
 
 ROOM, CAM, MIC = "demo", "p-cam", "p-mic"
 

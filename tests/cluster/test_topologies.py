@@ -8,13 +8,13 @@ import time
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from servers import clustered, eventually, watched
 
 from relay.cluster import RedisStore
 from relay.cluster.connect import Topology, parse_topology, server_time
 from relay.cluster.directory import RedisDirectory
 from relay.errors import NotFound, SettingsError, StoreUnavailable
 from relay.ports import NodeRecord
+from tests.cluster.servers import clustered, eventually, watched
 
 N1 = NodeRecord("n1", "https://a:7443", "eu", "1")
 

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 from cryptography.x509.oid import ExtendedKeyUsageOID
-from quic_world import UTC, authorities, cluster, forged, identity
 
 from relay.errors import SettingsError
 from relay.link.quic.identity import URI_PREFIX, Identity, check_peer, is_node_name, load_identity
 from relay.link.transport import IdentityRefused
+from tests.link.quic_world import UTC, authorities, cluster, forged, identity
 
 NOW = datetime.datetime.now(UTC)
 

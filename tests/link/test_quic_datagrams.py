@@ -8,10 +8,9 @@ from itertools import pairwise
 from random import Random
 from typing import Any
 
-from quic_world import ROQ, Node, Proxy, Record, linked, node, pair, proxy, until
-
 from relay.link.quic import Limits
 from relay.link.quic.connection import UNHEARD
+from tests.link.quic_world import ROQ, Node, Proxy, Record, linked, node, pair, proxy, until
 
 
 def now_us() -> int:

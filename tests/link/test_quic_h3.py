@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from aioquic.h3.events import DataReceived, H3Event, HeadersReceived
-from quic_world import Node, Record, node, pair, until
 
 from relay.link.quic.connection import Connection
 from relay.link.quic.h3 import ALPN, Headers, Http3
+from tests.link.quic_world import Node, Record, node, pair, until
 
 REQUEST: Headers = [(b":method", b"POST"), (b":scheme", b"https"), (b":authority", b"a"), (b":path", b"/v1")]
 

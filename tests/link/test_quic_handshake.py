@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 import structlog
-from quic_world import ROQ, cluster, forged, identity, linked, node, pair, proxy, until
 
 from relay.errors import SettingsError, UsageError
 from relay.link.quic import Identity, Limits, identity_of, open_endpoint
 from relay.link.transport import HandshakeFailed, IdentityRefused
 from relay.settings import LinkSettings
+from tests.link.quic_world import ROQ, cluster, forged, identity, linked, node, pair, proxy, until
 
 
 def nobody() -> Identity:

@@ -7,11 +7,11 @@ import datetime
 from typing import Any
 
 import pytest
-from quic_world import ROQ, UTC, linked, node, pair, proxy, until
 
 from relay.link.quic import HeldTickets
 from relay.link.quic.tickets import MAX_HELD, MAX_PATHS, Held, Issued, IssuedTickets
 from relay.link.transport import IdentityRefused
+from tests.link.quic_world import ROQ, UTC, linked, node, pair, proxy, until
 
 LATER = datetime.datetime.now(UTC) + datetime.timedelta(days=1)
 KEY = ("a", ROQ, "")

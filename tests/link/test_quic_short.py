@@ -14,11 +14,11 @@ from aioquic.quic.rangeset import RangeSet
 from aioquic.tls import CipherSuite
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from quic_world import linked, pair, until
 
 from relay.link import varint
 from relay.link.quic import short
 from relay.link.varint import Malformed
+from tests.link.quic_world import linked, pair, until
 
 CID = b"12345678"
 NUMBERS = st.one_of(st.integers(0, 70_000), st.integers(0, (1 << 40)))

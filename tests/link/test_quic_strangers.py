@@ -13,10 +13,10 @@ from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.connection import QuicConnection
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from quic_world import ROQ, Node, identity, linked, node, pair, until
 
 from relay.link.quic import Endpoint
 from relay.link.quic.tokens import LASTING_LIFETIME_S, RETRY_LIFETIME_S, AddressTokens
+from tests.link.quic_world import ROQ, Node, identity, linked, node, pair, until
 
 GROWTH = 5 << 20  # bytes
 

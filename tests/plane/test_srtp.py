@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import srtp_oracle as oracle
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -17,6 +16,7 @@ from relay.plane.contract import SrtpProfile
 from relay.plane.reference.rtcp import build_pli
 from relay.plane.reference.rtp import build_header
 from relay.plane.reference.srtp import MAX_PLAIN, MAX_SEALED, MAX_STREAMS, REPLAY_WINDOW, Refusal, Srtp
+from tests.plane import srtp_oracle as oracle
 
 VECTORS = json.loads((Path(__file__).parents[1] / "vectors" / "srtp.json").read_text())
 PROFILES = pytest.mark.parametrize("profile", list(SrtpProfile), ids=lambda p: p.name)

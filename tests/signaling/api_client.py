@@ -9,7 +9,6 @@ from typing import Any
 
 import httpx2 as httpx
 from fastapi import FastAPI
-from memory_node import MemoryNode
 
 from relay.metrics import Metrics
 from relay.ports import RoomStore
@@ -19,6 +18,7 @@ from signaling.nodes import LocalNodes
 from signaling.pages import find_pages
 from signaling.problems import TYPE_BASE
 from signaling.tokens import mint
+from tests.signaling.memory_node import MemoryNode
 
 SDP = {"Content-Type": "application/sdp"}
 FRAGMENT = {"Content-Type": "application/trickle-ice-sdpfrag"}

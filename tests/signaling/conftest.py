@@ -6,12 +6,12 @@ import asyncio
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
-from api_client import RATES, Api
 from redis import Redis
 
 from relay.cluster import EmbeddedServer, open_store
 from relay.ports import RoomStore
 from relay.settings import dev_settings
+from tests.signaling.api_client import RATES, Api
 
 
 @pytest.fixture

@@ -9,7 +9,6 @@ from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 
 import uvicorn
-from memory_node import MemoryNode
 
 from relay.metrics import Metrics
 from relay.ports import NodeRecord, RoomStore
@@ -18,6 +17,7 @@ from signaling.app import create_app
 from signaling.control.client import Deadlines, RemoteNode, Tokens
 from signaling.control.trust import Trust
 from signaling.nodes import LocalNode, LocalNodes
+from tests.signaling.memory_node import MemoryNode
 
 PATIENT = Deadlines(connect=30, change=30, read=30)  # on a busy machine time must not decide
 KEYS = dict(dev_settings(environ={}).auth.keys)

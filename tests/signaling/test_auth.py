@@ -9,9 +9,9 @@ import json
 from typing import Any
 
 import pytest
-from api_client import Api, problem
 
 from relay.settings import DEV_KEY_ID, DEV_SECRET
+from tests.signaling.api_client import Api, problem
 
 
 def encode(part: bytes) -> str:

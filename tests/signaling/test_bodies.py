@@ -6,11 +6,11 @@ import json
 from typing import Any
 
 import pytest
-from api_client import Api, problem
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from signaling.rooms.schemas import MAX_DATA_BYTES
+from tests.signaling.api_client import Api, problem
 
 JSON = {"Content-Type": "application/json"}
 

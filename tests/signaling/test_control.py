@@ -11,10 +11,8 @@ from typing import Any
 
 import httpx2
 import pytest
-from control_world import KEYS, PATIENT, Served, calling, serving
 from hypothesis import given
 from hypothesis import strategies as st
-from memory_node import ANSWER, link_end
 
 from costream.tls import prepare_tls
 from relay import errors, guards
@@ -26,6 +24,8 @@ from signaling import tokens
 from signaling.control.client import Deadlines, RemoteNode
 from signaling.control.wire import error_member, read_error
 from signaling.tokens import CONTROL_AUDIENCE, mint
+from tests.signaling.control_world import KEYS, PATIENT, Served, calling, serving
+from tests.signaling.memory_node import ANSWER, link_end
 
 OFFER = Offer("demo", "bob", "guest", "v=0\r\nö\x01\r\n", "OBS")
 ERRORS = sorted(

@@ -11,13 +11,13 @@ from typing import Any
 
 import m3u8
 import pytest
-from api_client import Api, problem
 
 from relay.egress.manager import EgressManager
 from relay.settings import EgressSettings
 from signaling.egress import playback, routes, tickets
 from signaling.egress.control import LocalEgress
 from tests.egress.show import LiveFeeds
+from tests.signaling.api_client import Api, problem
 
 EGRESS = "/v1/rooms/demo/egress"
 

@@ -12,10 +12,10 @@ from typing import Any
 import httpx2 as httpx
 import pytest
 import uvicorn
-from api_client import Api, problem
 
 from relay.ports import RoomEvent
 from signaling.events import QUEUE, Listener
+from tests.signaling.api_client import Api, problem
 
 EVENTS = "/v1/rooms/demo/events"
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from api_client import Api, problem
-from memory_node import link_end
+from tests.signaling.api_client import Api, problem
+from tests.signaling.memory_node import link_end
 
 
 async def test_links_are_listed_with_the_node_that_tells(api: Api) -> None:

@@ -9,10 +9,8 @@ import jsonschema_rs
 import pytest
 import requests
 import schemathesis
-from api_client import Api
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
-from memory_node import MemoryNode
 from schemathesis import GenerationMode
 from schemathesis.checks import CHECKS
 from schemathesis.core.transport import Response
@@ -22,6 +20,8 @@ from relay.metrics import Metrics
 from relay.settings import dev_settings
 from signaling.app import create_app
 from signaling.nodes import LocalNodes
+from tests.signaling.api_client import Api
+from tests.signaling.memory_node import MemoryNode
 
 METHODS = {"get", "post", "put", "patch", "delete", "head"}
 PUBLIC = {"/healthz", "/readyz", "/metrics"}

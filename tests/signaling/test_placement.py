@@ -7,13 +7,13 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
 
 import pytest
-from control_world import KEYS, PATIENT, Served, serving
 
 from relay.cluster.directory import RedisDirectory
 from relay.errors import NodeUnreachable, NotFound, Overloaded
 from relay.ports import Offer, RoomStore
 from relay.settings import ClusterSettings, SignalingSettings
 from signaling.control.nodes import RemoteNodes, publishing_nodes
+from tests.signaling.control_world import KEYS, PATIENT, Served, serving
 
 SETTINGS = SignalingSettings.model_validate(
     {"cluster": ClusterSettings(heartbeat_s=0.1, expiry_s=0.2), "auth": {"keys": KEYS}}

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from api_client import Api, problem
 
 from relay import errors
 from signaling.problems import StoreUnavailable, all_problems, problem_of
+from tests.signaling.api_client import Api, problem
 
 NAMES = [
     "already-on-air",

@@ -10,8 +10,6 @@ from typing import Any
 
 import httpx2
 import pytest
-from control_world import KEYS, Served, serving
-from memory_node import ANSWER, MemoryNode
 
 from relay.cluster.directory import RedisDirectory
 from relay.metrics import Metrics
@@ -22,6 +20,8 @@ from signaling.control.client import Deadlines
 from signaling.control.nodes import RemoteNodes
 from signaling.nodes import LocalNodes
 from signaling.tokens import mint
+from tests.signaling.control_world import KEYS, Served, serving
+from tests.signaling.memory_node import ANSWER, MemoryNode
 
 BROWSER = {"Sec-Fetch-Mode": "cors"}
 JOIN = {"join": {"timeout_s": 30.0}}  # on a busy machine time must not decide

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import time
 
-from api_client import Api, problem
-
 from relay.stage.permissions import Actor, Role
 from relay.stage.publications import start_publication
 from signaling.rooms.service import change_room
+from tests.signaling.api_client import Api, problem
 
 
 async def on_stage(api: Api, role: str, identity: str) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 
 import pytest
-from api_client import Api, problem
+
+from tests.signaling.api_client import Api, problem
 
 
 @pytest.mark.parametrize("path", ["/", "/index.html", "/studio.html", "/watch.html", "/dashboard.html", "/docs"])

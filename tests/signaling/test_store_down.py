@@ -5,10 +5,10 @@ from __future__ import annotations
 import time
 
 import pytest
-from api_client import RATES, Api, problem
 
 from relay.cluster import EmbeddedServer, open_store
 from relay.settings import dev_settings
+from tests.signaling.api_client import RATES, Api, problem
 
 WANTED_S = 0.6  # the store's time-out is 0.5 s; printed, because a busy machine must not decide a test
 HANG_S = 5.0  # far above: an answer that takes this long waited for something without a time-out

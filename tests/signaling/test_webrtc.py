@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from api_client import FRAGMENT, SDP, Api, problem
+
+from tests.signaling.api_client import FRAGMENT, SDP, Api, problem
 
 BOTH = pytest.mark.parametrize(("name", "who"), [("whip", "guest:bob"), ("whep", "viewer:carol")])
 
