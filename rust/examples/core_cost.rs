@@ -4,10 +4,9 @@
 //!
 //! `cargo run --release --example core_cost [-- VIEWERS…]`; `valgrind --tool=callgrind` on it counts instructions repeatably.
 
-#![allow(unsafe_code)] // a global allocator cannot be written without
+#[path = "../tests/support/counting.rs"]
+mod counting;
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
 use std::net::SocketAddr;
 use std::time::Instant;
 
@@ -18,32 +17,6 @@ use _native::error::UsageError;
 use _native::io::pages::Memory;
 use _native::machine::Machine;
 use _native::srtp::{Profile, Srtp};
-
-struct Counting;
-
-thread_local! {
-    static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
-}
-
-// SAFETY: everything is handed on to the system's allocator.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        ALLOCATIONS.set(ALLOCATIONS.get() + 1);
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, place: *mut u8, layout: Layout) {
-        unsafe { System.dealloc(place, layout) }
-    }
-
-    unsafe fn realloc(&self, place: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        ALLOCATIONS.set(ALLOCATIONS.get() + 1);
-        unsafe { System.realloc(place, layout, size) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
 
 const BURST: usize = 8;
 const PACKETS: usize = 64;
@@ -234,7 +207,7 @@ fn run(core: &mut impl Plane, viewers: u32, shards: u32) -> (f64, u64, u64) {
     for _ in 0..ROUNDS {
         let sealed: Vec<Vec<u8>> = (0..PACKETS as u16).map(|index| publish(&mut sender, seq + index)).collect();
         seq += PACKETS as u16;
-        let before = ALLOCATIONS.get();
+        let before = counting::allocations();
         let (start, mut round) = (Instant::now(), 0u32);
         for burst in sealed.chunks(BURST) {
             for datagram in burst {
@@ -246,7 +219,7 @@ fn run(core: &mut impl Plane, viewers: u32, shards: u32) -> (f64, u64, u64) {
         }
         least = least.min(start.elapsed().as_nanos() as f64 / f64::from(round));
         sent += u64::from(round);
-        allocations = ALLOCATIONS.get() - before;
+        allocations = counting::allocations() - before;
     }
     (least, sent, allocations)
 }

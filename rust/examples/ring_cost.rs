@@ -4,10 +4,9 @@
 //!
 //! `cargo run --release --example ring_cost`
 
-#![allow(unsafe_code)] // a global allocator cannot be written without
+#[path = "../tests/support/counting.rs"]
+mod counting;
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
 use std::os::unix::net::UnixStream;
 use std::time::Instant;
 
@@ -16,32 +15,6 @@ use _native::core::contract::*;
 use _native::io::pages::Memory as Pages;
 use _native::io::shared_ring::{Memory, Reader, Writer};
 use _native::ring_set::RingSet;
-
-struct Counting;
-
-thread_local! {
-    static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
-}
-
-// SAFETY: everything is handed on to the system's allocator.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        ALLOCATIONS.set(ALLOCATIONS.get() + 1);
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, place: *mut u8, layout: Layout) {
-        unsafe { System.dealloc(place, layout) }
-    }
-
-    unsafe fn realloc(&self, place: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        ALLOCATIONS.set(ALLOCATIONS.get() + 1);
-        unsafe { System.realloc(place, layout, size) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
 
 const SLOTS: u64 = 2048;
 const SLOT_SIZE: u64 = 1536;
@@ -116,7 +89,7 @@ pub fn measure(tapped: bool) -> (f64, u64, u64) {
     for _ in 0..ROUNDS {
         let packets: Vec<[u8; 1100]> = (0..PACKETS as u16).map(|index| packet(seq.wrapping_add(index))).collect();
         seq = seq.wrapping_add(PACKETS as u16);
-        let (before, start) = (ALLOCATIONS.get(), Instant::now());
+        let (before, start) = (counting::allocations(), Instant::now());
         for burst in packets.chunks(BURST) {
             for one in burst {
                 core.inject(1, 0, one, now).expect("its track");
@@ -127,7 +100,7 @@ pub fn measure(tapped: bool) -> (f64, u64, u64) {
             now += 1000;
         }
         least = least.min(start.elapsed().as_nanos() as f64 / PACKETS as f64);
-        allocations = ALLOCATIONS.get() - before;
+        allocations = counting::allocations() - before;
         came += drain(&mut reader, &mut buffer);
     }
     (least, came, allocations)

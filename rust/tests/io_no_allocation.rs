@@ -1,40 +1,13 @@
 //! In steady state the socket's side allocates nothing: not to receive, not to plan, not to send.
-#![allow(unsafe_code)] // a global allocator cannot be written without
+#[path = "support/counting.rs"]
+mod counting;
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
 use std::net::{Ipv4Addr, UdpSocket};
 use std::sync::Arc;
 
 use _native::io::probe::Abilities;
 use _native::io::{KernelWire, Receiver, Sender, set_joined, socket};
 use _native::out::OutBatch;
-
-struct Counting;
-
-thread_local! {
-    static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
-}
-
-// SAFETY: everything is handed on to the system's allocator.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        ALLOCATIONS.set(ALLOCATIONS.get() + 1);
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, place: *mut u8, layout: Layout) {
-        unsafe { System.dealloc(place, layout) }
-    }
-
-    unsafe fn realloc(&self, place: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        ALLOCATIONS.set(ALLOCATIONS.get() + 1);
-        unsafe { System.realloc(place, layout, size) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
 
 fn bind() -> UdpSocket {
     socket::bind(Ipv4Addr::LOCALHOST.into(), 0, 1 << 20).expect("a port")
@@ -54,7 +27,7 @@ fn a_round_of_sending_and_receiving_does_not_allocate() {
     let mut before = 0;
     for round in 0..20 {
         if round == 10 {
-            before = ALLOCATIONS.get();
+            before = counting::allocations();
         }
         for packet in 0..24u8 {
             for address in addresses {
@@ -76,5 +49,5 @@ fn a_round_of_sending_and_receiving_does_not_allocate() {
             assert_eq!(came, 24);
         }
     }
-    assert_eq!(ALLOCATIONS.get(), before);
+    assert_eq!(counting::allocations(), before);
 }
