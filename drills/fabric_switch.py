@@ -27,6 +27,7 @@ from drills import namespaces, ownership
 from drills.fabric_control import ControlServer, Request, rule_handlers
 from drills.fabric_rules import FabricError, Rules
 from drills.impairment import Lane
+from relay.clock import now_us
 
 _BATCH = 64  # packets from one device before the next one's turn
 _MAX_PACKET = 65_535
@@ -36,11 +37,6 @@ _LATENESS_KEPT = 8192
 _OWNER_CHECK_S = 1.0
 
 OWNER_ONLY = frozenset({"attach", "detach", "dismiss"})
-
-
-def now_us() -> int:
-    """Monotonic microseconds."""
-    return time.monotonic_ns() // 1000
 
 
 class _Way:

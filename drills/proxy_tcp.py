@@ -7,7 +7,7 @@ import contextlib
 import socket
 from typing import TYPE_CHECKING
 
-from drills.fabric_switch import now_us
+from relay.clock import now_us
 
 if TYPE_CHECKING:
     from drills.proxy import Proxy, Way

@@ -8,7 +8,7 @@ import itertools
 import socket
 from typing import TYPE_CHECKING
 
-from drills.fabric_switch import now_us
+from relay.clock import now_us
 
 if TYPE_CHECKING:
     from drills.proxy import Proxy, Way

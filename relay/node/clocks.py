@@ -9,6 +9,7 @@ import struct
 import time
 from collections.abc import Callable, Mapping, Sequence
 
+from relay.clock import now_us
 from relay.link.marking import read_sync_id
 from relay.plane.contract import LayerStats
 from relay.stage.timeline import Timeline
@@ -30,7 +31,7 @@ class TrackClocks:
         self,
         look: Callable[[], Mapping[int, Sequence[LayerStats]]],
         offset_us: Callable[[], int] = wall_offset_us,
-        now_us: Callable[[], int] = lambda: time.monotonic_ns() // 1000,
+        now_us: Callable[[], int] = now_us,
     ) -> None:
         self._look = look
         self._offset_us = offset_us

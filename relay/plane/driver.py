@@ -16,6 +16,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
 
+from relay.clock import now_us
 from relay.errors import SettingsError, UsageError
 from relay.plane.contract import Address, Command, Event, PlaneConfig, PlaneStats
 from relay.plane.reference.forwarder import Forwarder
@@ -29,11 +30,6 @@ SOCKET_BUFFER = 4 << 20  # bytes: 40 ms of 800 Mbit/s; the kernel gives less wit
 _READ = 2048  # bytes: more than any datagram we take, so that a longer one shows
 _MAPPED = "::ffff:"
 _MAX_WIRE_NAMES = 16_384
-
-
-def now_us() -> int:
-    """The plane's clock: monotonic microseconds."""
-    return time.monotonic_ns() // 1000
 
 
 def _ignore(_: object) -> None:
@@ -155,7 +151,7 @@ class ReferencePlane(RingOpener):
             if mapped:
                 host = source[0]
                 source = (host[7:] if host.startswith(_MAPPED) else host, source[1])
-            now = time.monotonic_ns() // 1000
+            now = now_us()
             receive(datagram, source, now)
             out = forwarder.transmit()
             if out:

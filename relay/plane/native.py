@@ -16,11 +16,12 @@ from typing import TypeVar
 
 import structlog
 
+from relay.clock import now_us
 from relay.errors import Overloaded, SettingsError
 from relay.plane import topology
 from relay.plane._native import NativePlane as _Shards
 from relay.plane.contract import Address, Command, Event, PlaneConfig, PlaneStats
-from relay.plane.driver import SOCKET_BUFFER, now_us
+from relay.plane.driver import SOCKET_BUFFER
 from relay.plane.resync import Told
 from relay.plane.rings import PlaneRings, RingOpener
 from relay.plane.shared_ring import SharedRing

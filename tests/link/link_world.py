@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+from relay.clock import now_us
 from relay.ids import HybridClock
 from relay.link import messages as m
 from relay.link.dial import LinkClient, Route
@@ -18,7 +19,7 @@ from relay.link.history import FlowSpec
 from relay.link.hooks import LayerSource, LinkEvent, LinkMoved, PathChanged
 from relay.link.marking import read_sync_id
 from relay.link.serve import LinkServer
-from relay.link.served_link import ServedLink, now_us
+from relay.link.served_link import ServedLink
 from relay.plane.contract import Kind
 from relay.plane.reference import rtp
 from relay.plane.reference.descriptors import Codec

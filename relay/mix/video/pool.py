@@ -16,6 +16,7 @@ from dataclasses import replace
 
 import structlog
 
+from relay.clock import now_us
 from relay.errors import BadRequest, Conflict, NotFound, Overloaded, UsageError
 from relay.ids import make_sync_id
 from relay.mix.child import Restarts
@@ -43,11 +44,6 @@ WATCH_S = 0.1
 _CLOCK_BITS = 32
 
 log = structlog.get_logger()
-
-
-def now_us() -> int:
-    """Program time: monotonic µs, the same in every process of this machine."""
-    return time.monotonic_ns() // 1000
 
 
 class VideoPool:

@@ -11,7 +11,6 @@ import os
 import select
 import sys
 import threading
-import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -19,6 +18,7 @@ from pathlib import Path
 import av
 import structlog
 
+from relay.clock import now_us
 from relay.errors import PeerError
 from relay.mix.control import Message, Wire
 from relay.mix.layout import Box, Cell, Overlays
@@ -56,10 +56,6 @@ NICE = 5
 """Sound and forwarding go first: a picture that is late is lowered, a sound that is late is heard."""
 
 log = structlog.get_logger()
-
-
-def now_us() -> int:
-    return time.monotonic_ns() // 1000
 
 
 class Worker:
