@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Coroutine, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from random import Random
 from typing import Any, Literal
 
+from relay.clock import now_us
 from relay.errors import PeerError
 from relay.ids import HybridClock
 from relay.link import messages as m
@@ -27,8 +28,8 @@ from relay.link.quic.connection import Connection
 from relay.link.quic.endpoint import Endpoint
 from relay.link.quic.h3 import ALPN as H3_ALPN
 from relay.link.receiver import LinkReceiver, StreamStarted
-from relay.link.served_link import now_us
 from relay.link.subscriptions import Subscriptions
+from relay.link.tasks import LinkTasks
 from relay.link.transport import Remote
 from relay.settings import LinkFlowSettings
 
@@ -80,24 +81,22 @@ class LinkClient:
         self._paths: dict[PathName, Connection] = {}
         self._generation = 0
         self._keyframes: dict[tuple[str, int], int] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = LinkTasks()
         self._dice = Random(secrets.randbits(64))
         self._clock = clock
 
     def start(self) -> None:
         """Dial, and go on dialling."""
-        self._spawn(self._keep_channel())
+        self._tasks.spawn(self._keep_channel())
         for name in PATHS:
-            self._spawn(self._keep_path(name))
-        self._spawn(self._tick())
+            self._tasks.spawn(self._keep_path(name))
+        self._tasks.spawn(self._tick())
 
     async def close(self, reason: str = "the link is not needed any more") -> None:
         """Say goodbye and end the link. The endpoints stay open: they are the caller's."""
         self._say(m.Goodbye(reason=reason))
         await asyncio.sleep(0)  # one turn of the loop sends it
-        for task in tuple(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._tasks.cancel()
         for connection in tuple(self._paths.values()):
             connection.close(reason)
         if self._channel is not None:
@@ -346,16 +345,6 @@ class LinkClient:
         if self._stalls > STALLED_TURNS:
             self._stalls = 0
             channel.close("no answer on the metadata channel")
-
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._done)
-
-    def _done(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            task.get_loop().call_exception_handler({"message": "a link's task failed", "exception": error})
 
 
 def _is_stalled(report: PathReport) -> bool:

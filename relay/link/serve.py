@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Coroutine, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import structlog
 from pydantic import TypeAdapter
 
+from relay.clock import now_us
 from relay.errors import NotFound, PeerError
 from relay.ids import HybridClock
 from relay.link import flows, varint
@@ -27,8 +27,9 @@ from relay.link.path import PathName
 from relay.link.quic.connection import Connection
 from relay.link.quic.endpoint import Endpoint
 from relay.link.quic.h3 import ALPN as H3_ALPN
-from relay.link.served_link import ServedLink, now_us
+from relay.link.served_link import ServedLink
 from relay.link.served_rooms import ServedRooms
+from relay.link.tasks import LinkTasks
 from relay.plane.contract import Kind
 from relay.ports import RoomEvent
 from relay.settings import BreakerSettings, LinkFlowSettings
@@ -86,19 +87,17 @@ class LinkServer:
         self._next_flow = flows.FIRST
         self._rooms = ServedRooms(hooks, self._settings.event_history)
         self._instead = ""
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = LinkTasks()
 
     def start(self) -> None:
         """Take connections from now on."""
         self._endpoint.on_connection = self._connected
-        self._spawn(self._tick())
+        self._tasks.spawn(self._tick())
 
     async def close(self, reason: str = "the node stops") -> None:
         """End all links. The endpoint stays open: it is the caller's."""
         self._endpoint.on_connection = lambda connection: connection.close(reason)
-        for task in tuple(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._tasks.cancel()
         for link in tuple(self.links.values()):
             self._end(link, reason)
 
@@ -198,7 +197,7 @@ class LinkServer:
 
     def _connected(self, connection: Connection) -> None:
         serve = self._serve_channel if connection.alpn == H3_ALPN else self._serve_path
-        self._spawn(serve(connection))
+        self._tasks.spawn(serve(connection))
 
     async def _serve_channel(self, connection: Connection) -> None:
         # early data may be a replay: nothing of it counts before the handshake is done
@@ -420,13 +419,3 @@ class LinkServer:
                 link.tick(now)
                 if link.alone_since and now - link.alone_since > self._settings.silence_ms * 1000:
                     self._end(link, "the subscriber is gone")
-
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._done)
-
-    def _done(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            task.get_loop().call_exception_handler({"message": "a link's task failed", "exception": error})

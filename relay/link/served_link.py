@@ -5,13 +5,13 @@ Driven from outside: `tick` often, `flush` after media was pushed. Times are mon
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
 import structlog
 
+from relay.clock import now_us
 from relay.link import varint
 from relay.link.breaker import Breaker, BreakerMoved, BreakerState
 from relay.link.media_path import MediaPath
@@ -28,11 +28,6 @@ TELL_US = 10_000_000  # between two log lines about packets of one link that can
 log = structlog.get_logger(__name__)
 _SMOOTH = 4  # of round trips: a quarter of each sample
 FIRST_CONNECTION_US = 500_000  # how long the primary may take longer than the backup when the link begins
-
-
-def now_us() -> int:
-    """Return the monotonic time in microseconds."""
-    return time.monotonic_ns() // 1000
 
 
 class ServedLink:
