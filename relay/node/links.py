@@ -22,6 +22,7 @@ from relay.link.transport import Remote
 from relay.node.clocks import TrackClocks
 from relay.node.origin import Origin
 from relay.node.rooms import HostedRooms
+from relay.node.soon import Soon
 from relay.node.upstream import Upstreams
 from relay.plane import Plane
 from relay.ports import KnownNodes, LeaseStore, NodeRecord, RoomEvent
@@ -60,6 +61,7 @@ class NodeLinks:
         self._origin = Origin(rooms, plane.submit, next_handle, clocks, on_link)
         self.upstream = Upstreams(known, rooms, self._dial, plane.inject, clocks, on_link)
         plane.on_taps = self._origin.tapped
+        self._offers_changed = Soon(self._read_offers)
         self._exits = AsyncExitStack()
         self._primary: Endpoint
         self._backup: Endpoint
@@ -89,7 +91,7 @@ class NodeLinks:
             )
             self._origin.server.start()
             stack.push_async_callback(self._origin.server.close)
-            stack.callback(self._origin.close)
+            stack.callback(self._offers_changed.cancel)
             stack.push_async_callback(self.upstream.close)
             self._leases.start()
             stack.push_async_callback(self._leases.close)
@@ -119,7 +121,10 @@ class NodeLinks:
     # --- rooms ask ----------------------------------------------------------------------------------------------------
 
     def publications_changed(self) -> None:
-        """See `ClusterSide`."""
+        """See `ClusterSide`. Once for all that changed in this turn of the loop."""
+        self._offers_changed()
+
+    def _read_offers(self) -> None:
         self._origin.refresh()
         self.upstream.recheck()
 
