@@ -308,6 +308,7 @@ class LinkClient:
                 self._deliver(now_us())
             case m.LinkState():
                 self.breaker_state, self.carrying = message.state, message.carrying
+                self.receiver.both_carry = len(message.carrying) > 1
                 self._hooks.link_changed(self._wants.moved(self.link, message))
             case m.Goodbye():
                 self._hooks.goodbye(self.origin, message.reason, message.instead)

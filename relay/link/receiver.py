@@ -83,6 +83,8 @@ class LinkReceiver:
         self._rtt_us = dict.fromkeys(PATHS, 0)
         self._latest: PathName = "primary"
         self._early: deque[tuple[PathName, bytes, int]] = deque(maxlen=MAX_EARLY)
+        self.both_carry = False
+        """Whether the origin sends media on both paths: in doubt of one, or because none is good."""
         self.malformed = 0
         self.unknown_flow = 0
 
@@ -256,8 +258,8 @@ class LinkReceiver:
             seqs = [number & rtp.SEQ_MASK for number in wanted[at : at + NACK_BATCH]]
             packet = rtcp.build_nack(_OUR_SSRC, stream.ssrc, seqs)
             datagram = roq.frame(flows.feedback_of(flow.number), packet)
-            # on the path that brings media now; when that did not help, on the other one, too
-            for path in PATHS if again else (self._latest,):
+            # on the path that brings media now; in doubt, or when that did not help, on the other one, too
+            for path in PATHS if again or self.both_carry else (self._latest,):
                 self._control.append((path, datagram))
             flow.counts.nacks += len(seqs)
 
