@@ -287,6 +287,11 @@ class RoomStore(Protocol):
         """Count who watches, however many they are."""
         ...
 
+    @property
+    def silent_s(self) -> float:
+        """Seconds since the store last answered anything: some two while a room is followed and nothing happens."""
+        ...
+
     async def ping(self) -> bool:
         """Whether the store answers now; never raises."""
         ...
