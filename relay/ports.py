@@ -120,6 +120,8 @@ class NodeRecord:
     """Where clients reach its WHIP and WHEP, for redirects; empty when they do not."""
     link: tuple[str, ...] = ()
     """`host:port` of the media paths that other nodes dial, primary and backup; empty: no links."""
+    hears: tuple[str, ...] = ()
+    """The nodes of which its links bring something now."""
 
     @property
     def full(self) -> bool:
@@ -165,6 +167,11 @@ class KnownNodes(Protocol):
 
     def get(self, node: str) -> NodeRecord | None:
         """One node's record."""
+        ...
+
+    @property
+    def current(self) -> bool:
+        """Whether the store answered when it was last asked: False while what is known may be out of date."""
         ...
 
 

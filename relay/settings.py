@@ -184,6 +184,8 @@ class ClusterSettings(Section):
     heartbeat_s: Seconds = 0.5
     expiry_s: Annotated[float, Field(gt=0, le=600)] = 1.5
     lease_ttl_s: Annotated[float, Field(ge=0.1, le=600)] = 2.0
+    stranded_after_s: Annotated[float, Field(ge=1, le=3600)] = 5.0
+    stranded_spread_s: Annotated[float, Field(ge=0, le=3600)] = 5.0
     control_ca: Text = PINNED_BY_DIRECTORY
     allow_plain_http: bool = False
 

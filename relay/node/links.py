@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 from typing import Any
@@ -23,12 +24,15 @@ from relay.node.clocks import TrackClocks
 from relay.node.origin import Origin
 from relay.node.rooms import HostedRooms
 from relay.node.soon import Soon
+from relay.node.stranded import Stranded, Watched
 from relay.node.upstream import Upstreams
 from relay.plane import Plane
 from relay.ports import KnownNodes, LeaseStore, NodeRecord, RoomEvent
 from relay.settings import LinkSettings
 
 HEARD_S = 1.5
+REACHED_S = 2.5  # two pings of a metadata channel
+MOST_HEARD = 256  # of other nodes in a record
 
 log = structlog.get_logger()
 
@@ -50,8 +54,12 @@ class NodeLinks:
         clocks: TrackClocks,
         next_handle: Callable[[], int],
         on_link: Callable[[LinkEvent], None],
+        stranded: Stranded,
+        on_stranded: Callable[[str], None],
     ) -> None:
         self._settings = settings
+        self._stranded = stranded
+        self._on_stranded = on_stranded
         self._identity = identity
         self._node = node
         self._rooms = rooms
@@ -105,9 +113,18 @@ class NodeLinks:
         """Tell the subscribers; what flows goes on flowing."""
         self._origin.server.drain()
 
+    def hears(self) -> tuple[str, ...]:
+        """The nodes of which links bring something; see `NodeRecord.hears`."""
+        return tuple(sorted(self.upstream.reached(REACHED_S)))[:MOST_HEARD]
+
+    def is_stranded(self, room: str) -> bool:
+        """Whether this node cannot bring a room that another one can."""
+        return room in self._stranded
+
     def tick(self) -> None:
-        """A few times a second: dial, let go, and tell the rooms who is gone."""
+        """A few times a second: dial, let go, tell the rooms who is gone, and viewers to go where their room is."""
         self.upstream.tick()
+        self._tell_stranded()
         nodes = frozenset(record.id for record in self._known.records())
         if self._node not in nodes:
             return  # the directory does not even know us: what it says of others is worth as little
@@ -117,6 +134,21 @@ class NodeLinks:
             self.upstream.recheck()
         for room in self._rooms:
             room.nodes_known(nodes)
+
+    def _tell_stranded(self) -> None:
+        rooms = {}
+        for room in self._rooms:
+            viewers = tuple(
+                each.session.info.id for each in room.sessions.values() if each.session.info.kind == "viewer"
+            )
+            if viewers:
+                publications = room.state.publications.values()
+                origins = {each.node for each in publications if each.epoch > 0 and each.state == "live"} - {self._node}
+                rooms[room.id] = Watched(frozenset(origins), viewers)
+        records = self._known.records() if self._known.current else None
+        for session in self._stranded.tick(rooms, self.upstream.reached(REACHED_S), records, time.monotonic()):
+            log.warning("told a viewer to go elsewhere: what it watches does not come here", session=session)
+            self._on_stranded(session)
 
     # --- rooms ask ----------------------------------------------------------------------------------------------------
 
