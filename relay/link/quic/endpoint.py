@@ -26,7 +26,8 @@ from relay.link import varint
 from relay.link.quic import identity as identities
 from relay.link.quic import window
 from relay.link.quic.adapter import Quic, Wire, configure
-from relay.link.quic.connection import Connection, Limits
+from relay.link.quic.connection import Connection
+from relay.link.quic.host import Limits
 from relay.link.quic.identity import Identity
 from relay.link.quic.sockets import open_socket
 from relay.link.quic.tickets import Held, HeldTickets, Issued, IssuedTickets
