@@ -204,6 +204,7 @@ async def registered(settings: NodeSettings, node: Node, link: tuple[str, ...] =
             healthy=status["healthy"],
             public_url=settings.cluster.public_url,
             link=link,
+            hears=node.hears(),
         )
 
     registration = Registration(

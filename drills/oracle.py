@@ -8,18 +8,17 @@ counting backwards. Shares with `relay.link.breaker` only the types of what goes
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from fractions import Fraction
 from typing import Literal
 
+from drills.oracle_path import Look, Record
 from relay.link.path import PathName, PathReport
 from relay.settings import BreakerSettings
 
 StateName = Literal["closed", "suspect", "open", "half-open"]
 _RESTING = ("open", "half-open")
 _MINUTE = 60_000_000
-_BUCKET = 50_000
-_GRACE = 50_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,195 +64,12 @@ class Move:
     reason: str
 
 
-@dataclass(slots=True)
-class _Look:
-    """How a path looked once."""
-
-    now: int
-    overdue: bool
-    news: bool  # something had been acknowledged since the look before, or the evidence was dropped
-    level: int = 0
-    reason: str = ""
-    score: int = 0
-
-
-@dataclass(slots=True)
-class _Record:
-    """All that is known of a path: every accepted report, and where its evidence begins."""
-
-    settings: BreakerSettings
-    generation: int = 0
-    reports: list[PathReport] = field(default_factory=list)  # of this generation
-    start: int = 0  # index of the first report that is evidence
-    since: int = -(10**18)
-    looks: list[_Look] = field(default_factory=list)
-    news: bool = False
-
-    def accept(self, step: Reported) -> bool:
-        report = step.report
-        if step.generation < self.generation:
-            return False
-        if step.generation > self.generation:
-            self.generation, self.reports, self.start, self.since, self.news = step.generation, [], 0, -(10**18), True
-        elif self.reports:
-            last = self.reports[-1]
-            if last.closed or report.now < last.now or report.sent < last.sent or report.acked < last.acked:
-                return False
-        self.news = self.news or report.acked > (self.reports[-1].acked if self.reports else 0)
-        self.reports.append(report)
-        return True
-
-    def drop(self, now: int) -> None:
-        self.start, self.since, self.news = len(self.reports), now, True
-
-    def samples(self) -> list[tuple[int, int]]:
-        """Return (when reported, round trip) of all samples that are evidence."""
-        rows = [(report.now, rtt) for report in self.reports[self.start :] for rtt in report.rtt_us]
-        return [(now, rtt) for now, rtt in rows if now - rtt >= self.since]
-
-    def rows(self) -> list[tuple[int, int, int]]:
-        """Return (when reported, settled, lost) of each report, without what had been in flight at the start."""
-        before = self.reports[self.start - 1] if self.start else PathReport(0, (), 0, 0, 0, None, 0)
-        backlog = max(0, before.sent - before.acked - before.lost)
-        rows = []
-        for report in self.reports[self.start :]:
-            acked, lost = report.acked - before.acked, report.lost - before.lost
-            while backlog and lost > 0:
-                backlog, lost = backlog - 1, lost - 1
-            while backlog and acked > 0:
-                backlog, acked = backlog - 1, acked - 1
-            if report.oldest_unacked is None or report.oldest_unacked >= self.since:
-                backlog = 0
-            rows.append((report.now, max(0, acked + lost), lost))
-            before = report
-        return rows
-
-    def look(self, now: int) -> _Look:
-        look = _Look(now, self._overdue(now), self.news)
-        self.news = False
-        self.looks.append(look)
-        look.level, look.reason, look.score = self._judge(now)
-        return look
-
-    def good_from(self) -> int | None:
-        """Return since when every look was good."""
-        begun = None
-        for look in reversed(self.looks):
-            if look.level:
-                break
-            begun = look.now
-        return begun
-
-    def _overdue(self, now: int) -> bool:
-        last = self.reports[-1] if self.reports else None
-        if last is None or last.closed or last.oldest_unacked is None:
-            return False
-        settings = self.settings
-        patience = min(last.pto_us, settings.rtt_limit_ms * 1000 + _GRACE)
-        rule = min(round(settings.silence_ptos * last.pto_us), settings.silence_max_ms * 1000)
-        wait = sorted([settings.silence_min_ms * 1000, rule, patience])[-1]
-        return now - max(last.oldest_unacked, self.since) >= wait
-
-    def _quiet(self) -> int | None:
-        """Return when the present silence was first seen."""
-        begun = None
-        for look in reversed(self.looks):
-            if not look.overdue:
-                break
-            begun = look.now
-            if look.news:
-                break
-        return begun
-
-    def _judge(self, now: int) -> tuple[int, str, int]:
-        if not self.reports:
-            return 2, "unknown", 2_000_000
-        if self.reports[-1].closed:
-            return 2, "closed", 2_000_000
-        settings = self.settings
-        quiet = self._quiet()
-        if quiet is not None and now - quiet >= settings.silence_confirm_ms * 1000:
-            return 2, "silence", 1_000_000
-        limit = settings.rtt_limit_ms * 1000
-        least = self._least(now)
-        buckets = self._buckets(now)
-        long, _ = _newest(buckets, settings.loss_packets, 1_000_000)
-        near, rest = _newest(buckets, settings.suspect_packets, 250_000)
-        before, _ = _newest(rest, settings.suspect_packets, 250_000, near[0][0] if near else 0)
-        percent = Fraction(settings.loss_percent)
-        score = 0 if least is None else 1000 * least // limit
-        shown = long or near
-        if _settled(shown):
-            score = max(score, int(Fraction(100_000 * _lost(shown)) / (percent * _settled(shown))))
-        score = min(score, 999_999)
-        if least is not None and least > limit:
-            return 2, "rtt", score
-        if _above(long, percent):
-            return 2, "loss", score
-        if quiet is not None:
-            return 1, "silence", score
-        if _above(near, percent) and _above(before, percent):
-            return 1, "loss", score
-        return 0, "", score
-
-    def _least(self, now: int) -> int | None:
-        age = round(self.settings.evidence_s * 1_000_000)
-        run: list[tuple[int, int]] = []
-        for at, rtt in self.samples():
-            if run and at - run[-1][0] >= age:
-                run = []
-            run.append((at, rtt))
-        newest = run[-self.settings.rtt_samples :]
-        if len(newest) < self.settings.rtt_samples or now - newest[-1][0] >= age:
-            return None
-        return min(rtt for _, rtt in newest)
-
-    def _buckets(self, now: int) -> list[tuple[int, int, int]]:
-        """Return (start, settled, lost) of the buckets that are young enough, oldest first."""
-        age = round(self.settings.evidence_s * 1_000_000)
-        sums: dict[int, list[int]] = {}
-        for at, settled, lost in self.rows():
-            if settled or lost:
-                entry = sums.setdefault(at // _BUCKET * _BUCKET, [0, 0])
-                entry[0] += settled
-                entry[1] += lost
-        young = [start for start in sorted(sums) if start + _BUCKET + age > now]
-        return [(start, sums[start][0], sums[start][1]) for start in young]
-
-
-Buckets = list[tuple[int, int, int]]
-
-
-def _newest(buckets: Buckets, packets: int, span: int, end: int | None = None) -> tuple[Buckets, Buckets]:
-    """Return the fewest newest buckets that hold enough and reach back far enough, and the others; else nothing."""
-    if not buckets:
-        return [], []
-    end = buckets[-1][0] + _BUCKET if end is None else end
-    for count in range(1, len(buckets) + 1):
-        taken = buckets[-count:]
-        if _settled(taken) >= packets and end - taken[0][0] >= span:
-            return taken, buckets[:-count]
-    return [], []
-
-
-def _settled(buckets: Buckets) -> int:
-    return sum(settled for _, settled, _ in buckets)
-
-
-def _lost(buckets: Buckets) -> int:
-    return max(0, sum(lost for _, _, lost in buckets))
-
-
-def _above(buckets: Buckets, percent: Fraction) -> bool:
-    return bool(buckets) and 100 * _lost(buckets) > percent * _settled(buckets)
-
-
 class _Replay:
     """Goes through the trace once; what happened before is looked up in `moves`, not carried along."""
 
     def __init__(self, settings: BreakerSettings) -> None:
         self.settings = settings
-        self.paths: dict[PathName, _Record] = {"primary": _Record(settings), "backup": _Record(settings)}
+        self.paths: dict[PathName, Record] = {"primary": Record(settings), "backup": Record(settings)}
         self.moves: list[Move] = []
         self.fresh = 0  # index of the first move after the last reset
         self.now = 0
@@ -274,7 +90,7 @@ class _Replay:
 
     def take(self, step: Step) -> None:
         if isinstance(step, Reported):
-            if self.paths[step.path].accept(step):
+            if self.paths[step.path].accept(step.report, step.generation):
                 self._settle(step.report.now)
             return
         if isinstance(step, Woken):
@@ -359,7 +175,7 @@ class _Replay:
             return "suspect", f"backup_failed: {self.backup.reason}"
         return None
 
-    def _beats(self, one: _Look, other: _Look) -> bool:
+    def _beats(self, one: Look, other: Look) -> bool:
         if one.level == 2 and other.level == 2:
             return Fraction(one.score) < Fraction(2, 3) * other.score
         if one.level == 2 or other.level == 2:

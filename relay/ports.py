@@ -120,6 +120,8 @@ class NodeRecord:
     """Where clients reach its WHIP and WHEP, for redirects; empty when they do not."""
     link: tuple[str, ...] = ()
     """`host:port` of the media paths that other nodes dial, primary and backup; empty: no links."""
+    hears: tuple[str, ...] = ()
+    """The nodes of which its links bring something now."""
 
     @property
     def full(self) -> bool:
@@ -165,6 +167,11 @@ class KnownNodes(Protocol):
 
     def get(self, node: str) -> NodeRecord | None:
         """One node's record."""
+        ...
+
+    @property
+    def current(self) -> bool:
+        """Whether the store answered when it was last asked: False while what is known may be out of date."""
         ...
 
 
@@ -285,6 +292,11 @@ class RoomStore(Protocol):
 
     async def count_viewers(self, room: str) -> int:
         """Count who watches, however many they are."""
+        ...
+
+    @property
+    def silent_s(self) -> float:
+        """Seconds since the store last answered anything: some two while a room is followed and nothing happens."""
         ...
 
     async def ping(self) -> bool:

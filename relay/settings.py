@@ -184,6 +184,8 @@ class ClusterSettings(Section):
     heartbeat_s: Seconds = 0.5
     expiry_s: Annotated[float, Field(gt=0, le=600)] = 1.5
     lease_ttl_s: Annotated[float, Field(ge=0.1, le=600)] = 2.0
+    stranded_after_s: Annotated[float, Field(ge=1, le=3600)] = 5.0
+    stranded_spread_s: Annotated[float, Field(ge=0, le=3600)] = 5.0
     control_ca: Text = PINNED_BY_DIRECTORY
     allow_plain_http: bool = False
 
@@ -275,6 +277,8 @@ class BreakerSettings(Section):
     loss_percent: Percent = 8.0
     loss_packets: Annotated[int, Field(ge=100, le=1_000_000)] = 2000
     suspect_packets: Annotated[int, Field(ge=50, le=500_000)] = 500
+    spread_packets: Annotated[int, Field(ge=50, le=1_000_000)] = 1000
+    spread_burst: Annotated[int, Field(ge=1, le=10_000)] = 3
     evidence_s: Annotated[float, Field(ge=1, le=600)] = 30.0
     silence_min_ms: Milliseconds = 60
     silence_max_ms: Milliseconds = 200
@@ -295,6 +299,8 @@ class BreakerSettings(Section):
     def _figures_fit_together(self) -> Self:
         if self.loss_packets < 2 * self.suspect_packets:
             raise ValueError("loss_packets has to be at least twice suspect_packets, or doubt comes after the decision")
+        if not self.suspect_packets <= self.spread_packets <= self.loss_packets:
+            raise ValueError("spread_packets has to be between suspect_packets and loss_packets")
         if self.silence_min_ms > self.silence_max_ms:
             raise ValueError("silence_min_ms has to be at most silence_max_ms")
         if self.hold_s > self.hold_max_s:

@@ -31,8 +31,11 @@ _log = structlog.get_logger(__name__)
 class RoomReader:
     """Reads one stream on a connection of its own and remembers the newest events. Outlives outages of the store."""
 
-    def __init__(self, room: str, key: str, client: Redis, position: int, decode: Decode) -> None:
+    def __init__(
+        self, room: str, key: str, client: Redis, position: int, decode: Decode, on_answer: Callable[[], None]
+    ) -> None:
         self.followers = 0
+        self._on_answer = on_answer
         self._room = room
         self._key = key
         self._client = client
@@ -89,6 +92,7 @@ class RoomReader:
     async def _read(self) -> None:
         position = to_stream_id(self._position)
         found: Any = await self._client.xread({self._key: position}, count=500, block=BLOCK_MS)
+        self._on_answer()
         if found:
             try:
                 self._remember([self._decode(*entry) for entry in found[0][1]])
@@ -112,11 +116,12 @@ class RoomReader:
 
 
 class Readers:
-    """The readers of this process, by room."""
+    """The readers of this process, by room. `on_answer` is told whenever the store answers one, every `BLOCK_MS`."""
 
-    def __init__(self, client: Redis, decode: Decode) -> None:
+    def __init__(self, client: Redis, decode: Decode, on_answer: Callable[[], None]) -> None:
         self._client = client
         self._decode = decode
+        self._on_answer = on_answer
         self._readers: dict[str, RoomReader] = {}
         self._ending: set[asyncio.Task[None]] = set()
         self._closed = False
@@ -125,7 +130,7 @@ class Readers:
         """Return the room's reader, a new one from `position` on when there is none. `release` it afterwards."""
         reader = self._readers.get(room)
         if reader is None or reader.ended:
-            reader = self._readers[room] = RoomReader(room, key, self._client, position, self._decode)
+            reader = self._readers[room] = RoomReader(room, key, self._client, position, self._decode, self._on_answer)
         reader.followers += 1
         if self._closed:
             self._end(reader)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
@@ -26,6 +27,7 @@ class StoreGate:
         self._timeout = timeout
         self._guard = Guard(self._refuse, breaker=CallBreaker(failures=2, open_s=rest), attempts=2)
         self._reason = ""
+        self._answered_at = time.monotonic()
         # The pools of Sentinel and Cluster raise when they are empty; waiting is the same for all kinds here.
         self._turns = asyncio.Semaphore(connections)
 
@@ -35,7 +37,18 @@ class StoreGate:
         A `repeatable` call, which changes nothing or may be made twice, is made again when its connection breaks: the
         first call after a server's restart finds a dead one. A call that timed out may still have been carried out.
         """
-        return await self._guard.run(lambda: self._turn(call), self._timeout, repeatable=repeatable)
+        found = await self._guard.run(lambda: self._turn(call), self._timeout, repeatable=repeatable)
+        self.answered()
+        return found
+
+    def answered(self) -> None:
+        """The store answered, here or on a connection that has no gate."""
+        self._answered_at = time.monotonic()
+
+    @property
+    def silent_s(self) -> float:
+        """Seconds since the store last answered."""
+        return time.monotonic() - self._answered_at
 
     async def _turn(self, call: Callable[[], Awaitable[T]]) -> T:
         async with self._turns:

@@ -40,6 +40,11 @@ class NodeTable:
         """One node's record."""
         return self._records.get(node)
 
+    @property
+    def away(self) -> bool:
+        """Whether the store did not answer when it was last asked."""
+        return self._away
+
     def failed(self) -> bool:
         """The store did not answer. Returns whether it had answered before."""
         was, self._away = self._away, True
@@ -84,6 +89,11 @@ class NodeCache:
     def get(self, node: str) -> NodeRecord | None:
         """See `KnownNodes.get`."""
         return self._table.get(node)
+
+    @property
+    def current(self) -> bool:
+        """See `KnownNodes.current`."""
+        return not self._table.away
 
     async def start(self) -> None:
         """Read the directory once and keep following it. A store that is not there yet is waited for in vain."""

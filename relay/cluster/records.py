@@ -16,6 +16,7 @@ MOST_BYTES = 32_768
 """Of a record; most of one is its certificate."""
 MOST_SESSIONS = 1_000_000
 _MOST_LINKS = 8
+_MOST_HEARD = 256
 _MOST_COMPLAINTS = 1000
 
 _RECORD: TypeAdapter[NodeRecord] = TypeAdapter(NodeRecord)
@@ -57,6 +58,8 @@ def _check(record: NodeRecord) -> None:
         raise Unbelievable(f"it has {record.sessions} of {record.max_sessions} sessions")
     if len(record.link) > _MOST_LINKS or not all(_is_address(each) for each in record.link):
         raise Unbelievable("its link addresses are not host:port")
+    if len(record.hears) > _MOST_HEARD:
+        raise Unbelievable(f"it hears {len(record.hears)} nodes")
     if record.public_url and not _is_url(record.public_url):
         raise Unbelievable("its public_url is no https:// or http:// address")
 

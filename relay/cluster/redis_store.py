@@ -61,7 +61,7 @@ class RedisStore:
         self._client: Redis = self._opened[0].redis
         self._reading: Redis = self._opened[1].redis
         self._reads: SharedFlights[Any] = SharedFlights()
-        self._readers = Readers(self._reading, self._event)
+        self._readers = Readers(self._reading, self._event, self._gate.answered)
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         names = ("CREATE", "READ", "WRITE", "APPEND", "DELETE", "PUT_VIEWER", "VIEWERS")
         self._scripts = {name: self._client.register_script(getattr(scripts, name)) for name in names}
@@ -252,6 +252,11 @@ class RedisStore:
         return int((await self._script("VIEWERS", keys, self._viewer_ttl, 0, repeatable=True))[0])
 
     # --- life -------------------------------------------------------------------------------------------------------
+
+    @property
+    def silent_s(self) -> float:
+        """See `RoomStore.silent_s`."""
+        return self._gate.silent_s
 
     async def ping(self) -> bool:
         """Whether the store answers now; never raises."""

@@ -81,6 +81,7 @@ class LinkClient:
         self._paths: dict[PathName, Connection] = {}
         self._generation = 0
         self._keyframes: dict[tuple[str, int], int] = {}
+        self._media_at = 0
         self._tasks = LinkTasks()
         self._dice = Random(secrets.randbits(64))
         self._clock = clock
@@ -118,6 +119,11 @@ class LinkClient:
         """The connections that are there now."""
         channel = ("metadata",) if self._channel is not None and self._greeted.is_set() else ()
         return (*channel, *self._paths)
+
+    @property
+    def heard_at(self) -> int:
+        """When the origin last said anything, on whichever connection; monotonic microseconds, 0 for never."""
+        return max(self._media_at, self._channel.heard_at if self._channel is not None else 0)
 
     def subscribe(self, publication: str, epoch: int, layers: Iterable[int]) -> None:
         """Want exactly these layers of a publication, from the origin that holds it in this epoch."""
@@ -284,7 +290,7 @@ class LinkClient:
     # --- what comes -------------------------------------------------------------------------------------------------
 
     def _arrive(self, name: PathName, datagrams: list[bytes]) -> None:
-        now = now_us()
+        self._media_at = now = now_us()
         receive = self.receiver.receive
         for datagram in datagrams:
             receive(name, datagram, now)
@@ -308,6 +314,7 @@ class LinkClient:
                 self._deliver(now_us())
             case m.LinkState():
                 self.breaker_state, self.carrying = message.state, message.carrying
+                self.receiver.both_carry = len(message.carrying) > 1
                 self._hooks.link_changed(self._wants.moved(self.link, message))
             case m.Goodbye():
                 self._hooks.goodbye(self.origin, message.reason, message.instead)

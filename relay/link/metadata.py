@@ -61,7 +61,7 @@ class MetadataChannel:
         self._bytes = self._bytes_read = self._pinged_bytes = 0
         self._pings: OrderedDict[int, int] = OrderedDict()
         self._next_ping = 1
-        self._pinged_at = self._heard_at = self._now = now
+        self._pinged_at = self.heard_at = self._now = now
         connection.on_closed = lambda reason: self._end(reason)
         self._http = Http3(connection, self._receive)
 
@@ -102,7 +102,7 @@ class MetadataChannel:
         self._now = now
         if self.closed:
             return
-        if now - self._heard_at > self._settings.silence_ms * 1000:
+        if now - self.heard_at > self._settings.silence_ms * 1000:
             self.close("the metadata channel is silent")
         elif self._stream is not None and now - self._pinged_at >= self._settings.ping_ms * 1000:
             self._ping(now)
@@ -130,7 +130,7 @@ class MetadataChannel:
     def _receive(self, event: H3Event) -> None:
         if self.closed:
             return
-        self._heard_at = self._now
+        self.heard_at = self._now
         if isinstance(event, HeadersReceived):
             self._headers(event)
         elif isinstance(event, DataReceived) and event.stream_id == self._stream:

@@ -66,7 +66,9 @@ class Outlet:
         self.again.append(entry)
 
     def take(self, room: int, oldest: int) -> list[Entry]:
-        """Take at most `room` packets to send now. Old packets that came before `oldest` are dropped and counted."""
+        """Take at most `room` packets to send now. Old packets that came before `oldest` are dropped and counted,
+        room or not."""
+        self._drop_old(oldest)
         reserve = min(len(self.again), self._burst, max(1, room // _REPAIR_SHARE)) if self.again else 0
         out = self._take_fresh(room - reserve)
         left = min(room - len(out), self._burst)
@@ -83,6 +85,12 @@ class Outlet:
         for entry in out:
             entry.flight |= self.bit
         return out
+
+    def _drop_old(self, oldest: int) -> None:
+        while self.again and (self.again[0].acked or self.again[0].at < oldest):
+            entry = self.again.popleft()
+            entry.queued &= ~self.bit
+            entry.flow.counts.too_old += not entry.acked
 
     def _take_fresh(self, room: int) -> list[Entry]:
         out: list[Entry] = []

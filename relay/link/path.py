@@ -4,7 +4,9 @@ Pure: reports and times in, verdicts out. The rules, each with its figures in `B
 
   round trip  so many samples in a row above the limit: bad. A good one between starts the count anew.
   loss        more than the limit of the newest 2000 packets: bad. More than the limit in each of two windows of 500,
-              one after the other: in doubt. Lost is what QUIC declared lost and has not seen acknowledged since.
+              one after the other: in doubt. Where losses are spread, less is enough: more than the limit of the newest
+              500 in doubt, of the newest 1000 bad, counting no more than 3 lost per 50 ms. Lost is what QUIC declared
+              lost and has not seen acknowledged since.
   silence     an acknowledgement overdue: in doubt; and nothing acknowledged for silence_confirm_ms after: bad. In a
               black hole neither of the other rules fires: without acknowledgements there are no samples and QUIC
               declares nothing lost. The doubt has to have been *seen* to stand so long: when this process slept, what
@@ -70,7 +72,7 @@ class Verdict:
     level: Level
     reason: Reason
     rtt_us: int | None  # least of the newest samples that the rule looks at
-    settled: int  # packets in the widest loss window that is full, else 0
+    settled: int  # packets in the loss window that condemns, or else in the widest that is full, else 0
     lost: int
     silence_us: int  # since the oldest packet without an answer was sent
     score: int
@@ -94,7 +96,9 @@ class PathMonitor:
         self._rtt_limit = settings.rtt_limit_ms * 1000
         self._confirm = settings.silence_confirm_ms * 1000
         self._age = round(settings.evidence_s * 1_000_000)
-        self._windows = LossWindows(settings.loss_packets, settings.suspect_packets, self._age)
+        self._windows = LossWindows(
+            settings.loss_packets, settings.spread_packets, settings.suspect_packets, settings.spread_burst, self._age
+        )
         self.generation = 0
         self._last: PathReport | None = None
         self._since = _EVER  # what was sent before does not count
@@ -141,11 +145,10 @@ class PathMonitor:
             return Verdict(Level.BAD, "unknown", None, 0, 0, 0, SCORE_CLOSED)
         silence = self._silence(last, now)
         rtt = self._least_rtt(now)
-        long, near = self._windows.long(now), self._windows.near(now)
-        level, reason = self._level(last, now, rtt, long, near)
-        widest = long or near or Window(0, 0)
-        score = self._score(level, reason, rtt, widest)
-        return Verdict(level, reason, rtt, widest.settled, widest.lost, silence, score)
+        shown, lossy = self._lossy(now)
+        level, reason = self._level(last, now, rtt, lossy)
+        score = self._score(level, reason, rtt, shown)
+        return Verdict(level, reason, rtt, shown.settled, shown.lost, silence, score)
 
     def next_change(self, now: int) -> int | None:
         """Return when the verdict of `now` may change if no report comes, later than `now`; None: never."""
@@ -207,25 +210,35 @@ class PathMonitor:
         expired = now >= self._sampled_at + self._age
         return None if expired or len(self._recent) < self._settings.rtt_samples else min(self._recent)
 
-    def _level(
-        self, last: PathReport, now: int, rtt: int | None, long: Window | None, near: Window | None
-    ) -> tuple[Level, Reason]:
-        percent = self._settings.loss_percent
+    def _lossy(self, now: int) -> tuple[Window, Level]:
+        """Return the window that condemns the path, or else the widest that is full, and how the path looks by loss."""
+        windows, percent = self._windows, self._settings.loss_percent
+        long, middle, near = windows.long(now), windows.middle(now), windows.near(now)
+        widest = long or middle or near or Window(0, 0, 0)
+        if long is not None and long.above(percent):
+            return long, Level.BAD
+        if middle is not None and middle.spread_above(percent):
+            return middle, Level.BAD
+        if near is None:
+            return widest, Level.GOOD
+        doubted = near.spread_above(percent)
+        if not doubted and near.above(percent):
+            before = windows.before(now)
+            doubted = before is not None and before.above(percent)
+        return widest, Level.SUSPICIOUS if doubted else Level.GOOD
+
+    def _level(self, last: PathReport, now: int, rtt: int | None, lossy: Level) -> tuple[Level, Reason]:
         if last.closed:
             return Level.BAD, "closed"
         if self._quiet_from is not None and now >= self._quiet_from + self._confirm:
             return Level.BAD, "silence"
         if rtt is not None and rtt > self._rtt_limit:
             return Level.BAD, "rtt"
-        if long is not None and long.above(percent):
+        if lossy is Level.BAD:
             return Level.BAD, "loss"
         if self._quiet_from is not None:
             return Level.SUSPICIOUS, "silence"
-        if near is not None and near.above(percent):
-            before = self._windows.before(now)
-            if before is not None and before.above(percent):
-                return Level.SUSPICIOUS, "loss"
-        return Level.GOOD, ""
+        return (lossy, "loss") if lossy is not Level.GOOD else (lossy, "")
 
     def _score(self, level: Level, reason: Reason, rtt: int | None, window: Window) -> int:
         if reason == "closed":

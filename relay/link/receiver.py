@@ -24,6 +24,7 @@ from relay.settings import LinkFlowSettings
 MAX_EVENTS = 1024
 MAX_STREAMS = 3  # SSRCs of one flow that are remembered, against late packets of the one before
 MAX_EARLY = 256  # datagrams of flows that are not open yet: paths may be faster than the metadata channel
+EARLY_US = 500_000  # but not by so much: what is older was left by a flow that had this number before
 NACK_BATCH = 200  # sequence numbers in one RTCP packet: it fits any path
 _OUR_SSRC = 0
 _HEADER = Struct("!BBHII")
@@ -83,6 +84,9 @@ class LinkReceiver:
         self._rtt_us = dict.fromkeys(PATHS, 0)
         self._latest: PathName = "primary"
         self._early: deque[tuple[PathName, bytes, int]] = deque(maxlen=MAX_EARLY)
+        self._ticked_at = 0
+        self.both_carry = False
+        """Whether the origin sends media on both paths: in doubt of one, or because none is good."""
         self.malformed = 0
         self.unknown_flow = 0
 
@@ -93,7 +97,8 @@ class LinkReceiver:
         self._flows[number] = Inflow(number, clock_hz)
         early, self._early = self._early, deque(maxlen=MAX_EARLY)
         for path, datagram, at in early:
-            self.receive(path, datagram, at)
+            if self._ticked_at - at <= EARLY_US:
+                self.receive(path, datagram, at)
 
     def close_flow(self, number: int) -> None:
         """Forget a flow; its packets count as unknown from now on. No error when there is none."""
@@ -240,7 +245,8 @@ class LinkReceiver:
         return min((time for time in times if time is not None), default=None)
 
     def handle_timeout(self, now: int) -> None:
-        """Ask for what is due, and give up what is late."""
+        """Ask for what is due, and give up what is late. Call it often."""
+        self._ticked_at = now
         for flow in self._flows.values():
             for stream in flow.streams.values():
                 if stream.gaps:
@@ -256,8 +262,8 @@ class LinkReceiver:
             seqs = [number & rtp.SEQ_MASK for number in wanted[at : at + NACK_BATCH]]
             packet = rtcp.build_nack(_OUR_SSRC, stream.ssrc, seqs)
             datagram = roq.frame(flows.feedback_of(flow.number), packet)
-            # on the path that brings media now; when that did not help, on the other one, too
-            for path in PATHS if again else (self._latest,):
+            # on the path that brings media now; in doubt, or when that did not help, on the other one, too
+            for path in PATHS if again or self.both_carry else (self._latest,):
                 self._control.append((path, datagram))
             flow.counts.nacks += len(seqs)
 

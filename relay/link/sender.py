@@ -140,10 +140,10 @@ class LinkSender:
                 outlet.put(entry)
         if len(self.carrying) == 1:
             self._copy(entry)
-            if self._parity.group:
-                self._cover(flow, marked, now)
         else:
             flow.counts.copies += 1
+        if self._parity.group:
+            self._cover(flow, marked, now)
 
     def _copy(self, entry: Entry) -> None:
         """Copy a packet to the other path: as the breaker's probe, or to keep the backup's window open."""
@@ -280,9 +280,9 @@ class LinkSender:
         count = 0
         for entry in tokens:
             if isinstance(entry, Entry):
+                count += not entry.acked
                 entry.acked = True
                 entry.flight &= bit
-                count += 1
         if name in self.carrying:
             self._parity.note(count, 0)
 
@@ -293,12 +293,20 @@ class LinkSender:
         for entry in tokens:
             if isinstance(entry, Entry):
                 entry.flight &= bit
+                if entry.acked:
+                    continue
                 count += 1
-                if not entry.acked and not (entry.flight | entry.queued) & self._mask:
+                if not self._may_come(entry, now):
                     entry.repeated_at = 0  # that copy is gone for certain
                     self._repeat(entry, now)
         if name in self.carrying:
             self._parity.note(0, count)
+
+    def _may_come(self, entry: Entry, now: int) -> bool:
+        """Say whether a carrying path has a packet, and would not have had to tell by now that it brought it."""
+        here = (entry.flight | entry.queued) & self._mask
+        waited = now - entry.at
+        return any(here & BIT[name] and waited < self.outlets[name].rtt_us for name in self.carrying)
 
     # --- repair -----------------------------------------------------------------------------------------------------
 
@@ -337,14 +345,19 @@ class LinkSender:
                 self.outlets[name].control.append(answer)
 
     def _repeat(self, entry: Entry, now: int) -> None:
-        """Send one packet again on what carries, unless it was within a round trip, or waits to be."""
+        """Send one packet again on what carries, unless it was within a round trip, or waits to be.
+
+        On a path that takes nothing it may wait long: what waits on one path still goes on the other.
+        """
         counts = entry.flow.counts
-        if not entry.flow.open or entry.queued & self._mask:
+        outlets = [self.outlets[name] for name in self.carrying]
+        wanted = [outlet for outlet in outlets if outlet.up and not entry.queued & outlet.bit]
+        if not entry.flow.open or not wanted:
             return
         if now - entry.at > self._resend_us:
             counts.too_old += 1
             return
-        rtt = max(MIN_REPEAT_US, min(self.outlets[name].rtt_us for name in self.carrying))
+        rtt = max(MIN_REPEAT_US, min(outlet.rtt_us for outlet in outlets))
         if entry.repeated_at and now - entry.repeated_at < rtt:
             return
         if not self._budget.take(len(entry.datagram), now):
@@ -352,9 +365,8 @@ class LinkSender:
             return
         entry.repeated_at = now
         counts.repeated += 1
-        for name in self.carrying:
-            if self.outlets[name].up:
-                self.outlets[name].put_again(entry)
+        for outlet in wanted:
+            outlet.put_again(entry)
 
     # --- time -------------------------------------------------------------------------------------------------------
 
@@ -377,8 +389,7 @@ class LinkSender:
         for number, (group, began) in list(self._groups.items()):
             if now - began >= PARITY_HOLD_US:
                 del self._groups[number]
-                if len(self.carrying) == 1:
-                    self._send_parity(self._flows[number], group)
+                self._send_parity(self._flows[number], group)
         if self._parity.adapt(now):
             self._events.append(ParityChanged(self._parity.group))
 

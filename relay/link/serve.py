@@ -1,7 +1,7 @@
 """The origin's end of all links of a node: who subscribes to what, and the packets and events they get.
 
-A tapped layer is marked once, and has the same flow number on every link that carries it. A link outlives the loss of
-its metadata channel by `silence_ms`: a subscriber that comes back with the link's id finds its subscriptions.
+A link outlives the loss of its metadata channel by `silence_ms`: a subscriber that comes back with the link's id finds
+its subscriptions.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
 
 import structlog
 from pydantic import TypeAdapter
@@ -17,10 +16,8 @@ from pydantic import TypeAdapter
 from relay.clock import now_us
 from relay.errors import NotFound, PeerError
 from relay.ids import HybridClock
-from relay.link import flows, varint
 from relay.link import messages as m
 from relay.link.hooks import LayerSource, LinkMoved, OriginHooks, PathChanged
-from relay.link.marking import Marker
 from relay.link.media_path import Binding
 from relay.link.metadata import MetadataChannel
 from relay.link.path import PathName
@@ -29,6 +26,7 @@ from relay.link.quic.endpoint import Endpoint
 from relay.link.quic.h3 import ALPN as H3_ALPN
 from relay.link.served_link import ServedLink
 from relay.link.served_rooms import ServedRooms
+from relay.link.served_taps import ServedTaps
 from relay.link.tasks import LinkTasks
 from relay.plane.contract import Kind
 from relay.ports import RoomEvent
@@ -43,19 +41,6 @@ _CATALOG: TypeAdapter[list[m.Publication]] = TypeAdapter(list[m.Publication])
 def wall_us() -> int:
     """Return the wall clock in microseconds since the epoch."""
     return time.time_ns() // 1000
-
-
-@dataclass(slots=True)
-class _Tap:
-    """A layer that at least one link carries."""
-
-    flow: int
-    publication: str
-    layer: int
-    source: LayerSource
-    marker: Marker
-    prefix: bytes
-    links: set[ServedLink] = field(default_factory=set)
 
 
 class LinkServer:
@@ -74,7 +59,6 @@ class LinkServer:
         self.links: dict[str, ServedLink] = {}
         self.draining = False
         self.refused = 0
-        self.unknown_flow = 0
         self._endpoint = endpoint
         self._hooks = hooks
         self._clock = clock
@@ -82,9 +66,7 @@ class LinkServer:
         self._breaker = breaker or BreakerSettings()
         self._publications: dict[str, m.Publication] = {}
         self._version = 1
-        self._taps: dict[tuple[str, int], _Tap] = {}
-        self._by_flow: dict[int, _Tap] = {}
-        self._next_flow = flows.FIRST
+        self._taps = ServedTaps(hooks, clock)
         self._rooms = ServedRooms(hooks, self._settings.event_history)
         self._instead = ""
         self._tasks = LinkTasks()
@@ -119,7 +101,7 @@ class LinkServer:
         removed = tuple(key for key in self._publications if key not in fresh)
         changed = tuple(entry for key, entry in fresh.items() if self._publications.get(key) != entry)
         for key in removed + tuple(entry.id for entry in changed if self._moved_on(entry)):
-            self._drop_publication(key)
+            self._taps.drop(key)
         if not removed and not changed:
             return
         self._publications = fresh
@@ -131,51 +113,22 @@ class LinkServer:
         known = self._publications.get(publication.id)
         return known is not None and known.epoch > publication.epoch
 
-    def _drop_publication(self, publication: str) -> None:
-        for tap in [tap for tap in self._taps.values() if tap.publication == publication]:
-            for link in tuple(tap.links):
-                self._leave(link, tap)
-
     def _send_catalog(
         self, link: ServedLink, base: int | None, changed: Sequence[m.Publication], removed: tuple[str, ...] = ()
     ) -> None:
         for at in range(0, max(1, len(changed)), CATALOG_BATCH):
-            batch = tuple(self._anchored(entry) for entry in changed[at : at + CATALOG_BATCH])
+            batch = tuple(self._taps.anchored(entry) for entry in changed[at : at + CATALOG_BATCH])
             link.say(m.Catalog(version=self._version, base=base, publications=batch, removed=removed))
             base, removed = self._version, ()
 
-    def _anchored(self, publication: m.Publication) -> m.Publication:
-        layers = []
-        for index, layer in enumerate(publication.layers):
-            tap = self._taps.get((publication.id, index))
-            anchor = tap.marker.frames.anchor if tap else None
-            layers.append(layer.model_copy(update={"anchor": anchor}) if anchor else layer)
-        return publication.model_copy(update={"layers": tuple(layers)})
-
     def change_source(self, flow: int, source: LayerSource) -> None:
         """The publisher of a tapped layer came back on another session, with other header extension ids."""
-        tap = self._by_flow.get(flow)
-        if tap is not None:
-            tap.source = source
-            tap.marker.use_extensions(source.extensions)
+        self._taps.change_source(flow, source)
 
     def feed(self, packets: Iterable[tuple[int, bytes]]) -> None:
         """Send tapped packets, each with the flow number that `OriginHooks.tap` was given. One batch, one flush."""
-        now, wall = now_us(), wall_us()
-        touched: set[ServedLink] = set()
-        for flow, packet in packets:
-            tap = self._by_flow.get(flow)
-            if tap is None:
-                self.unknown_flow += 1
-                continue
-            marked = tap.marker.mark(packet, wall)
-            if marked is None:
-                continue
-            datagram = tap.prefix + marked.data
-            for link in tap.links:
-                link.sender.push(flow, marked, datagram, now)
-            touched |= tap.links
-        for link in touched:
+        now = now_us()
+        for link in self._taps.feed(packets, now, wall_us()):
             link.flush(now)
 
     def room_events(self, room: str, events: Sequence[RoomEvent]) -> None:
@@ -243,7 +196,7 @@ class LinkServer:
         log.warning(what, peer=peer, reason=reason)
 
     def _catalog_json(self) -> bytes:
-        return _CATALOG.dump_json([self._anchored(entry) for entry in self._publications.values()])
+        return _CATALOG.dump_json([self._taps.anchored(entry) for entry in self._publications.values()])
 
     def _hello(self, channel: MetadataChannel, hello: m.Message) -> None:
         peer = channel.connection.peer
@@ -261,7 +214,9 @@ class LinkServer:
         if reason:
             channel.close(reason)
             return
-        link = known or ServedLink(hello.link, peer, self._settings, self._breaker, self._moved, self._keyframe_of_flow)
+        link = known or ServedLink(
+            hello.link, peer, self._settings, self._breaker, self._moved, self._taps.request_keyframe
+        )
         self.links[link.link] = link
         if link.channel is not None:
             link.channel.on_closed = lambda reason: None
@@ -349,8 +304,8 @@ class LinkServer:
             return
         for layer in present:
             if layer not in wish.layers:
-                self._leave(link, self._taps[wish.publication, layer])
-        joined = [layer for layer in fresh if self._join(link, known, layer)]
+                self._taps.leave(link, wish.publication, layer)
+        joined = [layer for layer in fresh if self._taps.join(link, known.id, layer)]
         found = tuple(
             m.FlowOf(layer=layer, flow=flow)
             for (key, layer), flow in sorted(link.flows.items())
@@ -361,32 +316,6 @@ class LinkServer:
             for layer in joined:
                 self._hooks.request_keyframe(known.id, layer)
 
-    def _join(self, link: ServedLink, publication: m.Publication, layer: int) -> bool:
-        key = (publication.id, layer)
-        tap = self._taps.get(key)
-        if tap is None:
-            flow = self._next_flow
-            source = self._hooks.tap(flow, *key)
-            if source is None:
-                return False
-            self._next_flow += flows.STEP
-            marker = Marker(self._clock, source.clock_hz, source.extensions, source.timeline)
-            tap = _Tap(flow, publication.id, layer, source, marker, varint.encode(flow))
-            self._taps[key] = self._by_flow[flow] = tap
-        link.sender.open_flow(tap.flow, tap.source.spec)
-        link.flows[key] = tap.flow
-        tap.links.add(link)
-        return True
-
-    def _leave(self, link: ServedLink, tap: _Tap) -> None:
-        link.sender.close_flow(tap.flow)
-        link.flows.pop((tap.publication, tap.layer), None)
-        tap.links.discard(link)
-        if not tap.links:
-            del self._taps[tap.publication, tap.layer]
-            del self._by_flow[tap.flow]
-            self._hooks.untap(tap.flow)
-
     # --- inside -----------------------------------------------------------------------------------------------------
 
     def _moved(self, link: ServedLink, move: m.LinkState) -> None:
@@ -396,16 +325,10 @@ class LinkServer:
             )
         )
 
-    def _keyframe_of_flow(self, flow: int) -> None:
-        tap = self._by_flow.get(flow)
-        if tap is not None:
-            self._hooks.request_keyframe(tap.publication, tap.layer)
-
     def _end(self, link: ServedLink, reason: str) -> None:
         if self.links.pop(link.link, None) is None:
             return
-        for key in tuple(link.flows):
-            self._leave(link, self._taps[key])
+        self._taps.leave_all(link)
         self._rooms.leave(link)
         link.close(reason)
         self._hooks.link_changed(PathChanged(link.link, link.peer, "metadata", False, reason))

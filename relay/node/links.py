@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 from typing import Any
@@ -22,12 +23,16 @@ from relay.link.transport import Remote
 from relay.node.clocks import TrackClocks
 from relay.node.origin import Origin
 from relay.node.rooms import HostedRooms
+from relay.node.soon import Soon
+from relay.node.stranded import Stranded, Watched
 from relay.node.upstream import Upstreams
 from relay.plane import Plane
 from relay.ports import KnownNodes, LeaseStore, NodeRecord, RoomEvent
 from relay.settings import LinkSettings
 
 HEARD_S = 1.5
+REACHED_S = 2.5  # two pings of a metadata channel
+MOST_HEARD = 256  # of other nodes in a record
 
 log = structlog.get_logger()
 
@@ -49,8 +54,12 @@ class NodeLinks:
         clocks: TrackClocks,
         next_handle: Callable[[], int],
         on_link: Callable[[LinkEvent], None],
+        stranded: Stranded,
+        on_stranded: Callable[[str], None],
     ) -> None:
         self._settings = settings
+        self._stranded = stranded
+        self._on_stranded = on_stranded
         self._identity = identity
         self._node = node
         self._rooms = rooms
@@ -60,6 +69,7 @@ class NodeLinks:
         self._origin = Origin(rooms, plane.submit, next_handle, clocks, on_link)
         self.upstream = Upstreams(known, rooms, self._dial, plane.inject, clocks, on_link)
         plane.on_taps = self._origin.tapped
+        self._offers_changed = Soon(self._read_offers)
         self._exits = AsyncExitStack()
         self._primary: Endpoint
         self._backup: Endpoint
@@ -89,7 +99,7 @@ class NodeLinks:
             )
             self._origin.server.start()
             stack.push_async_callback(self._origin.server.close)
-            stack.callback(self._origin.close)
+            stack.callback(self._offers_changed.cancel)
             stack.push_async_callback(self.upstream.close)
             self._leases.start()
             stack.push_async_callback(self._leases.close)
@@ -103,9 +113,18 @@ class NodeLinks:
         """Tell the subscribers; what flows goes on flowing."""
         self._origin.server.drain()
 
+    def hears(self) -> tuple[str, ...]:
+        """The nodes of which links bring something; see `NodeRecord.hears`."""
+        return tuple(sorted(self.upstream.reached(REACHED_S)))[:MOST_HEARD]
+
+    def is_stranded(self, room: str) -> bool:
+        """Whether this node cannot bring a room that another one can."""
+        return room in self._stranded
+
     def tick(self) -> None:
-        """A few times a second: dial, let go, and tell the rooms who is gone."""
+        """A few times a second: dial, let go, tell the rooms who is gone, and viewers to go where their room is."""
         self.upstream.tick()
+        self._tell_stranded()
         nodes = frozenset(record.id for record in self._known.records())
         if self._node not in nodes:
             return  # the directory does not even know us: what it says of others is worth as little
@@ -116,10 +135,28 @@ class NodeLinks:
         for room in self._rooms:
             room.nodes_known(nodes)
 
+    def _tell_stranded(self) -> None:
+        rooms = {}
+        for room in self._rooms:
+            viewers = tuple(
+                each.session.info.id for each in room.sessions.values() if each.session.info.kind == "viewer"
+            )
+            if viewers:
+                publications = room.state.publications.values()
+                origins = {each.node for each in publications if each.epoch > 0 and each.state == "live"} - {self._node}
+                rooms[room.id] = Watched(frozenset(origins), viewers)
+        records = self._known.records() if self._known.current else None
+        for session in self._stranded.tick(rooms, self.upstream.reached(REACHED_S), records, time.monotonic()):
+            log.warning("told a viewer to go elsewhere: what it watches does not come here", session=session)
+            self._on_stranded(session)
+
     # --- rooms ask ----------------------------------------------------------------------------------------------------
 
     def publications_changed(self) -> None:
-        """See `ClusterSide`."""
+        """See `ClusterSide`. Once for all that changed in this turn of the loop."""
+        self._offers_changed()
+
+    def _read_offers(self) -> None:
         self._origin.refresh()
         self.upstream.recheck()
 

@@ -8,6 +8,7 @@ import secrets
 import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from random import Random
 from typing import Any, assert_never
 
 import structlog
@@ -34,6 +35,7 @@ from relay.node.links import NodeLinks
 from relay.node.local import LocalSession, LocalSlot, add_slot
 from relay.node.room import HostedRoom, Surroundings
 from relay.node.rooms import HostedRooms
+from relay.node.stranded import Stranded
 from relay.node.views import Meter, node_view, session_view
 from relay.plane import contract as plane
 from relay.plane import open_plane
@@ -165,10 +167,24 @@ class Node:
             self._track_clocks,
             lambda: next(self._handles),
             self._on_link,
+            Stranded(
+                self.node_id,
+                self._settings.cluster.stranded_after_s,
+                self._settings.cluster.stranded_spread_s,
+                Random(secrets.randbits(64)),
+            ),
+            self._send_away,
         )
         await links.open()
         self._links = links
         self._metrics.watch_links(links.states)
+
+    def hears(self) -> tuple[str, ...]:
+        """The nodes of which links bring something; see `NodeRecord.hears`."""
+        return () if self._links is None else self._links.hears()
+
+    def _send_away(self, session: str) -> None:
+        self._followers.tell(session, RoomEvent(0, "node.draining", {"session": session}, stored=False))
 
     def refuse_newcomers(self) -> None:
         """Take no new session from now on; `status` says so."""
@@ -239,6 +255,9 @@ class Node:
         if not self._plane.healthy:
             self._metrics.refusals.labels("plane").inc()
             raise Overloaded("this node's packet plane has failed; it takes no sessions until it is restarted")
+        if not publishing and self._links is not None and self._links.is_stranded(room):
+            self._metrics.refusals.labels("stranded").inc()
+            raise Overloaded("this node is cut off from where the room is; another one is not")
         returns = publishing and any(
             local.session.info.identity == identity and local.session.info.room == room and local.tracks
             for _, local in self._sessions.values()

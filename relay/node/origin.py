@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Iterable, Sequence
 
 import structlog
@@ -41,17 +40,11 @@ class Origin:
         self._tracks: dict[str, LocalTrack] = {}
         self._flow_of: dict[int, int] = {}
         self._tap_of: dict[int, tuple[int, int]] = {}
-        self._refreshing: asyncio.Handle | None = None
 
     # --- the node tells -----------------------------------------------------------------------------------------------
 
     def refresh(self) -> None:
-        """A room's publications changed: tell the subscribers, once for all that changed in this turn of the loop."""
-        if self._refreshing is None:
-            self._refreshing = asyncio.get_running_loop().call_soon(self._refresh)
-
-    def _refresh(self) -> None:
-        self._refreshing = None
+        """Rooms' publications changed: tell the subscribers."""
         offers = [(room.id, track) for room in self._rooms for track in room.offers()]
         self._tracks = {track.publication: track for _, track in offers}
         self.server.set_catalog(track.offer(room) for room, track in offers)
@@ -64,11 +57,6 @@ class Origin:
     def room_events(self, room: str, events: Sequence[RoomEvent]) -> None:
         """Events of a room, for the nodes that watch it."""
         self.server.room_events(room, events)
-
-    def close(self) -> None:
-        """No catalog is sent any more."""
-        if self._refreshing is not None:
-            self._refreshing.cancel()
 
     # --- the links ask ------------------------------------------------------------------------------------------------
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import structlog
 
+from relay.clock import now_us
 from relay.errors import Overloaded, UsageError
 from relay.link import messages
 from relay.link.dial import ConnectionName, LinkClient, Route
@@ -134,6 +135,15 @@ class Upstreams:
         """The nodes whose media came a moment ago: they live, whatever the directory says."""
         since = self._monotonic() - within_s
         return frozenset(node for node, origin in self._origins.items() if origin.heard >= since)
+
+    def reached(self, within_s: float) -> frozenset[str]:
+        """The nodes that said anything a moment ago, if only that they are there."""
+        since = now_us() - round(within_s * 1_000_000)
+        return frozenset(
+            node
+            for node, origin in self._origins.items()
+            if origin.client is not None and origin.client.heard_at >= since
+        )
 
     def states(self) -> list[dict[str, Any]]:
         """Describe the links."""

@@ -27,8 +27,8 @@ _BODY = (p.MalformedBody, p.BodyTooLarge, p.UnsupportedMediaType, p.InvalidReque
     summary="List publications",
     responses=may_fail(*_REFUSALS),
 )
-async def list_publications(room: RoomId, context: Ctx, caller: CallerDep) -> dict[str, Any]:
-    return {"publications": await service.list_publications(context, caller, room)}
+async def list_publications(room: RoomId, context: Ctx, caller: CallerDep, response: Response) -> dict[str, Any]:
+    return {"publications": await service.list_publications(context, caller, room, response)}
 
 
 @router.patch(

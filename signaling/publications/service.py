@@ -4,19 +4,23 @@ from __future__ import annotations
 
 from typing import Any
 
+from fastapi import Response
+
 from relay.stage import publications as stage
 from relay.stage.permissions import Action
 from relay.stage.views import publication_view
 from signaling.auth import Caller
 from signaling.context import Context
-from signaling.rooms.service import change_room, read_room
+from signaling.rooms.service import change_room, find_room
 
 
-async def list_publications(context: Context, caller: Caller, room: str) -> list[dict[str, Any]]:
+async def list_publications(context: Context, caller: Caller, room: str, response: Response) -> list[dict[str, Any]]:
     """Return what is offered in a room, in join order."""
     caller.enter(room)
     caller.require(Action.READ_ROOM)
-    state = await read_room(context, room)
+    found = await find_room(context, room)
+    found.label(response)
+    state = found.state
     return [publication_view(state, each) for each in state.publications.values()]
 
 

@@ -54,10 +54,12 @@ async def list_rooms(context: Ctx, caller: CallerDep) -> dict[str, Any]:
     "/v1/rooms/{room}",
     response_model=Room,
     summary="Read a room",
+    description="While the store is away: the copy of a node that hosts the room, without those who only watch in "
+    "`participants`. The header `Age` then says for how many seconds the store has been silent.",
     responses=may_fail(*_REFUSALS, p.RoomNotFound),
 )
-async def read_room(room: RoomId, context: Ctx, caller: CallerDep) -> dict[str, Any]:
-    return await service.show(context, caller, room)
+async def read_room(room: RoomId, context: Ctx, caller: CallerDep, response: Response) -> dict[str, Any]:
+    return await service.show(context, caller, room, response)
 
 
 @router.delete(

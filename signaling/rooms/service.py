@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
+
+from fastapi import Response
 
 from relay import errors
 from relay.stage import room as stage
@@ -16,11 +19,25 @@ from relay.stage.views import room_view
 from signaling.auth import Caller
 from signaling.context import Context
 from signaling.events import EventStream, Listener, parse_position
-from signaling.nodes import LocalNode, Node
+from signaling.nodes import LocalNode, Node, ask_all
 from signaling.problems import RoomExists, RoomNotFound
 from signaling.rooms.schemas import ALL_CODECS, AppEvent, CreateRoom
 
 READS_AT_ONCE = 8
+NODES_ANSWER_S = 0.2  # after the store has not: all of it within 0.6 s, and nodes answer from memory
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A room as it was read. `age_s`: of a node's copy, since the store last answered here; None from the store."""
+
+    state: RoomState
+    age_s: float | None = None
+
+    def label(self, response: Response) -> None:
+        """Say of a copy how old it is (RFC 9111 section 5.1)."""
+        if self.age_s is not None:
+            response.headers["Age"] = str(round(self.age_s))
 
 
 async def read_room(context: Context, room: str) -> RoomState:
@@ -29,6 +46,29 @@ async def read_room(context: Context, room: str) -> RoomState:
         return RoomState.from_json(await context.store.read(room))
     except errors.NotFound:
         raise RoomNotFound(f"no room {room!r}") from None
+
+
+async def find_room(context: Context, room: str) -> Found:
+    """Return a room, with the store gone the newest copy of the nodes that host it.
+
+    Raises RoomNotFound, StoreUnavailable when no node knows it either.
+    """
+    try:
+        return Found(await read_room(context, room))
+    except errors.StoreUnavailable:
+        answers = await ask_all(context.nodes, lambda node: _copy(node, room))
+        copies = [RoomState.from_json(document) for document in answers if document is not None]
+        if not copies:
+            raise
+    return Found(max(copies, key=lambda state: int(state.sync_id)), context.store.silent_s)
+
+
+async def _copy(node: Node, room: str) -> dict[str, Any] | None:
+    try:
+        async with asyncio.timeout(NODES_ANSWER_S):
+            return await node.knows(room)
+    except TimeoutError:
+        return None
 
 
 async def change_room(context: Context, room: str, change: Callable[[RoomState], RoomChange]) -> RoomState:
@@ -85,11 +125,13 @@ async def list_rooms(context: Context, caller: Caller) -> list[dict[str, Any]]:
     return [found for found in await asyncio.gather(*map(view, wanted)) if found is not None]
 
 
-async def show(context: Context, caller: Caller, room: str) -> dict[str, Any]:
-    """Return a room as the API shows it."""
+async def show(context: Context, caller: Caller, room: str, response: Response) -> dict[str, Any]:
+    """Return a room as the API shows it. Of a copy, those who only watch are not counted."""
     caller.enter(room)
     caller.require(Action.READ_ROOM)
-    return await _view(context, room)
+    found = await find_room(context, room)
+    found.label(response)
+    return room_view(found.state, 0 if found.age_s is not None else await context.store.count_viewers(room))
 
 
 async def end(context: Context, caller: Caller, room: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends
+from fastapi import APIRouter, Depends, Response
 
 from signaling import problems as p
 from signaling.auth import CallerDep
@@ -22,8 +22,8 @@ _BODY = (p.MalformedBody, p.BodyTooLarge, p.UnsupportedMediaType, p.InvalidReque
 
 
 @router.get("/v1/rooms/{room}/stage", response_model=Stage, summary="Read the stage", responses=may_fail(*_REFUSALS))
-async def read_stage(room: RoomId, context: Ctx, caller: CallerDep) -> dict[str, Any]:
-    return await service.show(context, caller, room)
+async def read_stage(room: RoomId, context: Ctx, caller: CallerDep, response: Response) -> dict[str, Any]:
+    return await service.show(context, caller, room, response)
 
 
 @router.post(

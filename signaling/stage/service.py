@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from fastapi import Response
+
 from relay.stage import seats
 from relay.stage.document import RoomChange, RoomState, SeatState
 from relay.stage.permissions import Action
@@ -13,15 +15,17 @@ from relay.stage.views import stage_view
 from signaling.auth import Caller
 from signaling.context import Context
 from signaling.nodes import ask_all
-from signaling.rooms.service import change_room, read_room
+from signaling.rooms.service import change_room, find_room
 from signaling.token_api.routes import mint
 
 
-async def show(context: Context, caller: Caller, room: str) -> dict[str, Any]:
+async def show(context: Context, caller: Caller, room: str, response: Response) -> dict[str, Any]:
     """Return the stage."""
     caller.enter(room)
     caller.require(Action.READ_ROOM)
-    return await _view(context, await read_room(context, room))
+    found = await find_room(context, room)
+    found.label(response)
+    return await _view(context, found.state)
 
 
 async def invite(context: Context, caller: Caller, room: str, identity: str) -> dict[str, Any]:

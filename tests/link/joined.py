@@ -199,6 +199,7 @@ class Link:
         self.sender.steer(breaker.carrying, now)
 
     def _feedback(self, now: int) -> list[tuple[PathName, bytes]]:
+        self.receiver.both_carry = len(self.sender.carrying) > 1
         self.receiver.handle_timeout(now)
         return self.receiver.transmit()
 

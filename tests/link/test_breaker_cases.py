@@ -65,27 +65,28 @@ def test_3_too_few_samples_say_nothing() -> None:
 
 
 @pytest.mark.parametrize("offset", [0, 1, 49_999, 50_000])
-def test_4_buckets_roll_over(offset: int) -> None:
+@pytest.mark.parametrize(("burst", "packets", "after_ms"), [(1, 2000, 2_600), (3, 1000, 1_300)])
+def test_4_buckets_roll_over(offset: int, burst: int, packets: int, after_ms: int) -> None:
     """12 % are found after as many packets wherever the buckets' borders lie; old good ones roll out of the window."""
-    story = Story(now=1_000 * SECOND + offset)
+    story = Story(BreakerSettings(spread_burst=burst), now=1_000 * SECOND + offset)
     story.flow("primary", 40 * SECOND, acked=10)
     begun = story.now
     story.flow("primary", 10 * SECOND, acked=22, lost=3, every=50 * MS)
     tripped = next(move.now for move in story.moves if move.state is OPEN) - begun
-    assert 2_600 * MS <= tripped <= 2_800 * MS  # 160 lost of 2000, at 60 a second, to the next bucket
+    assert after_ms * MS <= tripped <= (after_ms + 200) * MS  # 8 % of the window, at 60 a second, to the next bucket
     opened = next(move for move in story.moves if move.state is OPEN)
-    assert 2000 <= opened.primary.settled < 2050
+    assert packets <= opened.primary.settled < packets + 50
 
 
 def test_5_evidence_expires_while_idle() -> None:
     story = Story()
     story.told("primary", rtt=(300, 300), acked=2)
-    story.flow("primary", 2 * SECOND, rtt=20, acked=4, lost=1)  # 20 %, but of 500 packets
+    story.flow("primary", 1_900 * MS, rtt=20, acked=4, lost=1)  # 20 %, but of 475 packets
     story.told("primary", rtt=(300, 300), acked=2)
     assert story.moves == []
     story.wait(31 * SECOND)
     story.told("primary", rtt=(300,), acked=1)
-    story.flow("primary", 3 * SECOND, acked=10)  # with the 500 before they were 5 % of 2000
+    story.flow("primary", 3 * SECOND, acked=10)  # with the 475 before they were 5 % of 1975
     assert story.moves == []
     assert story.breaker.verdict("primary").lost == 0
 
@@ -379,6 +380,9 @@ def test_16_events_that_nobody_collects_are_bounded_and_counted() -> None:
         ("hold_s", 0, "link.breaker.hold_s"),
         ("switches_per_minute", 1, "link.breaker.switches_per_minute"),
         ("loss_packets", 999, "loss_packets"),
+        ("spread_packets", 2001, "spread_packets"),
+        ("spread_packets", 499, "spread_packets"),
+        ("spread_burst", 0, "link.breaker.spread_burst"),
         ("silence_min_ms", 201, "silence_min_ms"),
         ("hold_s", 121.0, "hold_s"),
         ("rtt_limit", 200, "did you mean link.breaker.rtt_limit_ms?"),

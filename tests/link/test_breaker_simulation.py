@@ -54,6 +54,22 @@ def test_storm_trips_within_a_second(one_way_ms: float) -> None:
     assert told(f"storm of 300 ms after RTT {2 * one_way_ms}", struck(between(one_way_ms), strike)) <= 1000
 
 
+@pytest.mark.parametrize(("rate", "burst"), [(230, 1.001), (260, 1.001), (260, 1.5), (400, 1.5)])
+def test_12_percent_spread_loss_trips_within_four_seconds_at_low_rates(rate: int, burst: float) -> None:
+    took = []
+    for seed in SEEDS:
+        dice = random.Random(seed)
+
+        def strike(path: ModelPath, dice: random.Random = dice) -> None:
+            path.forth.lost = Bursts(0.12, burst, dice).lost
+
+        simulation = struck(between(20, rate), strike, 8)
+        took.append(told(f"12 % loss, bursts of {burst:.1f}, {rate}/s", simulation))
+        assert (simulation.doubted_after(STORM) or 0) <= 3000 * MS
+    print(f"12 % loss, bursts of {burst:.1f}, {rate}/s: open after {sorted(took)} ms")
+    assert max(took) <= 4000
+
+
 @pytest.mark.parametrize("burst", [1.001, 3, 5])
 @pytest.mark.parametrize("rate", [500, 2000])
 def test_12_percent_loss_trips_within_four_seconds(burst: float, rate: int) -> None:

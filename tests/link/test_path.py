@@ -56,6 +56,33 @@ def test_the_two_short_windows_have_to_agree() -> None:
         assert doubted is (now >= 13_900 * MS)  # of 500 lost 50, and of the 500 before 45
 
 
+def thinly(lost_of_13: list[int], packets: int) -> Verdict:
+    """Return the verdict on a path at 260 packets/s that loses so many of each 13, in turn."""
+    line = Line()
+    monitor = monitored()
+    for turn in range(packets // 13 + 1):
+        now, lost = turn * 50 * MS, lost_of_13[turn % len(lost_of_13)]
+        monitor.report(line.report(now, rtt=(20,), acked=13 - lost, lost=lost))
+    return monitor.judge(now)
+
+
+def test_spread_losses_are_believed_sooner() -> None:
+    doubtful, bad = thinly([2, 1, 1], 500), thinly([2, 1, 1], 1000)  # 10 %
+    assert (doubtful.level, doubtful.reason) == (Level.SUSPICIOUS, "loss")
+    assert (bad.level, bad.reason) == (Level.BAD, "loss")
+    assert 1000 <= bad.settled <= 1013
+    assert bad.score > 1000
+    assert thinly([1], 1900).level is Level.GOOD  # 7.7 %
+
+
+def test_what_one_burst_loses_counts_as_three() -> None:
+    """A tenth lost, thirteen in a row each time: nothing to go by before 2000 packets tell."""
+    bursts = [13] + [0] * 9
+    assert thinly(bursts, 900).level is Level.GOOD
+    assert thinly(bursts, 1900).level is Level.SUSPICIOUS  # 500 and 500 more, both above
+    assert thinly(bursts, 2100).level is Level.BAD
+
+
 def test_a_packet_that_was_overtaken_is_taken_back() -> None:
     line = Line()
     monitor = steady(10, 1900, line)
@@ -155,7 +182,7 @@ def test_forgetting_leaves_out_what_was_in_flight() -> None:
 )
 def test_windows_are_the_fewest_newest_buckets(steps: list[tuple[int, int, int]], packets: int, age_ms: int) -> None:
     """Against counting backwards through all that was ever added."""
-    windows = LossWindows(packets * 3, packets, age_ms * MS)
+    windows = LossWindows(packets * 3, packets * 2, packets, 4, age_ms * MS)
     now, rows = 0, []
     for gap, settled, lost in steps:
         now += gap
@@ -165,6 +192,7 @@ def test_windows_are_the_fewest_newest_buckets(steps: list[tuple[int, int, int]]
         young = [row for row in rows if row[0] + BUCKET_US + age_ms * MS > now]
         end = young[-1][0] + BUCKET_US if young else 0
         assert windows.long(now) == counted(young, end, packets * 3, SECOND)
+        assert windows.middle(now) == counted(young, end, packets * 2, SECOND)
         near = counted(young, end, packets, SECOND // 4)
         assert windows.near(now) == near
         assert (windows.before(now) is None) or near is not None
@@ -175,13 +203,14 @@ def counted(rows: list[tuple[int, int, int]], end: int, packets: int, span: int)
         taken = [row for row in rows if row[0] >= start]
         settled, lost = sum(row[1] for row in taken), sum(row[2] for row in taken)
         if settled >= packets and end - start >= span:
-            return Window(settled, max(0, lost))
+            each = [sum(row[2] for row in taken if row[0] == start) for start in {row[0] for row in taken}]
+            return Window(settled, max(0, lost), max(0, sum(min(4, lost) for lost in each)))
     return None
 
 
 def test_windows_stay_small_for_ever() -> None:
-    windows = LossWindows(2000, 500, 30 * SECOND)
+    windows = LossWindows(2000, 1000, 500, 3, 30 * SECOND)
     for tick in range(20_000):
         windows.add(tick * 50 * MS, 25, 1)
     assert len(windows._starts) <= 30 * 20 + 1024 + 2
-    assert windows.long(20_000 * 50 * MS) == Window(2000, 80)
+    assert windows.long(20_000 * 50 * MS) == Window(2000, 80, 80)

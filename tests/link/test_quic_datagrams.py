@@ -9,7 +9,7 @@ from random import Random
 from typing import Any
 
 from relay.link.quic import Limits
-from relay.link.quic.connection import UNHEARD
+from relay.link.quic.inbox import UNHEARD
 from tests.link.quic_world import ROQ, Node, Proxy, Record, linked, node, pair, proxy, until
 
 

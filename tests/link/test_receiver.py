@@ -16,13 +16,14 @@ from relay.link.marking import Marker
 from relay.link.merge import EventMerger
 from relay.link.parity import ParityGroup
 from relay.link.path import PathName
-from relay.link.receiver import LinkReceiver, PacketsLost, PathFirstHeard, StreamStarted
+from relay.link.receiver import EARLY_US, LinkReceiver, PacketsLost, PathFirstHeard, StreamStarted
 from relay.plane.reference import rtcp, rtp
 from relay.ports import RoomEvent
 from relay.settings import LinkFlowSettings
 
 FLOW = flows.FIRST
 MS = 1000
+SECOND = 1000 * MS
 
 
 def packet(seq: int, timestamp: int = 0, ssrc: int = 7, body: bytes = b"media") -> bytes:
@@ -152,6 +153,27 @@ def test_packets_before_their_subscription_is_known_are_kept() -> None:
         machine.open_flow(FLOW + 2, 90_000)
     machine.close_flow(FLOW)
     assert machine.flow_numbers == ()
+
+
+def test_what_a_former_subscription_left_is_not_taken_for_the_next_one() -> None:
+    """The origin numbers a layer's flow once for all links: it comes back with the same number."""
+    receiver = Receiver()
+    receiver.take(1, 2)
+    receiver.machine.close_flow(FLOW)
+    assert receiver.take(3, 4) == []  # under way when it was closed
+    receiver.machine.handle_timeout(EARLY_US + 1)
+    receiver.now = EARLY_US + 2
+    receiver.take(900)  # the next one's: a path is faster than the answer
+    receiver.machine.open_flow(FLOW, 90_000)
+    assert receiver.handed_on() == [900]
+    assert receiver.asked(SECOND) == []
+
+
+def test_in_doubt_both_paths_are_asked() -> None:
+    receiver = Receiver()
+    receiver.machine.both_carry = True
+    receiver.take(1, 3)
+    assert receiver.asked(20 * MS) == [("primary", (2,)), ("backup", (2,))]
 
 
 def test_parity_builds_the_last_packet_that_nothing_follows() -> None:

@@ -204,11 +204,14 @@ def test_a_loss_that_quic_tells_of_is_repeated_unless_another_path_has_it() -> N
     sender.machine.lost("primary", [token], 0)
     assert sender.seqs("primary") == [1]
     sender.machine.steer(("primary", "backup"), 0)
-    sender.push(2)
+    sender.machine.note_rtt("backup", 50 * MS)
+    sender.push(2, 3)
     sender.out("backup")
-    ((_, token),) = sender.out("primary")
-    sender.machine.lost("primary", [token], 0)
+    (_, second), (_, third) = sender.out("primary")
+    sender.machine.lost("primary", [second], 49 * MS)
     assert sender.seqs("primary") == []
+    sender.machine.lost("primary", [third], 50 * MS)  # it would have told by now
+    assert sender.seqs("primary") == sender.seqs("backup") == [3]
 
 
 def nack(sender: Sender, *seqs: int, ssrc: int = 7) -> None:

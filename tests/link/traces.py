@@ -31,13 +31,16 @@ WEATHERS = (
 def random_settings(dice: random.Random) -> BreakerSettings:
     """Return settings so small that a short trace reaches every rule."""
     near = dice.choice([50, 80, 200])
+    long = near * dice.choice([2, 3, 4])
     hold = dice.choice([0.2, 1.0, 3.0])
     return BreakerSettings(
         rtt_limit_ms=dice.choice([50, 200]),
         rtt_samples=dice.choice([2, 3, 5]),
         loss_percent=dice.choice([4.0, 8.0, 12.5]),
-        loss_packets=near * dice.choice([2, 3, 4]),
+        loss_packets=long,
         suspect_packets=near,
+        spread_packets=dice.choice([near, long, (near + long) // 2]),
+        spread_burst=dice.choice([1, 2, 8]),
         evidence_s=dice.choice([1.0, 5.0, 30.0]),
         silence_min_ms=dice.choice([20, 60]),
         silence_confirm_ms=dice.choice([50, 180]),

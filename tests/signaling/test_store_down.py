@@ -27,10 +27,12 @@ async def test_every_route_says_so_in_time() -> None:
     api = Api(dev_settings(environ={}, overrides=RATES), store)
     try:
         await api.call("POST", "/v1/rooms", "owner", json={"id": "demo"})
+        assert "age" not in (await api.call("GET", "/v1/rooms/demo", "owner")).headers
         document = await store.read("demo")
         await server.stop()
         await check_refusals(api)
         api.node.documents["demo"] = document
+        await check_copies(api)
         assert (await api.offer("/whip/demo", "guest:bob")).status_code == 201
         assert (await api.offer("/whep/demo", "viewer")).status_code == 201
         assert (await api.call("GET", "/v1/sessions/n1~s1", "guest:bob")).status_code == 200
@@ -60,6 +62,18 @@ async def check_refusals(api: Api) -> None:
     assert problem(await api.offer("/whip/demo", "guest")) == (503, "store-unavailable")
     ready = await api.call("GET", "/readyz")
     assert (ready.status_code, ready.json()["store"]) == (503, False)
+
+
+async def check_copies(api: Api) -> None:
+    """A room that a node hosts is shown as it is there, with its age."""
+    for path in ("/v1/rooms/demo", "/v1/rooms/demo/stage", "/v1/rooms/demo/publications"):
+        began = time.monotonic()
+        found = await api.call("GET", path, "owner")
+        assert found.status_code == 200, path
+        assert 0 <= int(found.headers["age"]) < 60
+        assert time.monotonic() - began < HANG_S
+    assert (await api.call("GET", "/v1/rooms/demo", "owner")).json()["id"] == "demo"
+    assert problem(await api.call("GET", "/v1/rooms/other", "service")) == (503, "store-unavailable")
 
 
 @pytest.mark.parametrize("path", ["/v1/rooms/demo", "/v1/rooms"])

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from relay.link.quic.connection import Connection, Limits
+from relay.link.quic.connection import Connection
 from relay.link.quic.endpoint import Endpoint
+from relay.link.quic.host import Limits
 from relay.link.quic.identity import Identity, load_identity
 from relay.link.quic.tickets import HeldTickets
 from relay.settings import LinkSettings

@@ -11,8 +11,7 @@ import contextlib
 import datetime
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import structlog
 from aioquic.quic import events
@@ -21,42 +20,20 @@ from aioquic.tls import SessionTicket
 from relay.errors import UsageError
 from relay.link.path import PathReport
 from relay.link.quic.adapter import Quic, Wire
+from relay.link.quic.ending import is_refusal, reason_of
+from relay.link.quic.host import Host, Limits
 from relay.link.quic.identity import node_name
+from relay.link.quic.inbox import Inbox
 from relay.link.quic.mtu import BASE, BLACK_HOLE, MtuSearch
+from relay.link.quic.outbox import Outbox
 from relay.link.transport import DatagramCounts, HandshakeFailed, IdentityRefused, Remote
 
-UNHEARD = 256  # datagrams kept, and stream pieces, until their callback is set
-CERTIFICATE_ALERTS = frozenset(range(0x100 + 42, 0x100 + 49)) | {0x100 + 116}  # RFC 8446 section 6 in RFC 9001 4.8
 _TICK_S = 0.001  # a timer later than this again would spin
 log = structlog.get_logger(__name__)
 
 
 def _ignore(*_: Any) -> None:
     """The callback until one is set."""
-
-
-class Host(Protocol):
-    """What a connection needs of its endpoint."""
-
-    def send(self, datagrams: list[tuple[bytes, Wire]]) -> None: ...
-    def route(self, connection_id: bytes, connection: Connection) -> None: ...
-    def unroute(self, connection_id: bytes) -> None: ...
-    def want_transmit(self, connection: Connection) -> None: ...
-    def linger(self, connection: Connection, last: list[tuple[bytes, Wire]]) -> None: ...
-    def announced(self, connection: Connection) -> None: ...
-    def ready(self, connection: Connection) -> None: ...
-    def ended(self, connection: Connection, reason: str, *, refused: bool) -> None: ...
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """Bounds of one connection; see `LinkSettings`."""
-
-    max_packet: int = 1452
-    queue_bytes: int = 2_000_000
-    queue_age_s: float = 0.2
-    keepalive_s: float = 0.1
-    handshake_s: float = 3.0
 
 
 class Connection:
@@ -80,15 +57,10 @@ class Connection:
         self._host = host
         self._limits = limits
         self._loop = asyncio.get_running_loop()
-        self._on_datagrams: Callable[[list[bytes]], None] | None = None
-        self._on_stream: Callable[[int, bytes, bool], None] | None = None
-        self._on_event: Callable[[events.QuicEvent], None] | None = None
-        self._kept: list[bytes] = []
-        self._kept_events: list[events.StreamDataReceived] = []
+        self._inbox = Inbox(self.counts)
         self._announced = False
         self._closed = False
-        self._queued = 0  # bytes
-        self._taken = 0  # of `quic.bytes_taken`, accounted for
+        self._outbox = Outbox(quic, limits, self.counts)
         self._mtu = MtuSearch(limits.max_packet)
         self._last_max = 0
         self._pinged_at = 0.0
@@ -102,33 +74,34 @@ class Connection:
 
     @property
     def on_datagrams(self) -> Callable[[list[bytes]], None] | None:
-        return self._on_datagrams
+        return self._inbox.on_datagrams
 
     @on_datagrams.setter
     def on_datagrams(self, value: Callable[[list[bytes]], None]) -> None:
-        self._on_datagrams = value
-        if self._kept:
-            self._host.want_transmit(self)
+        self._inbox.on_datagrams = value
+        self._read_again()
 
     @property
     def on_stream(self) -> Callable[[int, bytes, bool], None] | None:
-        return self._on_stream
+        return self._inbox.on_stream
 
     @on_stream.setter
     def on_stream(self, value: Callable[[int, bytes, bool], None]) -> None:
-        self._on_stream = value
-        if self._kept_events:
-            self._host.want_transmit(self)
+        self._inbox.on_stream = value
+        self._read_again()
 
     @property
     def on_event(self) -> Callable[[events.QuicEvent], None] | None:
         """Takes aioquic's stream events instead of `on_stream`: for `aioquic.h3` only."""
-        return self._on_event
+        return self._inbox.on_event
 
     @on_event.setter
     def on_event(self, value: Callable[[events.QuicEvent], None]) -> None:
-        self._on_event = value
-        if self._kept_events:
+        self._inbox.on_event = value
+        self._read_again()
+
+    def _read_again(self) -> None:
+        if self._inbox.waits:
             self._host.want_transmit(self)
 
     @property
@@ -149,28 +122,15 @@ class Connection:
         return self._closed
 
     def send_datagram(self, data: bytes, token: object = None) -> bool:
-        size = len(data)
-        if self._closed:
+        if self._closed or not self._outbox.put(data, token, self._last_max or self.max_datagram, time.monotonic()):
             return False
-        if size > (self._last_max or self.max_datagram):
-            self.counts.oversize += 1
-            return False
-        if self._queued + size > self._limits.queue_bytes:
-            self.counts.overflow += 1
-            return False
-        self._queued += size
-        self.counts.queued += 1
-        self.quic.queue_datagram(data, token, time.monotonic())
         self._host.want_transmit(self)
         return True
 
     def flush_datagrams(self) -> int:
-        dropped = list(self.quic.queue)
-        self.quic.queue.clear()
-        self._queued = 0
-        self.counts.flushed += len(dropped)
-        self._drop([token for _, token, _ in dropped])
-        return len(dropped)
+        count, dropped = self._outbox.flush()
+        self._drop(dropped)
+        return count
 
     def open_stream(self, *, unidirectional: bool = False) -> int:
         stream = self.quic.get_next_available_stream_id(is_unidirectional=unidirectional)
@@ -250,7 +210,7 @@ class Connection:
             self._break(error)
             return
         if (ending := self.quic.ending) is not None:
-            self._end(self._reason(ending))
+            self._end(reason_of(self.quic, ending, self.peer))
         else:
             self._arm(now)
 
@@ -281,36 +241,24 @@ class Connection:
             self._become_ready()
         if not self._announced:
             return
-        if self._kept_events and (self._on_stream or self._on_event):
-            waiting, self._kept_events = self._kept_events, []
-            for event in waiting:
-                self._stream(event)
-        if quic.arrived or (self._kept and self._on_datagrams):
-            self._deliver()
+        if quic.arrived or self._inbox.waits:
+            self._inbox.reread()
+            arrived, quic.arrived = quic.arrived, []
+            self._inbox.deliver(arrived)
         if acked := quic.take_acked():
             self.on_acked(acked)
         if lost := quic.take_lost():
             self.on_lost(lost)
 
-    def _deliver(self) -> None:
-        arrived, self.quic.arrived = self.quic.arrived, []
-        self.counts.received += len(arrived)
-        if self._kept:
-            arrived, self._kept = self._kept + arrived, []
-        if self._on_datagrams is not None:
-            self._on_datagrams(arrived)
-        else:
-            self._kept = arrived[:UNHEARD]
-            self.counts.unheard += len(arrived) - len(self._kept)
-
     def _handle(self, event: events.QuicEvent) -> None:
         match event:
             case events.StreamDataReceived():
-                self._stream(event)
+                if not self._inbox.piece(event):
+                    self.quic.close(error_code=1, reason_phrase="nobody reads these streams")
             case events.StreamReset(error_code=code, stream_id=stream):
                 self.on_reset(stream, code)
-                if self._on_event is not None:
-                    self._on_event(event)
+                if self._inbox.on_event is not None:
+                    self._inbox.on_event(event)
             case events.StopSendingReceived(error_code=code, stream_id=stream):
                 self.on_reset(stream, code)
             case events.ConnectionIdIssued(connection_id=number):
@@ -319,16 +267,6 @@ class Connection:
                 self._host.unroute(number)
             case _:
                 pass
-
-    def _stream(self, event: events.StreamDataReceived) -> None:
-        if self._on_event is not None:
-            self._on_event(event)
-        elif self._on_stream is not None:
-            self._on_stream(event.stream_id, event.data, event.end_stream)
-        elif len(self._kept_events) < UNHEARD:
-            self._kept_events.append(event)
-        else:
-            self.quic.close(error_code=1, reason_phrase="nobody reads these streams")
 
     def _may_announce(self) -> bool:
         """A server tells of a connection when its peer is known: proved by certificate, or by a ticket at 0-RTT."""
@@ -392,46 +330,24 @@ class Connection:
         if size == self._last_max:
             return
         self._last_max = size
-        long = [token for data, token, _ in self.quic.queue if len(data) > size]
-        if long:
-            keep = [item for item in self.quic.queue if len(item[0]) <= size]
-            self.quic.queue.clear()
-            self.quic.queue.extend(keep)
-            self._queued = sum(len(item[0]) for item in keep)
-            self.counts.flushed += len(long)
-            self._drop(long)
+        self._drop(self._outbox.shorten(size))
         if self._announced:
             self.on_max_datagram(size)
 
     def _transmit(self, now: float) -> None:
         quic = self.quic
-        queue = quic.queue
-        if queue:
-            self._expire(now)
+        if quic.queue:
+            self._drop(self._outbox.expire(now))
         datagrams = quic.datagrams_to_send(now)
-        self.counts.sent = quic.frames_sent
-        self._queued -= quic.bytes_taken - self._taken
-        self._taken = quic.bytes_taken
+        self._outbox.account()
         if self.is_ready and (size := self._mtu.next_probe(now)) is not None and quic.ending is None:
             datagrams = datagrams + quic.probe(size, now)
         if datagrams:
             self._host.send(datagrams)
 
-    def _expire(self, now: float) -> None:
-        queue = self.quic.queue
-        oldest = now - self._limits.queue_age_s
-        stale = []
-        while queue and queue[0][2] < oldest:
-            data, token, _ = queue.popleft()
-            self._queued -= len(data)
-            stale.append(token)
-        if stale:
-            self.counts.stale += len(stale)
-            self._drop(stale)
-
     def _drop(self, tokens: list[object]) -> None:
-        if told := [token for token in tokens if token is not None]:
-            self.on_lost(told)
+        if tokens:
+            self.on_lost(tokens)
 
     def _arm(self, now: float) -> None:
         """Set the timer for the earliest need. One that is set earlier stays and finds nothing to do."""
@@ -465,14 +381,6 @@ class Connection:
             self._say_goodbye(0, "handshake overdue")
             self._end(f"no handshake within {self._limits.handshake_s:g} s")
 
-    def _reason(self, ending: events.ConnectionTerminated) -> str:
-        if self.quic.refused is not None:
-            return self.quic.refused
-        text = ending.reason_phrase or f"error 0x{ending.error_code:x}"
-        if ending.error_code in CERTIFICATE_ALERTS:
-            return f"{self.peer or 'the peer'} refused our certificate: {text}"
-        return text
-
     def _end(self, reason: str) -> None:
         if self._closed:
             return
@@ -481,11 +389,10 @@ class Connection:
             if timer is not None:
                 timer.cancel()
         self._timer = self._deadline = None
-        ending = self.quic.ending
-        refused = self.quic.refused is not None or (ending is not None and ending.error_code in CERTIFICATE_ALERTS)
+        refused = is_refusal(self.quic)
         if not self._ready.done():
             self._ready.set_exception(IdentityRefused(reason) if refused else HandshakeFailed(reason))
         self._host.ended(self, reason, refused=refused)
         if self._announced:
-            self._drop(self.quic.abandoned())
+            self._drop([token for token in self.quic.abandoned() if token is not None])
             self.on_closed(reason)

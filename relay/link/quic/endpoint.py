@@ -21,13 +21,15 @@ import structlog
 from aioquic.quic.packet import encode_quic_retry, encode_quic_version_negotiation
 from aioquic.tls import SessionTicket
 
-from relay.errors import SettingsError, UsageError
+from relay.errors import UsageError
 from relay.link import varint
 from relay.link.quic import identity as identities
 from relay.link.quic import window
 from relay.link.quic.adapter import Quic, Wire, configure
-from relay.link.quic.connection import Connection, Limits
+from relay.link.quic.connection import Connection
+from relay.link.quic.host import Limits
 from relay.link.quic.identity import Identity
+from relay.link.quic.sockets import open_socket
 from relay.link.quic.tickets import Held, HeldTickets, Issued, IssuedTickets
 from relay.link.quic.tokens import AddressTokens
 from relay.link.transport import HandshakeFailed, Remote
@@ -111,7 +113,7 @@ class Endpoint:
         self._lingering: OrderedDict[bytes, _Goodbye] = OrderedDict()
         self._tick: asyncio.Handle | None = None
         self._closed = False
-        self._socket = _open(host, port, interface, socket_buffer)
+        self._socket = open_socket(host, port, interface, socket_buffer)
         self._loop.add_reader(self._socket.fileno(), self._readable)
 
     # --- the interface -------------------------------------------------------------------------------------------
@@ -182,7 +184,7 @@ class Endpoint:
 
     def rebind(self, host: str, port: int) -> None:
         """Move all connections to a new local address; servers follow. Raises SettingsError and stays when it fails."""
-        fresh = _open(host, port, *self._bind)
+        fresh = open_socket(host, port, *self._bind)
         self._loop.remove_reader(self._socket.fileno())
         self._socket.close()
         self._socket = fresh
@@ -397,26 +399,3 @@ def _token(data: bytes, at: int) -> bytes | None:
         if start + length <= len(data):
             return data[start : start + length]
     return None
-
-
-def _open(host: str, port: int, interface: str, buffer: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    opened = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
-    try:
-        for option in (socket.SO_RCVBUF, socket.SO_SNDBUF):
-            opened.setsockopt(socket.SOL_SOCKET, option, buffer)
-        if interface:
-            opened.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, interface.encode() + b"\0")
-        # send as large as asked, never in fragments: only then do probes tell the path's MTU (RFC 9000 section 14)
-        if family == socket.AF_INET:
-            opened.setsockopt(socket.IPPROTO_IP, _IP_MTU_DISCOVER, _PMTUDISC_PROBE)
-        else:
-            opened.setsockopt(socket.IPPROTO_IPV6, _IPV6_MTU_DISCOVER, _PMTUDISC_PROBE)
-        opened.bind((host, port))
-    except OSError as error:
-        opened.close()
-        raise SettingsError(f"UDP {host}:{port} cannot be opened for links: {error.strerror}") from None
-    return opened
-
-
-_IP_MTU_DISCOVER, _IPV6_MTU_DISCOVER, _PMTUDISC_PROBE = 10, 23, 3  # linux/in.h; Python does not name them
