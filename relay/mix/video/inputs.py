@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from relay.mix.control import Message
 from relay.mix.timeline import DueQueue, InputTimeline
 from relay.mix.video.assembly import AccessUnit, Assembler
 from relay.mix.video.composer import Content
 from relay.mix.video.decoder import BadStream, Decoder
 from relay.mix.video.messages import FrameShown, InputSpec, InputTrouble, KeyframeNeeded, LagMeasured
+from relay.process.control import Message
 
 ASK_US = 500_000
 """Between two requests for a keyframe; the relay coalesces them further."""

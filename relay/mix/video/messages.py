@@ -1,13 +1,13 @@
-"""What the relay tells a video worker, and what the worker tells back (`relay.mix.control` carries it)."""
+"""What the relay tells a video worker, and what the worker tells back (`relay.process.control` carries it)."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Literal
 
-from relay.mix.control import Message
 from relay.mix.layout import LayoutChange, OverlayChange
 from relay.mix.video.assembly import VideoCodec
+from relay.process.control import Message
 
 # --- relay → worker -------------------------------------------------------------------------------------------------
 

@@ -19,8 +19,6 @@ import structlog
 from relay.clock import now_us
 from relay.errors import BadRequest, Conflict, NotFound, Overloaded, UsageError
 from relay.ids import make_sync_id
-from relay.mix.child import Restarts
-from relay.mix.control import Message
 from relay.mix.executor import Executor, LocalProcesses
 from relay.mix.layout import (
     MAX_INPUTS,
@@ -38,6 +36,8 @@ from relay.mix.video.pool_worker import PoolWorker
 from relay.mix.video.program import InputState, Program, Source, StageState, input_spec
 from relay.plane import Plane
 from relay.plane.contract import AddTap, RemoveTap, RequestKeyframe
+from relay.process.child import Restarts
+from relay.process.control import Message
 from relay.settings import MixVideoSettings
 
 WATCH_S = 0.1

@@ -20,7 +20,6 @@ import structlog
 
 from relay.clock import now_us
 from relay.errors import PeerError
-from relay.mix.control import Message, Wire
 from relay.mix.layout import Box, Cell, Overlays
 from relay.mix.scaler import MAX_WORKERS
 from relay.mix.video import tiles
@@ -44,8 +43,9 @@ from relay.mix.video.messages import (
 )
 from relay.mix.video.page import Page
 from relay.mix.video.stage import Stage
-from relay.mix.worker import ControlEnd, begin
 from relay.plane.shared_ring import SharedRing
+from relay.process.control import Message, Wire
+from relay.process.worker import ControlEnd, begin
 
 LOOK_US = 15_000
 """Inputs wait for their time anyway, and each look costs a wake-up: twice for each picture of 30 a second."""
