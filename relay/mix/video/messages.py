@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from relay.mix.layout import LayoutChange, OverlayChange
 from relay.mix.video.assembly import VideoCodec
 from relay.process.control import Message
+from relay.stage.layout import LayoutChange, OverlayChange
 
 # --- relay → worker -------------------------------------------------------------------------------------------------
 

@@ -20,7 +20,15 @@ from relay.clock import now_us
 from relay.errors import BadRequest, Conflict, NotFound, Overloaded, UsageError
 from relay.ids import make_sync_id
 from relay.mix.executor import Executor, LocalProcesses
-from relay.mix.layout import (
+from relay.mix.video import events, messages
+from relay.mix.video.pool_worker import PoolWorker
+from relay.mix.video.program import InputState, Program, Source, StageState, input_spec
+from relay.plane import Plane
+from relay.plane.contract import AddTap, RemoveTap, RequestKeyframe
+from relay.process.child import Restarts
+from relay.process.control import Message
+from relay.settings import MixVideoSettings
+from relay.stage.layout import (
     MAX_INPUTS,
     Layout,
     LayoutChange,
@@ -31,14 +39,6 @@ from relay.mix.layout import (
     check_overlays,
     check_size,
 )
-from relay.mix.video import events, messages
-from relay.mix.video.pool_worker import PoolWorker
-from relay.mix.video.program import InputState, Program, Source, StageState, input_spec
-from relay.plane import Plane
-from relay.plane.contract import AddTap, RemoveTap, RequestKeyframe
-from relay.process.child import Restarts
-from relay.process.control import Message
-from relay.settings import MixVideoSettings
 
 WATCH_S = 0.1
 _CLOCK_BITS = 32

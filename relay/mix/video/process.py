@@ -20,7 +20,7 @@ import structlog
 
 from relay.clock import now_us
 from relay.errors import PeerError
-from relay.mix.layout import Box, Cell, Overlays
+from relay.mix.layout import Box, Cell
 from relay.mix.scaler import MAX_WORKERS
 from relay.mix.video import tiles
 from relay.mix.video.assembly import VideoCodec
@@ -46,6 +46,7 @@ from relay.mix.video.stage import Stage
 from relay.plane.shared_ring import SharedRing
 from relay.process.control import Message, Wire
 from relay.process.worker import ControlEnd, begin
+from relay.stage.layout import Overlays
 
 LOOK_US = 15_000
 """Inputs wait for their time anyway, and each look costs a wake-up: twice for each picture of 30 a second."""

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass, field
 
-from relay.mix.layout import LayoutChange, OverlayChange, SyncLog
 from relay.mix.video import messages
 from relay.mix.video.assembly import VideoCodec
 from relay.mix.video.pool_worker import PoolWorker
 from relay.process.child import Restarts
+from relay.stage.layout import LayoutChange, OverlayChange, SyncLog
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from concurrent.futures import Executor, Future
 from typing import Protocol
 
-from relay.mix.layout import STEP, LayoutState, SyncLog
+from relay.mix.layout import LayoutState
 from relay.mix.scaler import Plan, Scaler
 from relay.mix.timeline import OutputTimeline
 from relay.mix.video.composer import Composer
@@ -22,6 +22,7 @@ from relay.mix.video.messages import (
 )
 from relay.mix.video.packets import Packetizer
 from relay.mix.video.page import Page, StageWords
+from relay.stage.layout import STEP, SyncLog
 
 MEASURE_US = 1_000_000
 ALONE = 0.6
