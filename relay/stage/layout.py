@@ -56,11 +56,15 @@ class Layout:
 
 @dataclass(frozen=True, slots=True)
 class LayoutChange:
-    """From the first output frame on whose sync id is at least `at`; the cells take `animate` frames to move there."""
+    """From the first output frame on whose sync id is at least `at`; the cells take `animate` frames to move there.
+
+    `number` counts the changes of a program, so that whoever reads its log again knows which of them are new.
+    """
 
     at: int
     layout: Layout
     animate: int = 0
+    number: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,10 +95,11 @@ class Overlays:
 
 @dataclass(frozen=True, slots=True)
 class OverlayChange:
-    """From the first output frame on whose sync id is at least `at`."""
+    """From the first output frame on whose sync id is at least `at`. `number` as for a `LayoutChange`."""
 
     at: int
     overlays: Overlays
+    number: int = 0
 
 
 # --- what may be asked for ------------------------------------------------------------------------------------------

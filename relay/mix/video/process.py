@@ -35,6 +35,7 @@ from relay.mix.video.messages import (
     ChangeLayout,
     ChangeOverlays,
     CloseStage,
+    DelayInput,
     OpenStage,
     RemoveInput,
     SendKeyframe,
@@ -167,6 +168,7 @@ class Worker:
             return  # it failed meanwhile
         match message:
             case AddInput():
+                self._drop_stream(stage.inputs.get(message.input.identity))
                 self._add_stream(stage.add_input(message.input, now_us()))
             case RemoveInput():
                 self._drop_stream(stage.inputs.get(message.identity))
@@ -178,6 +180,9 @@ class Worker:
             case AlignInput():
                 if (one := stage.inputs.get(message.identity)) is not None:
                     one.align(message.lag)
+            case DelayInput():
+                if (one := stage.inputs.get(message.identity)) is not None:
+                    one.wait(message.delay)
 
     def _open_stage(self, message: OpenStage) -> None:
         spec = message.spec

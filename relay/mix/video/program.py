@@ -41,6 +41,8 @@ class InputState:
     name: str
     source: Source | None
     tap: int | None = None
+    delay: int = 0
+    """µs; 0 for the stage's."""
 
 
 @dataclass(slots=True)
@@ -58,4 +60,4 @@ class StageState:
 
 def input_spec(identity: str, one: InputState) -> messages.InputSpec:
     source = one.source if one.tap is not None else None
-    return messages.InputSpec(identity, one.name, one.tap, source.codec if source is not None else None)
+    return messages.InputSpec(identity, one.name, one.tap, source.codec if source is not None else None, one.delay)

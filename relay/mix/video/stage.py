@@ -97,8 +97,10 @@ class Stage:
         return self._scaler.plan.workers > 1 and self._busy > ALONE * self._period
 
     def add_input(self, spec: InputSpec, now: int) -> Input:
-        """Add an input, or put another one in its place."""
+        """Add an input, or put another one in its place: without a flash where both have pictures."""
         made = Input(self.spec.stage, spec, self.spec.delay, self.spec.silence, now, self._tell)
+        if (old := self.inputs.get(spec.identity)) is not None:
+            made.go_on_from(old)
         self.inputs[spec.identity] = made
         return made
 
@@ -127,8 +129,9 @@ class Stage:
         contents = {name: one.content(due, sync_id) for name, one in self.inputs.items()}
         for one in self.inputs.values():
             one.check(now)
-        cells = self._layouts.frame(sync_id, tuple(self.inputs))
-        self._overlays.advance(sync_id)
+        holds = self._timeline.holds(frame)
+        cells = self._layouts.frame(holds, tuple(self.inputs))
+        self._overlays.advance(holds)
         if now < self._hold_until and any(one.waits for one in self.inputs.values()):
             return
         self._hold_until = 0
