@@ -67,7 +67,9 @@ def switch_on(
     people.require(state, actor, Action.MANAGE_PROGRAM)
     _check_form(state, form or Form())
     before = state.program
-    after = before or Program(since=now)
+    after = before or Program(since=now, layouts=(LayoutChange(0, layout or Layout()),))
+    if layout is not None:
+        check_layout(layout)
     if form is not None:
         after = replace(
             after,
@@ -278,9 +280,10 @@ def _overlaid(program: Program, change: OverlayChange, now: float) -> Program:
 
 def _added(changes: tuple[C, ...], change: C, now: float) -> tuple[C, ...]:
     """The log with a change more, and without those whose time is over."""
-    log = SyncLog(*changes)
-    log.advance(make_sync_id(int(now * 1000), 0))
+    log, present = SyncLog(*changes), make_sync_id(int(now * 1000), 0)
+    log.advance(present)
     log.add(change)
+    log.advance(present)
     return log.changes
 
 
