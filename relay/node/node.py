@@ -138,6 +138,11 @@ class Node:
         return self._plane.cpus
 
     @property
+    def mixing(self) -> Pools:
+        """The pools of this node's programs."""
+        return self._pools
+
+    @property
     def candidates(self) -> tuple[tuple[str, int], ...]:
         """Every address and port that some session's candidates name."""
         return tuple((host, port) for port in self._ports for host in self._advertised)

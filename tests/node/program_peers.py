@@ -114,6 +114,13 @@ class Peer:
         await self._offer(self._node.watch, True)
         return self
 
+    def origin(self) -> int:
+        """The RTP timestamp that pictures' times are counted from: aiortc begins at 0 and tells nobody."""
+        receivers = [each.receiver for each in self.pc.getTransceivers() if each.kind == "video"]
+        mapper = receivers[0]._RTCRtpReceiver__timestamp_mapper
+        assert mapper._origin is not None
+        return int(mapper._origin)
+
     async def close(self) -> None:
         for task in self._tasks:
             task.cancel()

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import os
+import signal
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from relay.cluster import RedisStore
+from relay.ids import SYNC_IDS_PER_SECOND
 from relay.mix.layout import Box, cells
 from relay.node import Node
+from relay.ports import RoomEvent
 from relay.settings import NodeSettings, dev_settings
 from relay.stage import program as programs
 from relay.stage.document import RoomState
@@ -17,7 +25,7 @@ from relay.stage.layout import Layout
 from relay.stage.permissions import Actor, Role
 from relay.stage.room import changing
 from tests.node.peers import until
-from tests.node.program_peers import Peer
+from tests.node.program_peers import Peer, Watched
 
 OWNER = Actor("alice", Role.OWNER)
 WIDTH, HEIGHT, FPS = 640, 360, 12
@@ -58,6 +66,31 @@ async def show(node: Node, store: RedisStore) -> AsyncIterator[tuple[Peer, Peer,
             await peer.close()
 
 
+def amid(seen: Watched, box: Box, publisher: int, more: int = 5) -> Callable[[], bool]:
+    """Whether `more` pictures from now on show a publisher in a cell."""
+    since = len(seen.pictures)
+    return lambda: len(seen.counters(box, publisher, since)) >= more
+
+
+async def told(store: RedisStore, kind: str) -> list[dict[str, Any]]:
+    """The room's events of a kind, so far."""
+    found: list[RoomEvent] = []
+
+    async def follow() -> None:
+        async for event in store.events("demo", 0):
+            found.append(event)  # noqa: PERF401  it never ends by itself
+
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(follow(), 0.5)
+    return [event.data for event in found if event.type == kind]
+
+
+def children() -> list[int]:
+    """The worker processes of this one."""
+    found = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+    return [int(pid) for pid in found if b"relay.mix" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+
+
 async def test_two_hosts_become_one_picture_and_one_sound(
     node: Node, store: RedisStore, show: tuple[Peer, Peer, Peer]
 ) -> None:
@@ -71,3 +104,66 @@ async def test_two_hosts_become_one_picture_and_one_sound(
         "video": ("program", "live", "n1"),
         "audio": ("program", "live", "n1"),
     }
+
+
+async def both_on(seen: Watched) -> dict[str, Box]:
+    """Wait until both hosts are seen and heard; returns where they are seen."""
+    boxes = grid("alice", "bob")
+    for identity, publisher in (("alice", 1), ("bob", 2)):
+        await until(amid(seen, boxes[identity], publisher), PATIENCE_S)
+    await until(lambda: min(seen.hears(440), seen.hears(1000)) > 0.05, PATIENCE_S)
+    return boxes
+
+
+async def test_it_goes_on_when_workers_are_killed(node: Node, store: RedisStore, show: tuple[Peer, Peer, Peer]) -> None:
+    seen = show[2].watched
+    boxes = await both_on(seen)
+    pools = node.mixing
+    await until(lambda: pools.audio.has_reserve, PATIENCE_S)
+    session = show[2].session
+    for victim in (int(pools.video.worker_of("demo").removeprefix("local:")), pools.audio.pid):
+        os.kill(victim or 0, signal.SIGKILL)
+    await until(lambda: victim not in children(), PATIENCE_S)
+    await until(lambda: pools.video.worker_of("demo") != "", PATIENCE_S)
+    seen.sound = seen.sound[:0]
+    await both_on(seen)
+    assert node.session(session)["state"] == "watching"
+    counters = seen.counters(boxes["alice"], 1)
+    assert counters == sorted(counters)
+    interrupted = await told(store, "program.interrupted")
+    assert {one["part"] for one in interrupted} == {"video", "audio"}
+    assert {one["part"] for one in await told(store, "program.recovered")} == {"video", "audio"}
+
+
+async def test_a_layout_change_is_on_exactly_the_frame_that_was_named(
+    node: Node, store: RedisStore, show: tuple[Peer, Peer, Peer]
+) -> None:
+    seen, step = show[2].watched, 90_000 // FPS
+    lines: list[tuple[int, int]] = []
+
+    async def follow() -> None:
+        async for event in node.session_events(show[2].session):
+            data = event.data
+            if event.type == "slot.timeline" and data["clock_hz"] == 90_000:
+                lines.append((data["rtp_timestamp"], int(data["sync_id"])))
+
+    follower = asyncio.create_task(follow())
+    try:
+        boxes = await both_on(seen)
+        await until(lambda: lines, PATIENCE_S)
+        timestamp, sync_id = lines[-1]
+        wanted = seen.pictures[-1][0] + 2 * FPS * step
+        ticks = (wanted + show[2].origin() - timestamp + (1 << 31)) % (1 << 32) - (1 << 31)
+        at = sync_id + ticks * SYNC_IDS_PER_SECOND // 90_000
+        swapped = Layout(order=("bob", "alice"))
+        await change(store, lambda state: programs.change_layout(state, OWNER, time.time(), swapped, at=at))
+        await until(lambda: seen.pictures[-1][0] > wanted + FPS * step, PATIENCE_S)
+    finally:
+        follower.cancel()
+    marks = [(pts, seen.mark(boxes["alice"], number)) for number, (pts, _) in enumerate(seen.pictures)]
+    before = {mark.publisher for pts, mark in marks if mark is not None and wanted - FPS * step < pts < wanted}
+    after = {mark.publisher for pts, mark in marks if mark is not None and pts >= wanted}
+    assert (before, after) == ({1}, {2})
+    near = [mark is not None for pts, mark in marks if wanted - 2 * step < pts < wanted + 2 * step]
+    assert near
+    assert all(near), "marks next to the change have to be readable for this to prove anything"
