@@ -105,13 +105,13 @@ class Peer:
         await self._offer(self._node.publish, False)
         return self
 
-    async def watch(self, codec: str = "H264") -> Peer:
-        """One slot for sound and one for pictures, which play the program."""
+    async def watch(self, codec: str = "H264", *, program: bool = True) -> Peer:
+        """One slot for sound and one for pictures, which play the program, or the stage."""
         self.pc.addTransceiver("audio", direction="recvonly")
         video = self.pc.addTransceiver("video", direction="recvonly")
         known = RTCRtpReceiver.getCapabilities("video").codecs
         video.setCodecPreferences([each for each in known if each.name == codec])
-        await self._offer(self._node.watch, True)
+        await self._offer(self._node.watch, program)
         return self
 
     def origin(self) -> int:

@@ -14,12 +14,15 @@ from typing import Any
 import pytest
 
 from relay.cluster import RedisStore
+from relay.errors import Conflict, NotFound
 from relay.ids import SYNC_IDS_PER_SECOND
+from relay.metrics import Metrics
 from relay.mix.layout import Box, cells
 from relay.node import Node
-from relay.ports import RoomEvent
+from relay.ports import RoomEvent, SlotChange
 from relay.settings import NodeSettings, dev_settings
 from relay.stage import program as programs
+from relay.stage import room as rooms
 from relay.stage.document import RoomState
 from relay.stage.layout import Layout
 from relay.stage.permissions import Actor, Role
@@ -167,3 +170,95 @@ async def test_a_layout_change_is_on_exactly_the_frame_that_was_named(
     near = [mark is not None for pts, mark in marks if wanted - 2 * step < pts < wanted + 2 * step]
     assert near
     assert all(near), "marks next to the change have to be readable for this to prove anything"
+
+
+async def test_hosts_come_mute_go_and_the_program_ends(
+    node: Node, store: RedisStore, show: tuple[Peer, Peer, Peer]
+) -> None:
+    alice, _, viewer = show
+    seen = viewer.watched
+    await both_on(seen)
+    carol = Peer(node, "carol", "guest")
+    try:
+        await carol.publish(3, 1700, video=False)
+        boxes = grid("alice", "bob", "carol")
+        await until(amid(seen, boxes["alice"], 1), PATIENCE_S)
+        await until(lambda: seen.hears(1700) > 0.05, PATIENCE_S)
+
+        await change(store, lambda state: rooms.mute(state, OWNER, "bob", audio=True, video=True))
+        await until(lambda: seen.mark(boxes["bob"]) is None and seen.hears(1000) < 0.01, PATIENCE_S)
+        await until(lambda: seen.hears(440) > 0.05, PATIENCE_S)
+        await change(store, lambda state: rooms.mute(state, OWNER, "bob", audio=False, video=False))
+        await until(amid(seen, boxes["bob"], 2), PATIENCE_S)
+        await until(lambda: seen.hears(1000) > 0.05, PATIENCE_S)
+
+        await node.close(alice.session)
+        boxes = grid("bob", "carol")
+        await until(amid(seen, boxes["bob"], 2), PATIENCE_S)
+        await until(lambda: seen.hears(440) < 0.01, PATIENCE_S)
+        await change(store, lambda state: rooms.change_role(state, OWNER, "bob", Role.VIEWER, time.time()))
+        await until(lambda: seen.mark(boxes["bob"]) is None, PATIENCE_S)
+    finally:
+        await carol.close()
+
+    await change(store, lambda state: programs.switch_off(state, OWNER, time.time()))
+    slots = node.session(viewer.session)["slots"]
+    await until(lambda: [slot["publication"] for slot in node.session(viewer.session)["slots"]] == [None, None], 20)
+    assert all(slots), "they played before"
+    state = RoomState.from_json(await store.read("demo"))
+    assert (state.program, programs.publications_of(state)) == (None, {})
+    assert node.mixing.video.stages == []
+
+
+async def test_who_watches_the_stage_gets_the_program_by_a_pin_only(
+    node: Node, store: RedisStore, show: tuple[Peer, Peer, Peer]
+) -> None:
+    await both_on(show[2].watched)
+    state = RoomState.from_json(await store.read("demo"))
+    program = programs.publications_of(state)["video"].id
+    other = Peer(node, "walt", "viewer")
+    try:
+        await other.watch("VP8", program=False)
+        await until(lambda: {slot["identity"] for slot in node.session(other.session)["slots"]} <= {"alice", "bob"})
+        with pytest.raises(Conflict):  # the program is H264
+            await node.change_slot(other.session, 1, SlotChange({"publication": program}))
+        slot = await node.change_slot(show[2].session, 1, SlotChange({"publication": program}))
+        assert (slot["identity"], slot["pinned"]) == ("program", True)
+        with pytest.raises(NotFound):
+            await node.change_slot(show[2].session, 1, SlotChange({"publication": "nothing"}))
+    finally:
+        await other.close()
+
+
+async def test_another_form_begins_the_picture_anew(
+    node: Node, store: RedisStore, show: tuple[Peer, Peer, Peer]
+) -> None:
+    seen = show[2].watched
+    await both_on(seen)
+    before = RoomState.from_json(await store.read("demo")).publications.keys()
+    await switch_on(store, form=programs.Form(320, 180, 10), layout=Layout(order=("bob",)))
+    boxes = {cell.identity: cell.box for cell in cells(Layout(), ("bob", "alice"), 320, 180)}
+    await until(lambda: seen.pictures[-1][1].shape == (180, 320), PATIENCE_S)
+    for identity, publisher in (("alice", 1), ("bob", 2)):
+        await until(amid(seen, boxes[identity], publisher), PATIENCE_S)
+    assert RoomState.from_json(await store.read("demo")).publications.keys() == before
+
+
+async def test_nothing_is_left_when_the_node_ends(store: RedisStore, settings: NodeSettings) -> None:
+    before = children()
+    node = Node(settings, store, Metrics(), node_id="n2", version="test", advertised=["127.0.0.1"])
+    await node.start()
+    alice = Peer(node, "alice", "owner")
+    try:
+        await alice.publish(1, 440)
+        assert children() == before, "no process before the first program"
+        await switch_on(store)
+        await until(lambda: node.mixing.ready and node.mixing.video.stages == ["demo"], PATIENCE_S)
+        assert len(children()) > len(before)
+    finally:
+        await alice.close()
+        await node.shut_down()
+    assert children() == before
+    state = RoomState.from_json(await store.read("demo"))
+    assert state.program is not None
+    assert state.program.node == "", "another node may mix"
