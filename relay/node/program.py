@@ -28,7 +28,9 @@ log = structlog.get_logger()
 TURN_S = 1.0
 """The second in line asks for the lease so long after the first could have, and so on."""
 RETRY_S = 2.0
-"""Between two attempts to begin, and two questions for a lease."""
+"""Between two attempts to begin."""
+QUESTION_S = 0.5
+"""Between two questions for the lease: who had it may not have given it back yet."""
 REPEAT_S = 5.0
 """An input's trouble of one kind is told to the room this often at most."""
 
@@ -94,6 +96,8 @@ class RoomProgram:
         """This node is to mix under this epoch; 0: another one does, or may."""
         self._asked = False
         self._epoch = epoch
+        if epoch and self._mix is not None:
+            self._change(partial(programs.take, node=self._node, epoch=epoch))
         self.update()
 
     def lease_refused(self) -> None:
@@ -146,7 +150,7 @@ class RoomProgram:
             return
         first = state.program.node == self._node  # this node's earlier life mixed
         if first or now - self._alone_since >= line.index(self._node) * TURN_S:
-            self._asked, self._wanted, self._next_question = True, True, now + RETRY_S
+            self._asked, self._wanted, self._next_question = True, True, now + QUESTION_S
             self._cluster.want_lease(self._host.id, programs.LEASE, None)
 
     def _begin(self) -> None:
@@ -181,6 +185,7 @@ class RoomProgram:
         if self._mix is not None:
             mix, self._mix = self._mix, None
             mix.close()
+            log.info("program ends here", room=self._host.id)
             self._change(partial(programs.let_go, node=self._node, now=self._wall()))
         if self._wanted and self._cluster is not None:
             self._wanted, self._asked, self._epoch = False, False, 0
@@ -233,7 +238,7 @@ class RoomProgram:
                 log.error("a room's sound failed and was begun anew", room=event.room, reason=event.reason)
             case sound.InputsReported() if self._mix is not None:
                 for one in event.inputs:
-                    if one.flowing:
+                    if one.flowing and one.delay_ms > 0:  # 0 in a pause
                         self._mix.sound_waits(one.identity, int(one.delay_ms * 1000))
 
     def _refused(self, identity: str, reason: str) -> None:

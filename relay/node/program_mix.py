@@ -132,9 +132,10 @@ class ProgramMix:
         self._pools.video.align(self._room, identity, lag)
 
     def sound_waits(self, identity: str, delay: int) -> None:
-        """Somebody's sound waits for `delay` µs before it is mixed: his picture has to wait as long."""
+        """Somebody's sound waits for `delay` µs before it is mixed: his picture has to wait as long, less the half frame
+        that it waits for the next one."""
         if identity in self._pictures:
-            self._pools.video.set_delay(self._room, identity, delay)
+            self._pools.video.set_delay(self._room, identity, delay - 500_000 // self._fps)
 
     def refused(self, identity: str) -> None:
         """A pool does not take an input: leave it alone until it changes."""
@@ -163,7 +164,7 @@ class ProgramMix:
         self._pools.video.open_stage(self._room, made, first.layout, overlays.overlays)
         self._told = {first.number, overlays.number}
         self._form = _form(wanted)
-        self._lines = wanted.height or settings.height
+        self._lines, self._fps = wanted.height or settings.height, wanted.fps or settings.fps
         log.info("program begins", room=self._room, codec=codec, track=track.handle)
 
     def _codec(self, usual: ProgramCodec) -> ProgramCodec:

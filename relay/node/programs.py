@@ -15,7 +15,7 @@ from relay.mix.audio.pool import AudioPool
 from relay.mix.video import events as picture
 from relay.mix.video.pool import VideoPool
 from relay.plane import Plane
-from relay.settings import MixSettings
+from relay.settings import MixAudioSettings, MixSettings
 
 log = structlog.get_logger()
 
@@ -85,11 +85,7 @@ class Pools:
 
     async def _start(self) -> None:
         while not self.ready:
-            # Sound that waits as long as pictures do is in time with them.
-            least = min(max(self.settings.audio.jitter_least_ms, self.settings.video.delay_ms), 1000)
-            most = max(self.settings.audio.jitter_most_ms, least)
-            told = self.settings.audio.model_copy(update={"jitter_least_ms": least, "jitter_most_ms": most})
-            audio = AudioPool(told, self._plane, self._sound_told)
+            audio = AudioPool(in_time(self.settings), self._plane, self._sound_told)
             video = VideoPool(self._plane, self.next_handle, self.settings.video, self._picture_told)
             try:
                 await asyncio.gather(audio.start(), video.start())
@@ -144,3 +140,12 @@ class Pools:
             case _:
                 if event.room in self._programs:
                     self._programs[event.room].sound_told(event)
+
+
+def in_time(settings: MixSettings) -> MixAudioSettings:
+    """Return the sound's settings, made to wait as long as pictures do: those are shown by the next frame that is due,
+    half a frame late in the mean."""
+    video, audio = settings.video, settings.audio
+    least = max(audio.jitter_least_ms, min(1000, video.delay_ms + 500 // video.fps))
+    most = max(audio.jitter_most_ms, least)
+    return audio.model_copy(update={"jitter_least_ms": least, "jitter_most_ms": most})

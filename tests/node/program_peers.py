@@ -55,12 +55,56 @@ class Painter(MediaStreamTrack):
         return frame
 
 
+class Clapper:
+    """One instant in every second is white in the picture and loud in the sound."""
+
+    def __init__(self, fps: int) -> None:
+        self.start = time.monotonic() + 0.2
+        self.tracks = (_Beep(self), _Flash(self, fps))
+
+
+class _Beep(MediaStreamTrack):
+    kind = "audio"
+
+    def __init__(self, clapper: Clapper) -> None:
+        super().__init__()
+        self._clapper, self._sample = clapper, 0
+
+    async def recv(self) -> av.AudioFrame:
+        await asyncio.sleep(max(0.0, self._clapper.start + self._sample / RATE - time.monotonic()))
+        at = self._sample % RATE + np.arange(CHUNK)
+        loud = 16_000 * np.sin(2 * np.pi * 1000 * at / RATE) * (at < RATE // 10)
+        frame = av.AudioFrame.from_ndarray(loud.astype(np.int16).reshape(1, -1), format="s16", layout="mono")
+        frame.sample_rate, frame.pts, frame.time_base = RATE, self._sample, Fraction(1, RATE)
+        self._sample += CHUNK
+        return frame
+
+
+class _Flash(MediaStreamTrack):
+    kind = "video"
+
+    def __init__(self, clapper: Clapper, fps: int) -> None:
+        super().__init__()
+        self._clapper, self._fps, self._number = clapper, fps, 0
+
+    async def recv(self) -> av.VideoFrame:
+        await asyncio.sleep(max(0.0, self._clapper.start + self._number / self._fps - time.monotonic()))
+        picture = np.full((180 * 3 // 2, 320), 128, np.uint8)
+        picture[:180] = 235 if self._number % self._fps < self._fps // 10 else 16
+        frame = av.VideoFrame.from_ndarray(picture, format="yuv420p")
+        frame.pts, frame.time_base = self._number * 90_000 // self._fps, Fraction(1, 90_000)
+        self._number += 1
+        return frame
+
+
 class Watched:
     """What a viewer of the program has decoded."""
 
     def __init__(self) -> None:
         self.pictures: list[tuple[int, npt.NDArray[np.uint8]]] = []
         self.sound: npt.NDArray[np.float64] = np.zeros(0)
+        self.sound_end = 0
+        """Time of the sample after the last, counted from the first."""
 
     def mark(self, box: Box, number: int = -1) -> Painted | None:
         """What is painted in a cell of a picture."""
@@ -99,9 +143,11 @@ class Peer:
         return self.answer.session
 
     async def publish(self, publisher: int, hz: float, *, video: bool = True) -> Peer:
-        self.pc.addTrack(Tone(hz))
-        if video:
-            self.pc.addTrack(Painter(publisher))
+        return await self.publish_tracks(Tone(hz), *([Painter(publisher)] if video else []))
+
+    async def publish_tracks(self, *tracks: MediaStreamTrack) -> Peer:
+        for track in tracks:
+            self.pc.addTrack(track)
         await self._offer(self._node.publish, False)
         return self
 
@@ -114,9 +160,9 @@ class Peer:
         await self._offer(self._node.watch, program)
         return self
 
-    def origin(self) -> int:
-        """The RTP timestamp that pictures' times are counted from: aiortc begins at 0 and tells nobody."""
-        receivers = [each.receiver for each in self.pc.getTransceivers() if each.kind == "video"]
+    def origin(self, kind: str = "video") -> int:
+        """The RTP timestamp that times are counted from: aiortc begins at 0 and tells nobody."""
+        receivers = [each.receiver for each in self.pc.getTransceivers() if each.kind == kind]
         mapper = receivers[0]._RTCRtpReceiver__timestamp_mapper
         assert mapper._origin is not None
         return int(mapper._origin)
@@ -150,3 +196,5 @@ class Peer:
             assert isinstance(frame, av.AudioFrame)
             left = frame.to_ndarray().reshape(-1, 2)[:, 0].astype(np.float64) / 32768
             self.watched.sound = np.concatenate([self.watched.sound, left])[-4 * RATE :]
+            assert frame.pts is not None
+            self.watched.sound_end = frame.pts + len(left)
