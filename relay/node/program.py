@@ -131,6 +131,7 @@ class RoomProgram:
         elif self._may_mix():
             self._begin()
         else:
+            self._pools.unwanted(self._host.id)
             self._ask()
 
     def _may_mix(self) -> bool:

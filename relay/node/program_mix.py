@@ -132,8 +132,8 @@ class ProgramMix:
         self._pools.video.align(self._room, identity, lag)
 
     def sound_waits(self, identity: str, delay: int) -> None:
-        """Somebody's sound waits for `delay` µs before it is mixed: his picture has to wait as long, less the half frame
-        that it waits for the next one."""
+        """Somebody's sound waits for `delay` µs before it is mixed: his picture has to wait as long, less the half
+        frame that it waits for the next one."""
         if identity in self._pictures:
             self._pools.video.set_delay(self._room, identity, delay - 500_000 // self._fps)
 

@@ -1,4 +1,4 @@
-"""Lip sync: a flash and a beep of one instant come out of the program at one instant, by the sync ids that viewers get."""
+"""Lip sync: a flash and a beep of one instant come out at one instant, by the sync ids that viewers get."""
 
 from __future__ import annotations
 
