@@ -25,8 +25,9 @@ from bench.mix_clips import FPS, SECONDS, clip, ffmpeg, frames, run
 from bench.mix_world import Feed, Mixer
 from bench.plan import Plan
 from bench.report import Figure, figure
-from relay.mix.layout import Cell, Layout, cells
+from relay.mix.layout import Cell, cells
 from relay.mix.video.assembly import VideoCodec
+from relay.stage.layout import Layout
 
 COMMAND = "make bench-mix"
 WIDTH, HEIGHT, BITRATE, KEYFRAME_S = 1280, 720, 2_500_000, 2

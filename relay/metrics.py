@@ -127,6 +127,17 @@ class Metrics:
         self.link_moves = self._counter(
             "link_moves", "Moves of a link's breaker, by peer and new state.", "peer", "state"
         )
+        self.programs = self._gauge("programs", "Programs that this node mixes.")
+        self.mix_replacements = self._counter(
+            "mix_replacements", "Processes and threads of the mix that died or hung and were replaced, by part.", "part"
+        )
+        self.mix_frames = self._counter("mix_frames", "Pictures of programs that were sent.")
+        self.mix_skipped = self._counter("mix_skipped_frames", "Pictures of programs that were left out, being late.")
+        self.mix_troubles = self._counter("mix_input_troubles", "What went wrong with inputs of programs.", "fault")
+        self.mix_tick_lateness = self._gauge(
+            "mix_tick_lateness_seconds", "How late the audio mixers woke: the 99th percentile of the last seconds."
+        )
+        self.mix_ticks_skipped = self._counter("mix_skipped_ticks", "Audio ticks that were never made.")
         self.endings = self._counter("session_endings", "Sessions that ended, by reason.", "reason")
         self.events = self._counter("room_events", "Room events by type.", "type")
         self.store_failures = self._counter("store_failures", "Calls that the store did not answer.")

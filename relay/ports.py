@@ -19,6 +19,8 @@ class Offer:
     sdp: str
     client: str = ""
     """The HTTP User-Agent; some encoders need an answer of their own kind."""
+    program: bool = False
+    """WHEP: play the program by itself, and publications of the stage only where a slot is pinned to them."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -124,6 +124,10 @@ class LinkNotFound(Problem):
     status, title = 404, "There is no such link"
 
 
+class ProgramNotFound(Problem):
+    status, title = 404, "The room has no program"
+
+
 class EgressNotFound(Problem):
     status, title = 404, "There is no such egress"
 
@@ -174,6 +178,10 @@ class CodecNotAllowed(Problem):
 
 class TooManyPublications(Problem):
     status, title = 409, "The participant offers too many tracks"
+
+
+class ProgramPublication(Problem):
+    status, title = 409, "The program's tracks end with the program"
 
 
 class EgressExists(Problem):

@@ -1,4 +1,4 @@
-"""What a relay and its egress processes say to each other (see `relay.mix.control`)."""
+"""What a relay and its egress processes say to each other (see `relay.process.control`)."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from relay.egress.source import Stream
-from relay.mix.control import Message
+from relay.process.control import Message
 
 # --- relay to process -------------------------------------------------------------------------------------------------
 

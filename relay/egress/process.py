@@ -34,9 +34,9 @@ from relay.egress.record import RecordingOutput
 from relay.egress.rtmp import PushOutput
 from relay.egress.source import Source
 from relay.errors import PeerError
-from relay.mix.control import Wire
-from relay.mix.worker import ControlEnd, begin
 from relay.plane.shared_ring import RingReader, SharedRing
+from relay.process.control import Wire
+from relay.process.worker import ControlEnd, begin
 
 TICK_S = 0.03
 COUNT_S = 1.0

@@ -24,7 +24,7 @@ from relay.egress.mp4 import avc_configuration
 from relay.egress.rtmp_session import AUDIO, DATA, VIDEO, RtmpSession, State
 from relay.egress.targets import addresses_of
 from relay.errors import BadRequest, PeerError
-from relay.mix.child import Restarts
+from relay.process.child import Restarts
 
 CLOSE_S = 2.0
 BATCH = 64 << 10

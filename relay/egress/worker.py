@@ -20,8 +20,8 @@ from relay.egress.messages import (
     Stated,
 )
 from relay.errors import CostreamError
-from relay.mix.child import Child, Restarts
-from relay.mix.control import Wire
+from relay.process.child import Child, Restarts
+from relay.process.control import Wire
 
 FATAL = frozenset({"target-not-allowed", "bad-target"})
 """Errors that the next try would meet as well."""

@@ -10,8 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from relay.mix.child import Child
-from relay.mix.control import Message, Wire
+from relay.process.child import Child
+from relay.process.control import Message, Wire
 
 
 @dataclass(frozen=True, slots=True)

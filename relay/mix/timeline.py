@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from relay.errors import UsageError
-from relay.ids import make_sync_id
+from relay.ids import sync_id_at
 
 VIDEO_CLOCK_HZ = 90_000
 JUMP_US = 1_000_000
@@ -25,6 +25,9 @@ WINDOW_US = 4_000_000
 """The envelope forgets an early arrival after one to two of these: clocks drift, and routes get longer."""
 MAX_WAITING = 90
 """Frames of an input that wait for their time: 1.5 s at 60 a second."""
+
+NEAR_US = 1000
+"""A change so shortly after a frame is meant to be in it."""
 
 _TURN = 1 << 32
 _HALF_TURN = 1 << 31
@@ -67,8 +70,13 @@ class OutputTimeline:
         return self.at(frame) + self._wall_offset
 
     def sync_id(self, frame: int) -> int:
-        """Its sync id: its wall time, and a counter of 0, so that a change made at that moment is in it."""
-        return make_sync_id(self.wall_us(frame) // 1000, 0)
+        """Its sync id."""
+        return sync_id_at(self.wall_us(frame))
+
+    def holds(self, frame: int) -> int:
+        """The last sync id of a change that is in it. A viewer knows a frame's sync id from its RTP timestamp, not to
+        the microsecond; what he asks for on that frame must not come one later."""
+        return sync_id_at(self.wall_us(frame) + NEAR_US)
 
 
 class InputTimeline:

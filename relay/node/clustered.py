@@ -74,7 +74,11 @@ class ClusteredRoom:
         voices = [each.node for each in state.publications.values() if each.kind == "audio" and each.state == "live"]
         if voices:
             self.speaks_for_all = voices[0] == self._node
-        self._remote.update(state, self._monotonic(), watched=self._live.viewers > 0 or self.speaks_for_all)
+        self._remote.update(state, self._monotonic(), watched=self._watched)
+
+    @property
+    def _watched(self) -> bool:
+        return self._live.viewers > 0 or self.speaks_for_all or self._live.mixed is not None
 
     def demand(self) -> None:
         """Subscribe to what is needed here now."""

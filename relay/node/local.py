@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from relay.edge.plan import SlotPlan, TrackPlan
 from relay.edge.session import Session
 from relay.link import messages
 from relay.plane.contract import AddSlot, AddTrack, MoveTrack
+from relay.stage.document import RoomChange, RoomState
 
 TrackKey = tuple[str, str, str]
 """Identity, kind and source: a publisher who comes back with the same ones resumes the same publication."""
@@ -33,6 +34,8 @@ class LocalTrack:
     """Of this node's lease; 0 while it has none, and then no other node is offered the track."""
     rates: list[int] = field(default_factory=list)
     """Bits per second of each layer, as other nodes were told."""
+    register: Callable[[LocalTrack], Callable[[RoomState], RoomChange]] | None = None
+    """For a track that this process injects and no session sends: makes the change that tells the room of it."""
 
     @property
     def rids(self) -> tuple[str, ...]:
@@ -96,10 +99,12 @@ class LocalSession:
     remote_ufrag: str
     tracks: tuple[TrackPlan, ...] = ()
     slots: tuple[LocalSlot, ...] = ()
+    program: bool = False
+    """Of a viewer: whether the slots play the program by themselves."""
 
 
-def add_track(track: LocalTrack, session: int) -> AddTrack:
-    """The command that makes a new track."""
+def add_track(track: LocalTrack, session: int | None) -> AddTrack:
+    """The command that makes a new track; without a session its packets are injected."""
     plan = track.plan
     return AddTrack(track.handle, session, plan.kind, plan.mid, plan.payload_types, plan.layers, plan.feedback)
 

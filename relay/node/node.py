@@ -33,6 +33,7 @@ from relay.node.followers import SessionFollowers
 from relay.node.gate import tightest
 from relay.node.links import NodeLinks
 from relay.node.local import LocalSession, LocalSlot, add_slot
+from relay.node.programs import Pools
 from relay.node.room import HostedRoom, Surroundings
 from relay.node.rooms import HostedRooms
 from relay.node.stranded import Stranded
@@ -98,6 +99,7 @@ class Node:
         self._track_clocks = TrackClocks(lambda: self._plane.stats().tracks)
         self._meter = Meter()
         self._memory = resident_memory()
+        self._pools = Pools(settings.mix, self._plane, lambda: next(self._handles), self._heights, metrics)
         around = Surroundings(
             store=store,
             node_id=node_id,
@@ -111,6 +113,7 @@ class Node:
             clock=self._clock,
             clocks=self._track_clocks,
             cluster=lambda: self._links,
+            pools=self._pools,
         )
         self._rooms = HostedRooms(around)
         self._links: NodeLinks | None = None
@@ -135,6 +138,11 @@ class Node:
     def plane_cpus(self) -> list[int]:
         """See `Plane.cpus`."""
         return self._plane.cpus
+
+    @property
+    def mixing(self) -> Pools:
+        """The pools of this node's programs."""
+        return self._pools
 
     @property
     def candidates(self) -> tuple[tuple[str, int], ...]:
@@ -208,6 +216,7 @@ class Node:
         for _, local in list(self._sessions.values()):
             local.session.close("drain")
         await self._rooms.close()
+        await self._pools.close()
         if self._links is not None:
             await self._links.close()
         self._plane.close()
@@ -323,7 +332,7 @@ class Node:
         )
         session = Session(info, ice, timeouts_of(self._settings), self._plane.submit, self._on_transition)
         slots = tuple(LocalSlot(next(self._handles), plan) for plan in negotiated.slots)
-        local_session = LocalSession(session, negotiated.remote_ufrag, negotiated.tracks, slots)
+        local_session = LocalSession(session, negotiated.remote_ufrag, negotiated.tracks, slots, offer.program)
         self._sessions[session_id] = (room, local_session)
         self._admission.gate.came_in()
         self._by_handle[info.handle] = session
@@ -422,6 +431,9 @@ class Node:
         if self._links is None:
             raise NotFound("this node has no links", code="link-not-found")
         return self._links.command(link, action)
+
+    def _heights(self, track: int) -> list[int]:
+        return [layer.height for layer in self._meter.stats.tracks.get(track, ())]
 
     def _count(self, kind: str) -> int:
         return sum(local.session.info.kind == kind for _, local in self._sessions.values())

@@ -28,7 +28,9 @@ from relay.node.clustered import ClusteredRoom, ClusterSide
 from relay.node.following import FollowedRoom
 from relay.node.local import LocalSession, LocalTrack, TrackKey, add_track, move_track
 from relay.node.presence import Presence, is_audience
-from relay.plane.contract import LayerStats
+from relay.node.program import RoomProgram
+from relay.node.programs import Pools
+from relay.plane.contract import LayerStats, RemoveTrack
 from relay.ports import RoomEvent, RoomStore
 from relay.stage import people, publications
 from relay.stage import room as rooms
@@ -36,6 +38,7 @@ from relay.stage.document import Codec, MediaKind, RoomChange, RoomState, Source
 from relay.stage.live import LiveRoom
 from relay.stage.live_model import SlotBound, SlotSpec, SlotTimeline
 from relay.stage.permissions import Actor, Role
+from relay.stage.program import LEASE
 
 log = structlog.get_logger()
 
@@ -59,6 +62,8 @@ class Surroundings:
     clock: HybridClock
     clocks: TrackClocks
     cluster: Callable[[], ClusterSide | None] = lambda: None
+    pools: Pools | None = None
+    """Makes programs; None: this node makes none."""
 
 
 HANDOVER_S = 1.0
@@ -112,6 +117,20 @@ class HostedRoom:
                 around.monotonic,
                 lambda handle, present: on_track(handle, self if present else None),
             )
+        self._program: RoomProgram | None = None
+        if around.pools is not None:
+            self._program = RoomProgram(
+                self,
+                around.node_id,
+                around.pools,
+                self._submit,
+                around.clocks,
+                around.wall,
+                around.monotonic,
+                self._change,
+                self._presence.append,
+                cluster,
+            )
         self.live.update(state, around.monotonic())
 
     @property
@@ -134,6 +153,8 @@ class HostedRoom:
 
     async def close(self, flush_s: float = 0.5) -> None:
         """Stop following; waits up to `flush_s` for what is still unwritten."""
+        if self._program is not None:
+            self._program.close()
         await self._followed.flushed(flush_s)
         await self._presence.close()
         await self._followed.close()
@@ -159,7 +180,8 @@ class HostedRoom:
             SlotSpec(each.handle, each.plan.index, each.plan.mid, each.plan.kind, each.plan.payload_types)
             for each in local.slots
         ]
-        self.live.add_viewer_session(info.handle, info.id, info.identity, Role(info.role), specs, self._monotonic())
+        role, now = Role(info.role), self._monotonic()
+        self.live.add_viewer_session(info.handle, info.id, info.identity, role, specs, now, program=local.program)
         if self._shared is not None:
             self._shared.update(self.state)
         self.flush()
@@ -269,7 +291,7 @@ class HostedRoom:
     def layer_started(self, handle: int, layer: int, payload_type: int) -> None:
         """Packets of a layer arrive: the publication starts, resumes, or has one layer more."""
         track = self._by_handle.get(handle)
-        if track is None or track.session not in self.sessions or track.session in self._leaving:
+        if track is None or not self._sends(track):
             return
         track.active.add(layer)
         track.codec = track.codec_of(payload_type) or track.codec
@@ -278,7 +300,13 @@ class HostedRoom:
         self._offer()
         self.live.publication_local(track.publication, handle, track.plan.kind, track.rids, format_, self._monotonic())
         self.live.on_layer_started(handle, layer, self._monotonic())
+        self._mix()
         self.flush()
+
+    def _sends(self, track: LocalTrack) -> bool:
+        """Whether who sends it may."""
+        here = track.session in self.sessions and track.session not in self._leaving
+        return here or track.register is not None
 
     def layer_stopped(self, handle: int, layer: int) -> None:
         """A layer fell silent."""
@@ -297,6 +325,10 @@ class HostedRoom:
 
     def _register(self, track: LocalTrack) -> None:
         """Tell the room of a track: start or resume its publication, or note its layers."""
+        if track.register is not None:
+            track.registered = True
+            self._change(track.register(track))
+            return
         session = self.sessions[track.session].session
         actor, now = Actor(session.info.identity, Role(session.info.role)), self._wall()
         ident, codec, layers, known = track.publication, track.codec, track.active_rids, track.registered
@@ -336,6 +368,30 @@ class HostedRoom:
         """The tracks that a session sends now."""
         return (track for track in self._tracks.values() if track.session == session)
 
+    # --- the program ------------------------------------------------------------------------------------------------
+
+    def inject(self, track: LocalTrack) -> None:
+        """See `relay.node.program_mix.Host`."""
+        self._tracks[track.key] = self._by_handle[track.handle] = track
+        self._on_track(track.handle, self)
+        self._submit(add_track(track, None))
+        self._lease(track)
+
+    def withdraw(self, track: LocalTrack) -> None:
+        """See `Host`."""
+        self._forget(track)
+        self._submit(*self.live.commands(), RemoveTrack(track.handle))
+
+    def rename(self, track: LocalTrack, publication: str) -> None:
+        """See `Host`."""
+        self._give_up(track)
+        self.live.track_gone(track.handle, self._monotonic())
+        self._publish_anew(track, publication)
+
+    def _mix(self) -> None:
+        if self._program is not None:
+            self._program.update()
+
     # --- other nodes ------------------------------------------------------------------------------------------------
 
     def offers(self) -> Iterator[LocalTrack]:
@@ -348,7 +404,9 @@ class HostedRoom:
         )
 
     def lease_changed(self, publication: str, epoch: int) -> None:
-        """This node is the origin of a publication under `epoch`; 0: another is, or may be."""
+        """This node is the origin of a publication, or mixes the program, under `epoch`; 0: another does, or may."""
+        if publication == LEASE and self._program is not None:
+            self._program.lease_changed(epoch)
         for track in self._tracks.values():
             if track.publication != publication or track.epoch == epoch:
                 continue
@@ -364,7 +422,10 @@ class HostedRoom:
             )
 
     def lease_refused(self, publication: str, owner_epoch: int) -> None:
-        """Another node still holds a publication whose publisher is here now: he has proved who he is, so take it."""
+        """Another node still holds a publication whose publisher is here now: he has proved who he is, so take it. A
+        program is left to the other node."""
+        if publication == LEASE and self._program is not None:
+            self._program.lease_refused()
         for track in self._tracks.values():
             if track.publication == publication and self._shared is not None:
                 self._shared.take_over(publication, owner_epoch)
@@ -373,6 +434,7 @@ class HostedRoom:
         """Another node's catalog."""
         if self._shared is not None:
             self._shared.offered(node, catalog)
+            self._mix()
             self.flush()
 
     def remote_handle(self, node: str, publication: str) -> int | None:
@@ -380,8 +442,10 @@ class HostedRoom:
         return None if self._shared is None else self._shared.handle_of(node, publication)
 
     def request_keyframe(self, handle: int, layer: int) -> None:
-        """The plane wants a keyframe of a track that a link feeds."""
-        if self._shared is not None:
+        """The plane wants a keyframe of a track that a link feeds, or the program."""
+        if handle in self._by_handle and self._program is not None:
+            self._program.request_keyframe(handle)
+        elif self._shared is not None:
             self._shared.request_keyframe(handle, layer)
 
     def nodes_known(self, nodes: frozenset[str]) -> None:
@@ -389,6 +453,8 @@ class HostedRoom:
         for node in {each.node for each in self.state.publications.values() if each.state == "live"} - nodes:
             log.warning("a node is gone: its publications pause", room=self.id, node=node)
             self._change(partial(publications.node_away, node=node, now=self._wall()))
+        if self._program is not None:
+            self._program.nodes_known(nodes)
 
     def _lease(self, track: LocalTrack) -> None:
         if self._shared is not None:
@@ -411,6 +477,8 @@ class HostedRoom:
         if self._shared is not None:
             self._shared.update(self.state)
             self._shared.sweep()
+        if self._program is not None:
+            self._program.tick()
         self._let_go()
         self._resume()
         due = rooms.next_expiry(self.state, seat_hold_s=self._around.seat_hold_s)
@@ -484,6 +552,7 @@ class HostedRoom:
         if self._shared is not None:
             self._shared.update(state)
             self._shared.offer()
+        self._mix()
         before, self._seated = self._seated, frozenset(state.seats)
         for identity in self._seated - before:
             self._return_to_stage(identity)
@@ -525,11 +594,14 @@ class HostedRoom:
             if track.key[0] != identity or track.publication in self.state.publications or not track.active:
                 continue
             self._give_up(track)
-            track.publication, track.registered, track.epoch = secrets.token_hex(8), False, 0
-            self._lease(track)
-            first = next(each for each in track.plan.payload_types if each.codec == track.codec)
-            for layer in sorted(track.active):
-                self.layer_started(track.handle, layer, first.number)
+            self._publish_anew(track, secrets.token_hex(8))
+
+    def _publish_anew(self, track: LocalTrack, publication: str) -> None:
+        track.publication, track.registered, track.epoch = publication, False, 0
+        self._lease(track)
+        numbers = [each.number for each in track.plan.payload_types if each.codec == track.codec]
+        for layer in sorted(track.active):
+            self.layer_started(track.handle, layer, numbers[0])
 
     def linked_events(self, events: Sequence[RoomEvent]) -> None:
         """Events of the room that another node has sent. Those that are in the store come from there to who follows."""

@@ -8,11 +8,15 @@ from typing import Any, Literal
 from pydantic import TypeAdapter, ValidationError
 
 from relay.errors import CorruptDocument
+from relay.stage.layout import Layout, LayoutChange, OverlayChange, Overlays
 from relay.stage.permissions import Role
 
 Codec = Literal["opus", "vp8", "h264", "vp9", "av1"]
 MediaKind = Literal["audio", "video"]
-Source = Literal["camera", "microphone", "screen"]
+Source = Literal["camera", "microphone", "screen", "program"]
+ProgramCodec = Literal["h264", "vp8"]
+PROGRAM: Literal["program"] = "program"
+"""Identity and source of the program's publications. No participant may be called so."""
 SeatState = Literal["on_air", "backstage"]
 StagePolicy = Literal["open", "invite"]
 
@@ -72,6 +76,27 @@ class Publication:
 
 
 @dataclass(frozen=True, slots=True)
+class Program:
+    """The room's program, while it is switched on. 0 and None stand for what the mixing node's settings say.
+
+    `layouts` and `overlays` are logs (see `relay.stage.layout.SyncLog`): what holds, then what is to come. `changes`
+    numbers their entries. `node` mixes it under the lease `epoch`; empty while none does.
+    """
+
+    since: float
+    width: int = 0
+    height: int = 0
+    fps: int = 0
+    codec: ProgramCodec | None = None
+    bitrate_bps: int = 0
+    layouts: tuple[LayoutChange, ...] = (LayoutChange(0, Layout()),)
+    overlays: tuple[OverlayChange, ...] = (OverlayChange(0, Overlays()),)
+    changes: int = 0
+    node: str = ""
+    epoch: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class RoomState:
     """One room. Dictionaries keep insertion order: seats and publications are in join order.
 
@@ -91,6 +116,7 @@ class RoomState:
     publications: dict[str, Publication] = field(default_factory=dict)
     roles: dict[str, Role] = field(default_factory=dict)
     bans: dict[str, float] = field(default_factory=dict)
+    program: Program | None = None
     sync_id: str = "0"
 
     def to_json(self) -> dict[str, Any]:

@@ -52,6 +52,8 @@ class LiveRoom:
         layers: LayerSettings | None = None,
         sync_ids: SyncIds | None = None,
     ) -> None:
+        self.mixed: Mapping[int, set[int]] | None = None
+        """The layers, by track, that the program is mixed from on this node; None while it is not."""
         self._sync_ids = sync_ids or NoSyncIds()
         self._layer_settings = layers or LayerSettings()
         self._voices = SpeakerDetector(speaker)
@@ -80,6 +82,11 @@ class LiveRoom:
     def speaker(self) -> str | None:
         """The active speaker's identity."""
         return self._voices.speaker
+
+    @property
+    def tracks(self) -> Mapping[str, LocalTrack]:
+        """What is on this node, published here or brought by links, by publication. Not to be changed."""
+        return self._tracks
 
     @property
     def viewers(self) -> int:
@@ -161,13 +168,22 @@ class LiveRoom:
     # --- viewers ----------------------------------------------------------------------------------------------------
 
     def add_viewer_session(
-        self, session: int, session_id: str, identity: str, role: Role, slots: Iterable[SlotSpec], now: float
+        self,
+        session: int,
+        session_id: str,
+        identity: str,
+        role: Role,
+        slots: Iterable[SlotSpec],
+        now: float,
+        *,
+        program: bool = False,
     ) -> None:
-        """A viewing session opened and its slots were added to the plane; they are filled at once."""
+        """A viewing session opened and its slots were added to the plane; they are filled at once: with the stage's
+        publications, or with the `program`'s."""
         if session in self._viewers:
             raise UsageError(f"session {session} was added already")
         ordered = [Slot(spec) for spec in sorted(slots, key=lambda spec: spec.index)]
-        viewer = Viewer(session, session_id, identity, role, ordered, LayerAllocator(self._layer_settings))
+        viewer = Viewer(session, session_id, identity, role, ordered, LayerAllocator(self._layer_settings), program)
         self._viewers[session] = viewer
         for slot in ordered:
             self._slot_owner[slot.spec.slot] = (viewer, slot)
@@ -239,9 +255,10 @@ class LiveRoom:
         return [self._slot_view(slot, bitrates or {}) for slot in viewer.slots] if viewer else []
 
     def demand(self, *, listen: bool) -> dict[int, set[int]]:
-        """Return the layers that must arrive, by track: what a slot shows or is to show, and, with `listen` or where
-        somebody watches, every voice that could be the active speaker's. What is muted or paused is not needed."""
-        wanted: dict[int, set[int]] = {}
+        """Return the layers that must arrive, by track: what a slot shows or is to show, what the program is mixed
+        from, and, with `listen` or where somebody watches, every voice that could be the active speaker's. What is
+        muted or paused is not needed."""
+        wanted = {track: set(layers) for track, layers in (self.mixed or {}).items()}
         for viewer in self._viewers.values():
             for slot in viewer.slots:
                 if slot.shows is None or slot.paused or self._tracks[slot.shows].muted:

@@ -72,6 +72,8 @@ class Viewer:
     role: Role
     slots: list[Slot]
     allocator: LayerAllocator
+    program: bool = False
+    """Whether his slots play the program by themselves, and the stage only by a pin; else it is the other way round."""
     estimate: int | None = None
 
 

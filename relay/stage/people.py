@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from relay.errors import Conflict, Forbidden, NotFound
 from relay.stage import permissions
-from relay.stage.document import Participant, RoomChange, RoomState
+from relay.stage.document import PROGRAM, Participant, RoomChange, RoomState
 from relay.stage.permissions import Action, Actor, Role
 from relay.stage.views import timestamp
 
@@ -60,6 +60,8 @@ def join(state: RoomState, actor: Actor, now: float, session: str | None = None)
     """
     check_ban(state, actor.identity, now, actor.role)
     actor = as_of_room(state, actor)
+    if actor.identity == PROGRAM:
+        raise Forbidden(f"no participant may be called {PROGRAM}: that is the mixed picture and sound of the stage")
     if actor.role in (Role.VIEWER, Role.SERVICE):
         if session is not None:
             raise Forbidden(f"role {actor.role} may not {Action.PUBLISH.value}")

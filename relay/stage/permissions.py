@@ -43,6 +43,7 @@ class Action(Enum):
     READ_EVENTS = "follow the room's events"
     SEND_EVENT = "send events"
     READ_NODES = "list nodes"
+    MANAGE_PROGRAM = "switch, shape or arrange the program"
     MANAGE_EGRESS = "start, stop or list egress"
     CHANGE_LINK = "move a link's media"
 
@@ -77,6 +78,7 @@ _TABLE: dict[Action, tuple[frozenset[Role], frozenset[Role]]] = {
     Action.READ_EVENTS: (_EVERYONE, _EVERYONE),
     Action.SEND_EVENT: (_CREW | _HOSTS, frozenset()),
     Action.READ_NODES: (_CREW, frozenset()),
+    Action.MANAGE_PROGRAM: (_CREW, frozenset()),
     Action.MANAGE_EGRESS: (_CREW, frozenset()),
     Action.CHANGE_LINK: (frozenset(), frozenset()),
 }

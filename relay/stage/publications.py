@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from relay.errors import Conflict, NotFound, UsageError
 from relay.stage import people, seats
-from relay.stage.document import Codec, MediaKind, Publication, RoomChange, RoomState, Source
+from relay.stage.document import PROGRAM, Codec, MediaKind, Publication, RoomChange, RoomState, Source
 from relay.stage.permissions import Action, Actor
 from relay.stage.views import publication_view
 
@@ -60,11 +60,13 @@ def publication_of(state: RoomState, identity: str, kind: MediaKind, source: Sou
     return None
 
 
-def _put(state: RoomState, publication: Publication) -> RoomState:
+def put(state: RoomState, publication: Publication) -> RoomState:
+    """Note a publication as it is now."""
     return replace(state, publications=state.publications | {publication.id: publication})
 
 
-def _event(name: str, state: RoomState, publication: Publication, **more: Any) -> tuple[str, dict[str, Any]]:
+def event(name: str, state: RoomState, publication: Publication, **more: Any) -> tuple[str, dict[str, Any]]:
+    """Return the event `publication.NAME` of a publication."""
     return f"publication.{name}", publication_view(state, publication) | more
 
 
@@ -93,13 +95,13 @@ def start_publication(
     role = people.effective_role(state, actor)
     before = publication_of(state, actor.identity, kind, source)
     if before is not None:
-        _check_fence(before, node, epoch)
+        check_fence(before, node, epoch)
         epoch = max(epoch, before.epoch)
         after = replace(before, state="live", codec=codec, node=node, session=session, layers=layers, epoch=epoch)
         assert move(before.state, "start") == after.state
         replaced = before.session if before.session != session else None
-        state = _put(state, after)
-        change = [_event("resumed", state, after, replaced_session=replaced)]
+        state = put(state, after)
+        change = [event("resumed", state, after, replaced_session=replaced)]
     else:
         mine = sum(each.identity == actor.identity for each in state.publications.values())
         if mine >= MAX_PUBLICATIONS_PER_HOST:
@@ -107,13 +109,14 @@ def start_publication(
         after = Publication(
             publication, actor.identity, kind, source, codec, "live", node, session, layers, since=now, epoch=epoch
         )
-        state = _put(state, after)
-        change = [_event("started", state, after)]
+        state = put(state, after)
+        change = [event("started", state, after)]
     state, seated = seats.seat_publisher(state, actor.identity, role, now)
     return state, events + change + seated
 
 
-def _check_fence(publication: Publication, node: str, epoch: int) -> None:
+def check_fence(publication: Publication, node: str, epoch: int) -> None:
+    """Raise Conflict when another node is the origin under a later epoch."""
     if publication.node != node and 0 < epoch < publication.epoch:
         raise Conflict(
             f"{publication.id} has its origin at {publication.node} under a later epoch ({publication.epoch})",
@@ -127,8 +130,8 @@ def set_epoch(state: RoomState, publication: str, node: str, session: str, epoch
     if before is None or (before.node, before.session) != (node, session) or epoch <= before.epoch:
         return state, []
     after = replace(before, epoch=epoch)
-    state = _put(state, after)
-    return state, [_event("leased", state, after, epoch=epoch)]
+    state = put(state, after)
+    return state, [event("leased", state, after, epoch=epoch)]
 
 
 def pause_publication(state: RoomState, publication: str, now: float, *, session: str | None = None) -> RoomChange:
@@ -138,8 +141,8 @@ def pause_publication(state: RoomState, publication: str, now: float, *, session
         return state, []
     assert move(before.state, "pause") == "paused"
     after = replace(before, state="paused")
-    state = _put(state, after)
-    events = [_event("paused", state, after)]
+    state = put(state, after)
+    events = [event("paused", state, after)]
     still = any(each.identity == after.identity and each.state == "live" for each in state.publications.values())
     return (state if still else seats.set_away(state, after.identity, now)), events
 
@@ -149,8 +152,8 @@ def resume_session(state: RoomState, session: str, now: float) -> RoomChange:
     events: _Events = []
     for before in [each for each in state.publications.values() if each.session == session and each.state == "paused"]:
         after = replace(before, state="live")
-        state = _put(state, after)
-        events.append(_event("resumed", state, after, replaced_session=None))
+        state = put(state, after)
+        events.append(event("resumed", state, after, replaced_session=None))
         state, seated = seats.seat_publisher(state, after.identity, people.participant(state, after.identity).role, now)
         events += seated
     return _set_connected(state, session, connected=True), events
@@ -181,9 +184,11 @@ def is_replaced(state: RoomState, identity: str, session: str) -> bool:
 
 
 def end_publication(state: RoomState, actor: Actor, publication: str, now: float) -> RoomChange:
-    """End a track. Raises NotFound, Forbidden."""
+    """End a track. Raises NotFound, Forbidden, Conflict for one of the program's."""
     before = find(state, publication)
     people.require(state, actor, Action.CHANGE_PUBLICATION, before.identity)
+    if before.source == PROGRAM:
+        raise Conflict("the program's tracks end when it is switched off", code="program-publication")
     return end(state, before, "ended" if actor.identity == before.identity else "removed", now)
 
 
@@ -203,8 +208,8 @@ def mute_publication(state: RoomState, actor: Actor, publication: str, *, muted:
     if before.muted == muted:
         return state, []
     after = replace(before, muted=muted)
-    state = _put(state, after)
-    return state, [_event("muted", state, after, by=actor.identity)]
+    state = put(state, after)
+    return state, [event("muted", state, after, by=actor.identity)]
 
 
 def set_layers(
@@ -215,18 +220,18 @@ def set_layers(
     if before.layers == layers or session not in (None, before.session):
         return state, []
     after = replace(before, layers=layers)
-    state = _put(state, after)
-    return state, [_event("layers_changed", state, after)]
+    state = put(state, after)
+    return state, [event("layers_changed", state, after)]
 
 
 def end(state: RoomState, publication: Publication, reason: str, now: float) -> RoomChange:
     """End a track; a seat whose last live track ended waits for the next one as for a return."""
     assert move(publication.state, "end") == "ended"
     rest = {key: each for key, each in state.publications.items() if key != publication.id}
-    event = _event("ended", state, publication, reason=reason)
+    told = event("ended", state, publication, reason=reason)
     state = replace(state, publications=rest)
     still = any(each.identity == publication.identity and each.state == "live" for each in rest.values())
-    return (state if still else seats.set_away(state, publication.identity, now)), [event]
+    return (state if still else seats.set_away(state, publication.identity, now)), [told]
 
 
 def _set_connected(state: RoomState, session: str, *, connected: bool) -> RoomState:

@@ -6,7 +6,7 @@ changes what they rest on (document, tracks, voices) calls that first.
 
 from __future__ import annotations
 
-from relay.stage.document import RoomState
+from relay.stage.document import PROGRAM, RoomState
 from relay.stage.live_model import ChoosePayloadType, LocalTrack, Slot, Viewer
 from relay.stage.people import as_of_room
 from relay.stage.permissions import Action, Actor, allowed
@@ -15,7 +15,7 @@ from relay.stage.speaker import SpeakerDetector
 
 MAX_FORMATS = 1024
 
-_Seen = tuple[str | None, bool]
+_Seen = tuple[str | None, bool, bool]
 _Key = tuple[_Seen, tuple[tuple[SlotState, int], ...]]
 
 
@@ -53,7 +53,8 @@ class Sight:
         return known
 
     def candidates(self, viewer: Viewer) -> list[Candidate]:
-        """Return what this viewer may see, in join order. Backstage is for owner and moderators, and only by a pin."""
+        """Return what this viewer may see, in join order. Backstage is for owner and moderators, and only by a pin; so
+        is the program for who watches the stage, and the stage for who watches the program."""
         seen = self._seen(viewer)
         if seen not in self._candidates:
             self._candidates[seen] = self._look(*seen)
@@ -115,22 +116,25 @@ class Sight:
         """Return what makes this viewer see something else than others do: own publications, and the role."""
         state = self.state
         if state is None:
-            return None, False
+            return None, False, viewer.program
         own = viewer.identity if viewer.identity in state.seats else None
-        return own, allowed(as_of_room(state, Actor(viewer.identity, viewer.role)), Action.WATCH_BACKSTAGE)
+        backstage = allowed(as_of_room(state, Actor(viewer.identity, viewer.role)), Action.WATCH_BACKSTAGE)
+        return own, backstage, viewer.program
 
-    def _look(self, own: str | None, backstage: bool) -> list[Candidate]:
+    def _look(self, own: str | None, backstage: bool, program: bool) -> list[Candidate]:
         state = self.state
         found: list[Candidate] = []
         if state is None:
             return found
         for order, each in enumerate(state.publications.values()):
+            mixed = each.source == PROGRAM
             seat = state.seats.get(each.identity)
-            if each.identity == own or each.id not in self._tracks or seat is None:
+            if each.identity == own or each.id not in self._tracks or not (mixed or seat is not None):
                 continue
-            hidden = seat.state != "on_air"
+            hidden = seat is not None and seat.state != "on_air"
             if not hidden or backstage:
                 live = each.state == "live" and not state.is_muted(each)
                 spoke = self._voices.last_spoke(each.identity)
-                found.append(Candidate(each.id, each.kind, each.identity, order, live, spoke, by_pin=hidden))
+                by_pin = hidden or mixed != program
+                found.append(Candidate(each.id, each.kind, each.identity, order, live, spoke, by_pin))
         return found

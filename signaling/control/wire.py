@@ -41,6 +41,7 @@ class OfferBody(Body):
     role: str
     sdp: str
     client: str = ""
+    program: bool = False
 
 
 class FragmentBody(Body):

@@ -54,7 +54,7 @@ async def change_publication(
     status_code=204,
     response_class=Response,
     summary="End a publication",
-    responses=may_fail(*_REFUSALS, p.PublicationNotFound),
+    responses=may_fail(*_REFUSALS, p.PublicationNotFound, p.ProgramPublication),
 )
 async def end_publication(room: RoomId, publication: PublicationId, context: Ctx, caller: CallerDep) -> Response:
     await service.end(context, caller, room, publication)

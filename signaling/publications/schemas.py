@@ -10,12 +10,13 @@ from signaling.bodies import Strict
 
 
 class Publication(BaseModel):
-    """One track that a participant offers to the room. "paused": its publisher is away and its seat is kept."""
+    """One track that a participant offers to the room, or one of the program's, whose identity and source are
+    "program". "paused": its publisher is away and its seat is kept."""
 
     id: str
     identity: str
     kind: Literal["audio", "video"]
-    source: Literal["camera", "microphone", "screen"]
+    source: Literal["camera", "microphone", "screen", "program"]
     codec: str
     state: Literal["live", "paused"]
     muted: bool

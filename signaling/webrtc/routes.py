@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Header, Request, Response
+from fastapi import APIRouter, Header, Query, Request, Response
 
 from relay import errors
 from relay.stage.permissions import Action
@@ -87,6 +87,10 @@ _PATCH_PROBLEMS = may_fail(
 )
 
 
+Plays = Literal["stage", "program"]
+_PLAY = "WHEP: what the slots play by themselves; the other is there for slots that are pinned to it"
+
+
 def build(name: str, kind: str, tag: str) -> APIRouter:
     """Return the routes of `/whip/…` (name "whip", kind "publisher") or `/whep/…` ("whep", "viewer")."""
     router = APIRouter(tags=[tag])
@@ -102,8 +106,12 @@ def build(name: str, kind: str, tag: str) -> APIRouter:
         openapi_extra={"security": SECURITY, **_SDP_BODY},
         responses=_CREATED | _MOVED | _OFFER_PROBLEMS,
     )
-    async def offer(room: RoomId, request: Request, context: Ctx) -> Response:
-        answer = await join(request, context, room, publishing=kind == "publisher")
+    async def offer(
+        room: RoomId, request: Request, context: Ctx, play: Annotated[Plays | None, Query(description=_PLAY)] = None
+    ) -> Response:
+        if play is not None and kind == "publisher":
+            raise p.InvalidParameter("play is for WHEP")
+        answer = await join(request, context, room, publishing=kind == "publisher", program=play == "program")
         if isinstance(answer, str):
             return Response(status_code=307, headers={"Location": answer, "Cache-Control": "no-store"})
         headers = {

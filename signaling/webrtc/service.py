@@ -25,7 +25,9 @@ CHOICES = 3
 """Nodes that are asked for one newcomer at most."""
 
 
-async def join(request: Request, context: Context, room: str, *, publishing: bool) -> Answer | str:
+async def join(
+    request: Request, context: Context, room: str, *, publishing: bool, program: bool = False
+) -> Answer | str:
     """Answer an offer, or return the URL of the node that takes it. Raises Draining, Overloaded, NodeUnreachable, and
     the refusals of token, headers, body and room.
 
@@ -33,10 +35,10 @@ async def join(request: Request, context: Context, room: str, *, publishing: boo
     done within `join.timeout_s`.
     """
     with within(context.settings.join.timeout_s):
-        return await _join(request, context, room, publishing)
+        return await _join(request, context, room, publishing, program)
 
 
-async def _join(request: Request, context: Context, room: str, publishing: bool) -> Answer | str:
+async def _join(request: Request, context: Context, room: str, publishing: bool, program: bool) -> Answer | str:
     draining = context.drain.began.is_set()
     region = region_of(request)
     if draining and not context.nodes.elsewhere(room, region):
@@ -57,7 +59,8 @@ async def _join(request: Request, context: Context, room: str, publishing: bool)
     state = await _find_room(context, node, room, caller)
     actor = as_of_room(state, caller.actor)
     _check(state, actor, context.wall(), publishing=publishing)
-    offer = Offer(room, actor.identity, actor.role.value, sdp, request.headers.get("user-agent", "")[:256])
+    client = request.headers.get("user-agent", "")[:256]
+    offer = Offer(room, actor.identity, actor.role.value, sdp, client, program)
     try:
         return await _offered(context, node, offer, publishing, region)
     except errors.NotFound as error:

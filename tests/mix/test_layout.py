@@ -7,26 +7,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relay.errors import BadRequest
-from relay.mix.layout import (
+from relay.mix.layout import Box, Cell, LayoutState, cells, moved
+from relay.stage.layout import (
     MAX_ANIMATION,
     MAX_CHANGES,
     MAX_INPUTS,
     STEP,
-    Box,
-    Cell,
     Layout,
     LayoutChange,
-    LayoutState,
     Overlays,
     Rectangle,
     Score,
     SyncLog,
     Timer,
-    cells,
     check_layout,
     check_overlays,
     check_size,
-    moved,
 )
 
 NAMES = tuple(f"p{number}" for number in range(20))

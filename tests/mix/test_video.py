@@ -13,11 +13,12 @@ import pytest
 
 from relay.errors import BadRequest, Conflict, NotFound
 from relay.ids import make_sync_id, sync_id_milliseconds
-from relay.mix.layout import MAX_INPUTS, Box, Layout, Overlays, Rectangle, Score, Timer, cells
+from relay.mix.layout import Box, cells
 from relay.mix.video import events
 from relay.mix.video.assembly import VideoCodec
 from relay.mix.video.program import Source
 from relay.plane.contract import RequestKeyframe
+from relay.stage.layout import MAX_INPUTS, Layout, Overlays, Rectangle, Score, Timer
 from tests.mix.video_world import FPS, HEIGHT, SMALL, WIDTH, opened, shows, until
 
 LEFT, RIGHT = Box(0, 90, 320, 180), Box(320, 90, 320, 180)

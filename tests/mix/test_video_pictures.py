@@ -9,10 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from costream.painting import Painted, TestPicture, read
-from relay.mix.layout import Box, Cell, Fit, Overlays, Score, Timer
+from relay.mix.layout import Box, Cell
 from relay.mix.video import tiles
 from relay.mix.video.composer import Composer, Content
 from relay.mix.video.pictures import BLACK, Canvas, inner
+from relay.stage.layout import Fit, Overlays, Score, Timer
 
 GUARD = 77
 

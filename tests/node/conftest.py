@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import time
 from collections.abc import AsyncIterator
 
@@ -43,3 +44,12 @@ async def node(store: RedisStore, settings: NodeSettings) -> AsyncIterator[Node]
     await made.start()
     yield made
     await made.shut_down()
+
+
+@pytest.fixture
+def unused_udp_ports() -> list[int]:
+    """Two ports that are free a moment ago."""
+    with socket.socket(type=socket.SOCK_DGRAM) as one, socket.socket(type=socket.SOCK_DGRAM) as other:
+        for each in (one, other):
+            each.bind(("127.0.0.1", 0))
+        return [one.getsockname()[1], other.getsockname()[1]]

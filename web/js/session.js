@@ -72,7 +72,9 @@ export class Session extends EventTarget {
       return await this.api.send('POST', this.endpoint, options);
     } catch (error) {
       if (!error.elsewhere) throw error;
-      return this.api.send('POST', new URL(`${this.endpoint}?via=redirect`, error.elsewhere), options);
+      const elsewhere = new URL(this.endpoint, error.elsewhere);
+      elsewhere.searchParams.set('via', 'redirect');
+      return this.api.send('POST', elsewhere, options);
     }
   }
 

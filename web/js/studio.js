@@ -5,6 +5,7 @@ import { byId, el, notice, requireAccess, showState } from './dom.js';
 import { listDevices, openDevices, watchLevel } from './devices.js';
 import { showHealth } from './health.js';
 import { People } from './people.js';
+import { Program } from './program.js';
 import { Publisher } from './publisher.js';
 import { Score } from './score.js';
 import { Tiles } from './tiles.js';
@@ -54,6 +55,8 @@ class Studio {
     this.viewer.addEventListener('slots', ({ detail }) => this.tiles.setSlots(detail));
     this.tiles.watchFrames((index, metadata) => this.viewer.frameShown(index, metadata));
     this.score = new Score(this.api, room, this.claims.role, this.viewer, byId('score'), byId('count'));
+    const shown = { panel: byId('program'), button: byId('program-switch'), select: byId('program-layout'), state: byId('program-state') };
+    this.program = new Program(this.api, this.path, this.claims.role, shown);
     await this.publisher.start();
     await this.viewer.start();
     byId('selfview').srcObject = this.stream;
@@ -69,6 +72,7 @@ class Studio {
   onEvent(type, data) {
     if (type === 'slot.bound') return;
     this.log(type, data);
+    this.program.onEvent(type);
     if (type === 'speaker.changed') this.tiles.setSpeaker(data.identity);
     if (type === 'room.ended') this.leave('The show has ended.');
     else if (type === 'participant.kicked' && data.identity === this.claims.sub) this.leave('You were removed from the show.');

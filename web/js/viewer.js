@@ -6,9 +6,10 @@ import { FrameClock, HeldEvents, Shown } from './frames.js';
 import { Rates, Session } from './session.js';
 
 export class Viewer extends Session {
-  /** `delayMs` of playout leaves events the time to arrive before the frames that they belong to. */
-  constructor(api, room, { videoSlots = 4, audioSlots = 4, delayMs = 0 } = {}) {
-    super(api, `/whep/${encodeURIComponent(room)}`);
+  /** `delayMs` of playout leaves events the time to arrive before the frames that they belong to. With `program` the
+   * slots play the mixed picture and sound of the stage. */
+  constructor(api, room, { videoSlots = 4, audioSlots = 4, delayMs = 0, program = false } = {}) {
+    super(api, `/whep/${encodeURIComponent(room)}${program ? '?play=program' : ''}`);
     this.videoSlots = videoSlots;
     this.audioSlots = audioSlots;
     this.delayMs = delayMs;

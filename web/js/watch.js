@@ -1,4 +1,4 @@
-// The watch page: whoever is on air, in as many tiles as there are hosts.
+// The watch page: whoever is on air, in as many tiles as there are hosts; with `#mode=program` the mixed picture and sound.
 
 import { Api, fragmentParameters, tokenClaims } from './api.js';
 import { bitrate, byId, el, notice, requireAccess, showState } from './dom.js';
@@ -41,7 +41,10 @@ function start() {
   api.follow();
   const me = tokenClaims(token).sub;
   const tiles = new Tiles(byId('stage'), byId('sounds'));
-  const viewer = new Viewer(api, room, { videoSlots: Number(slots), audioSlots: Number(slots), delayMs: Number(delay) });
+  const program = mode === 'program';
+  const count = program ? 1 : Number(slots);
+  const viewer = new Viewer(api, room, { videoSlots: count, audioSlots: count, delayMs: Number(delay), program });
+  if (program) byId('empty').firstElementChild.textContent = 'The program is not on air yet. It appears as soon as it is.';
   tiles.watchFrames((index, metadata) => viewer.frameShown(index, metadata));
   const score = new Score(api, room, tokenClaims(token).role, viewer, byId('score'), byId('count'));
   window.costream = { viewer, tiles, score };

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from relay.mix.control import Message
+from relay.process.control import Message
 
 # --- commands -------------------------------------------------------------------------------------------------------
 

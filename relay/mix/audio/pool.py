@@ -38,7 +38,7 @@ from relay.mix.audio.messages import (
 from relay.mix.audio.ports import RingPlane, Sink, Source
 from relay.mix.audio.positions import Positions
 from relay.mix.audio.spawn import AudioProcess
-from relay.mix.child import Restarts
+from relay.process.child import Restarts
 from relay.settings import MixAudioSettings
 
 READY_S = 20.0

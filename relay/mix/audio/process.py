@@ -43,10 +43,10 @@ from relay.mix.audio.opus import Decoder, Encoder
 from relay.mix.audio.positions import Positions
 from relay.mix.audio.room import Output, Room
 from relay.mix.audio.urgency import make_urgent
-from relay.mix.control import Wire
 from relay.mix.jitter_steps import JitterSettings
-from relay.mix.worker import ControlEnd, begin
 from relay.plane.shared_ring import SharedRing
+from relay.process.control import Wire
+from relay.process.worker import ControlEnd, begin
 
 LOOK_S = 0.005
 REPORT_S = 5.0

@@ -10,9 +10,9 @@ from relay.errors import Overloaded
 from relay.mix.audio.messages import FROM_PROCESS, Command, Configure, FromProcess
 from relay.mix.audio.ports import RingPlane
 from relay.mix.audio.positions import Positions
-from relay.mix.child import Child
-from relay.mix.control import Wire
 from relay.plane.rings import Gone
+from relay.process.child import Child
+from relay.process.control import Wire
 from relay.settings import MixAudioSettings
 
 MODULE = "relay.mix.audio"

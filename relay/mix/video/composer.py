@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from relay.mix.layout import Box, Cell, Overlays
+from relay.mix.layout import Box, Cell
 from relay.mix.video import tiles
 from relay.mix.video.pictures import Bitmap, Canvas
+from relay.stage.layout import Overlays
 
 
 class Content(NamedTuple):

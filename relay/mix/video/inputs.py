@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from relay.mix.control import Message
 from relay.mix.timeline import DueQueue, InputTimeline
 from relay.mix.video.assembly import AccessUnit, Assembler
 from relay.mix.video.composer import Content
 from relay.mix.video.decoder import BadStream, Decoder
 from relay.mix.video.messages import FrameShown, InputSpec, InputTrouble, KeyframeNeeded, LagMeasured
+from relay.process.control import Message
 
 ASK_US = 500_000
 """Between two requests for a keyframe; the relay coalesces them further."""
@@ -33,7 +33,7 @@ class Input:
 
     def __init__(self, stage: str, spec: InputSpec, delay: int, silence: int, now: int, tell: Tell) -> None:
         self.spec, self._stage, self._silence, self._tell = spec, stage, silence, tell
-        self._queue: DueQueue[_Waiting] = DueQueue(InputTimeline(delay))
+        self._queue: DueQueue[_Waiting] = DueQueue(InputTimeline(spec.delay or delay))
         self._due: list[_Waiting] = []
         self._picture: Any = None
         self._arrived = 0
@@ -105,6 +105,17 @@ class Input:
 
     def align(self, lag: int) -> None:
         self._queue.lag = lag
+
+    def wait(self, delay: int) -> None:
+        """Show pictures so long after they could have come at the earliest."""
+        self._queue.timeline.delay = delay
+
+    def go_on_from(self, old: Input) -> None:
+        """Show the other input's last picture until this one's first is there: one of his layers follows another."""
+        if self._decoder is not None and old._picture is not None:
+            self._picture, self._version, self._arrived = old._picture, old._version, old._arrived
+            self._showing, self._size = old._showing, old._size
+            self._seen = max(self._seen, old._seen)
 
     def _enqueue(self, unit: AccessUnit) -> None:
         media, jumped = self._queue.timeline.receive(unit.timestamp, unit.arrival)

@@ -1,25 +1,27 @@
-"""What the relay tells a video worker, and what the worker tells back (`relay.mix.control` carries it)."""
+"""What the relay tells a video worker, and what the worker tells back (`relay.process.control` carries it)."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Literal
 
-from relay.mix.control import Message
-from relay.mix.layout import LayoutChange, OverlayChange
 from relay.mix.video.assembly import VideoCodec
+from relay.process.control import Message
+from relay.stage.layout import LayoutChange, OverlayChange
 
 # --- relay → worker -------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class InputSpec:
-    """An input of a stage. `stream` is its tap; None, as `codec`, for somebody who has no picture."""
+    """An input of a stage. `stream` is its tap; None, as `codec`, for somebody who has no picture. `delay` (µs) 0: the
+    stage's."""
 
     identity: str
     name: str
     stream: int | None = None
     codec: VideoCodec | None = None
+    delay: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +96,15 @@ class SendKeyframe(Message):
     """A viewer needs one."""
 
     stage: str
+
+
+@dataclass(frozen=True, slots=True)
+class DelayInput(Message):
+    """Show an input's pictures so many µs after they could have come at the earliest."""
+
+    stage: str
+    identity: str
+    delay: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,7 +198,17 @@ class StageFailed(Message):
     detail: str
 
 
-TO_WORKER = (OpenStage, CloseStage, AddInput, RemoveInput, ChangeLayout, ChangeOverlays, SendKeyframe, AlignInput)
+TO_WORKER = (
+    OpenStage,
+    CloseStage,
+    AddInput,
+    RemoveInput,
+    ChangeLayout,
+    ChangeOverlays,
+    SendKeyframe,
+    AlignInput,
+    DelayInput,
+)
 FROM_WORKER = (
     WorkerReady,
     FrameShown,

@@ -16,7 +16,8 @@ import av
 import numpy as np
 import numpy.typing as npt
 
-from relay.mix.layout import STEP, Box, Fit
+from relay.mix.layout import Box
+from relay.stage.layout import STEP, Fit
 
 Plane = npt.NDArray[np.uint8]
 BLACK = (16, 128, 128)

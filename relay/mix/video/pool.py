@@ -19,10 +19,17 @@ import structlog
 from relay.clock import now_us
 from relay.errors import BadRequest, Conflict, NotFound, Overloaded, UsageError
 from relay.ids import make_sync_id
-from relay.mix.child import Restarts
-from relay.mix.control import Message
 from relay.mix.executor import Executor, LocalProcesses
-from relay.mix.layout import (
+from relay.mix.timeline import OutputTimeline
+from relay.mix.video import events, messages
+from relay.mix.video.pool_worker import PoolWorker
+from relay.mix.video.program import InputState, Program, Source, StageState, input_spec
+from relay.plane import Plane
+from relay.plane.contract import AddTap, RemoveTap, RequestKeyframe
+from relay.process.child import Restarts
+from relay.process.control import Message
+from relay.settings import MixVideoSettings
+from relay.stage.layout import (
     MAX_INPUTS,
     Layout,
     LayoutChange,
@@ -33,14 +40,10 @@ from relay.mix.layout import (
     check_overlays,
     check_size,
 )
-from relay.mix.video import events, messages
-from relay.mix.video.pool_worker import PoolWorker
-from relay.mix.video.program import InputState, Program, Source, StageState, input_spec
-from relay.plane import Plane
-from relay.plane.contract import AddTap, RemoveTap, RequestKeyframe
-from relay.settings import MixVideoSettings
 
 WATCH_S = 0.1
+DELAY_STEP_US = 5000
+"""A delay that moves by less is not worth telling."""
 _CLOCK_BITS = 32
 
 log = structlog.get_logger()
@@ -158,6 +161,7 @@ class VideoPool:
         if old is not None:
             self._untap(old)
         one = found.inputs[identity] = InputState(name, source)
+        one.delay = 0 if old is None else old.delay
         if found.worker is not None:
             self._tap(found, identity, one)
             found.worker.running.send(messages.AddInput(stage, input_spec(identity, one)))
@@ -200,6 +204,26 @@ class VideoPool:
     def align(self, stage: str, identity: str, lag: int) -> None:
         """See InputLagged. Raises NotFound."""
         self._tell(self._found(stage), messages.AlignInput(stage, identity, lag))
+
+    def set_delay(self, stage: str, identity: str, delay: int) -> None:
+        """Show somebody's pictures `delay` µs after they could have come at the earliest, as long as his sound waits;
+        never less than the settings say. Raises NotFound for the stage."""
+        found = self._found(stage)
+        one = found.inputs.get(identity)
+        delay = max(delay, found.spec.delay)
+        if one is not None and abs(delay - (one.delay or found.spec.delay)) >= DELAY_STEP_US:
+            one.delay = delay
+            self._tell(found, messages.DelayInput(stage, identity, delay))
+
+    def anchor(self, stage: str, now: int) -> tuple[int, int, int] | None:
+        """Return SSRC, RTP timestamp and wall time (µs since the epoch) of a frame near `now`; None: no such stage."""
+        found = self._stages.get(stage)
+        if found is None:
+            return None
+        spec = found.spec
+        timeline = OutputTimeline(spec.epoch, spec.timestamp, spec.fps, spec.wall_offset)
+        frame = timeline.frame_after(now)
+        return spec.ssrc, timeline.timestamp(frame), timeline.wall_us(frame)
 
     # --- inside -----------------------------------------------------------------------------------------------------
 

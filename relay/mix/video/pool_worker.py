@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from relay.mix.control import Message, Wire
 from relay.mix.executor import Body, Executor
 from relay.mix.video.messages import FROM_WORKER, WorkerReady
 from relay.mix.video.page import PLACES, Page, StageWords
 from relay.plane import Plane
 from relay.plane.rings import Gone
+from relay.process.control import Message, Wire
 from relay.settings import MixVideoSettings
 
 MODULE = "relay.mix.video"

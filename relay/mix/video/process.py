@@ -20,8 +20,7 @@ import structlog
 
 from relay.clock import now_us
 from relay.errors import PeerError
-from relay.mix.control import Message, Wire
-from relay.mix.layout import Box, Cell, Overlays
+from relay.mix.layout import Box, Cell
 from relay.mix.scaler import MAX_WORKERS
 from relay.mix.video import tiles
 from relay.mix.video.assembly import VideoCodec
@@ -36,6 +35,7 @@ from relay.mix.video.messages import (
     ChangeLayout,
     ChangeOverlays,
     CloseStage,
+    DelayInput,
     OpenStage,
     RemoveInput,
     SendKeyframe,
@@ -44,8 +44,10 @@ from relay.mix.video.messages import (
 )
 from relay.mix.video.page import Page
 from relay.mix.video.stage import Stage
-from relay.mix.worker import ControlEnd, begin
 from relay.plane.shared_ring import SharedRing
+from relay.process.control import Message, Wire
+from relay.process.worker import ControlEnd, begin
+from relay.stage.layout import Overlays
 
 LOOK_US = 15_000
 """Inputs wait for their time anyway, and each look costs a wake-up: twice for each picture of 30 a second."""
@@ -166,6 +168,7 @@ class Worker:
             return  # it failed meanwhile
         match message:
             case AddInput():
+                self._drop_stream(stage.inputs.get(message.input.identity))
                 self._add_stream(stage.add_input(message.input, now_us()))
             case RemoveInput():
                 self._drop_stream(stage.inputs.get(message.identity))
@@ -177,6 +180,9 @@ class Worker:
             case AlignInput():
                 if (one := stage.inputs.get(message.identity)) is not None:
                     one.align(message.lag)
+            case DelayInput():
+                if (one := stage.inputs.get(message.identity)) is not None:
+                    one.wait(message.delay)
 
     def _open_stage(self, message: OpenStage) -> None:
         spec = message.spec

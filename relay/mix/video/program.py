@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass, field
 
-from relay.mix.child import Restarts
-from relay.mix.layout import LayoutChange, OverlayChange, SyncLog
 from relay.mix.video import messages
 from relay.mix.video.assembly import VideoCodec
 from relay.mix.video.pool_worker import PoolWorker
+from relay.process.child import Restarts
+from relay.stage.layout import LayoutChange, OverlayChange, SyncLog
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +41,8 @@ class InputState:
     name: str
     source: Source | None
     tap: int | None = None
+    delay: int = 0
+    """µs; 0 for the stage's."""
 
 
 @dataclass(slots=True)
@@ -58,4 +60,4 @@ class StageState:
 
 def input_spec(identity: str, one: InputState) -> messages.InputSpec:
     source = one.source if one.tap is not None else None
-    return messages.InputSpec(identity, one.name, one.tap, source.codec if source is not None else None)
+    return messages.InputSpec(identity, one.name, one.tap, source.codec if source is not None else None, one.delay)

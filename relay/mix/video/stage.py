@@ -6,7 +6,7 @@ from collections.abc import Callable
 from concurrent.futures import Executor, Future
 from typing import Protocol
 
-from relay.mix.layout import STEP, LayoutState, SyncLog
+from relay.mix.layout import LayoutState
 from relay.mix.scaler import Plan, Scaler
 from relay.mix.timeline import OutputTimeline
 from relay.mix.video.composer import Composer
@@ -22,6 +22,7 @@ from relay.mix.video.messages import (
 )
 from relay.mix.video.packets import Packetizer
 from relay.mix.video.page import Page, StageWords
+from relay.stage.layout import STEP, SyncLog
 
 MEASURE_US = 1_000_000
 ALONE = 0.6
@@ -96,8 +97,10 @@ class Stage:
         return self._scaler.plan.workers > 1 and self._busy > ALONE * self._period
 
     def add_input(self, spec: InputSpec, now: int) -> Input:
-        """Add an input, or put another one in its place."""
+        """Add an input, or put another one in its place: without a flash where both have pictures."""
         made = Input(self.spec.stage, spec, self.spec.delay, self.spec.silence, now, self._tell)
+        if (old := self.inputs.get(spec.identity)) is not None:
+            made.go_on_from(old)
         self.inputs[spec.identity] = made
         return made
 
@@ -126,8 +129,9 @@ class Stage:
         contents = {name: one.content(due, sync_id) for name, one in self.inputs.items()}
         for one in self.inputs.values():
             one.check(now)
-        cells = self._layouts.frame(sync_id, tuple(self.inputs))
-        self._overlays.advance(sync_id)
+        holds = self._timeline.holds(frame)
+        cells = self._layouts.frame(holds, tuple(self.inputs))
+        self._overlays.advance(holds)
         if now < self._hold_until and any(one.waits for one in self.inputs.values()):
             return
         self._hold_until = 0

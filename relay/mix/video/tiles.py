@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from relay.mix.layout import MAX_TEXT, Score
 from relay.mix.video.pictures import Bitmap
+from relay.stage.layout import MAX_TEXT, Score
 
 _DARK, _WHITE = (24, 24, 28), (245, 245, 245)
 _SIDES = ((214, 54, 92), (46, 110, 220))

@@ -1,8 +1,8 @@
 """A worker process as the relay sees it: spawned with descriptors, spoken to, watched, ended and reaped.
 
 It is `python -m MODULE ARGUMENTS… CONTROL PARENT`: the last two are the descriptor of its end of the control socket and
-the process id of its parent (`relay.mix.worker` is the other side). A worker ends when its control socket does, and is
-killed when the relay's process dies, when it says nonsense, and when it does not read what it is told.
+the process id of its parent (`relay.process.worker` is the other side). A worker ends when its control socket does, and
+is killed when the relay's process dies, when it says nonsense, and when it does not read what it is told.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Generic
 
 import relay
 from relay.errors import PeerError, UsageError
-from relay.mix.control import M, Message, Wire, frame
+from relay.process.control import M, Message, Wire, frame
 
 STOP_S = 3.0
 UNREAD_BYTES = 4 << 20

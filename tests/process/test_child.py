@@ -13,14 +13,14 @@ from pathlib import Path
 import pytest
 
 from relay.errors import UsageError
-from relay.mix.child import UNREAD_BYTES, Child, Restarts
-from relay.mix.control import Message, Wire
+from relay.process.child import UNREAD_BYTES, Child, Restarts
+from relay.process.control import Message, Wire
 
 WORKER = """
 import os, sys, time
-from tests.mix.test_child import Echo
-from relay.mix.control import Wire
-from relay.mix.worker import begin
+from tests.process.test_child import Echo
+from relay.process.control import Wire
+from relay.process.worker import begin
 end = begin(sys.argv[1:], Wire(Echo))
 mode = sys.argv[1]
 if mode == "deaf":
@@ -115,7 +115,7 @@ async def test_a_worker_that_is_killed_is_reaped_and_told_once(tmp_path: Path, m
 
 
 async def test_a_worker_that_is_stuck_is_killed_at_stop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("relay.mix.child.STOP_S", 0.2)
+    monkeypatch.setattr("relay.process.child.STOP_S", 0.2)
     story = Story("deaf", tmp_path, monkeypatch)
     await story.child.stop()
     assert story.ends == ["stopped"]

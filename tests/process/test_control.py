@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relay.errors import PeerError, UsageError
-from relay.mix.control import MAX_BYTES, Message, Wire, frame
+from relay.process.control import MAX_BYTES, Message, Wire, frame
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""The worker's side of what `relay.mix.child` starts: its control socket, and its end when the relay's comes."""
+"""The worker's side of what `relay.process.child` starts: its control socket, and its end when the relay's comes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import threading
 from collections.abc import Sequence
 from typing import Generic
 
-from relay.mix.control import M, Message, Wire, frame
+from relay.process.control import M, Message, Wire, frame
 
 _PR_SET_PDEATHSIG = 1
 SEND_S = 1.0

@@ -1,0 +1,290 @@
+"""One room's program while this node mixes it: its inputs, its arrangement, and its two tracks, kept as they should be.
+
+`update` compares what the document and this node's tracks say with what the pools were told, and tells the difference.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable
+from typing import Protocol
+
+import structlog
+
+from relay.clock import now_us
+from relay.edge.plan import TrackPlan
+from relay.edge.session import Submit
+from relay.errors import BadRequest, CostreamError, RequestError
+from relay.ids import sync_id_at
+from relay.mix.audio.ports import TrackSink, TrackSource
+from relay.mix.video.program import Program as Made
+from relay.node.clocks import TrackClocks
+from relay.node.local import LocalTrack
+from relay.node.program_inputs import Picture, Voice, pictures, voices
+from relay.node.programs import Pools
+from relay.plane.contract import Feedback, Kind, LayerSpec, PayloadType
+from relay.stage import program as programs
+from relay.stage.document import PROGRAM, MediaKind, Program, ProgramCodec, RoomChange, RoomState
+from relay.stage.live import LiveRoom
+
+log = structlog.get_logger()
+
+VIDEO_TYPES = {
+    "h264": PayloadType(102, "h264", 90_000, None, "42e01f/1"),  # what the encoder makes: Constrained Baseline
+    "vp8": PayloadType(96, "vp8", 90_000),
+}
+AUDIO_TYPE = PayloadType(111, "opus", 48_000)
+MIX = "program"
+
+
+class Host(Protocol):
+    """The room, as its program sees it."""
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def state(self) -> RoomState: ...
+    @property
+    def live(self) -> LiveRoom: ...
+
+    def inject(self, track: LocalTrack) -> None:
+        """Take in a track whose packets this process injects; it is published when they come."""
+        ...
+
+    def withdraw(self, track: LocalTrack) -> None:
+        """Forget such a track."""
+        ...
+
+    def rename(self, track: LocalTrack, publication: str) -> None:
+        """It is this publication."""
+        ...
+
+
+class ProgramMix:
+    """Begun by making it. Raises Overloaded, and nothing is left, when no worker can be had."""
+
+    def __init__(
+        self,
+        host: Host,
+        node: str,
+        pools: Pools,
+        submit: Submit,
+        clocks: TrackClocks,
+        wall: Callable[[], float],
+    ) -> None:
+        self._host, self._node, self._pools, self._submit = host, node, pools, submit
+        self._clocks, self._wall = clocks, wall
+        self._room = host.id
+        self._pictures: dict[str, Picture] = {}
+        self._voices: dict[str, Voice] = {}
+        self._refused: set[str] = set()
+        self._told: set[int] = set()
+        self._form: tuple[object, ...] = ()
+        self._video: LocalTrack | None = None
+        self._audio: LocalTrack | None = None
+        wanted = programs.running(host.state)
+        try:
+            self._open_video(wanted)
+            self._open_audio()
+        except CostreamError:
+            self.close()
+            raise
+        self.update()
+
+    def close(self) -> None:
+        """Let go of everything. The document is the owner's."""
+        self._host.live.mixed = None
+        if self._audio is not None:
+            self._pools.audio.close_room(self._room)
+            self._host.withdraw(self._audio)
+            self._audio = None
+        self._close_video()
+
+    def update(self) -> None:
+        """Something changed, or might have. Raises Overloaded when the picture cannot be made in its new form."""
+        program = self._host.state.program
+        if program is None:
+            return
+        self._check_names()
+        if self._form != _form(program):
+            self._close_video()
+            self._open_video(program)
+        self._arrange(program)
+        self._update_pictures()
+        self._update_voices()
+        self._host.live.mixed = {
+            **{voice.track: {0} for voice in self._voices.values() if not voice.muted},
+            **{one.source.track: {one.source.layer} for one in self._pictures.values() if one.source is not None},
+        }
+
+    def tick(self) -> None:
+        """Some time passed: note where the program's frames stand in time, exactly as it was computed."""
+        now = now_us()
+        if self._video is not None and (anchor := self._pools.video.anchor(self._room, now)) is not None:
+            self._anchor(self._video, 90_000, *anchor)
+
+    def request_keyframe(self, track: int) -> None:
+        """A viewer of the program needs one."""
+        self._pools.video.request_keyframe(track)
+
+    def picture_lags(self, identity: str, lag: int) -> None:
+        """By his own clock, somebody's picture arrives `lag` µs after it was taken."""
+        self._pools.video.align(self._room, identity, lag)
+
+    def sound_waits(self, identity: str, delay: int) -> None:
+        """Somebody's sound waits for `delay` µs before it is mixed: his picture has to wait as long, less the half
+        frame that it waits for the next one."""
+        if identity in self._pictures:
+            self._pools.video.set_delay(self._room, identity, delay - 500_000 // self._fps)
+
+    def refused(self, identity: str) -> None:
+        """A pool does not take an input: leave it alone until it changes."""
+        self._refused.add(identity)
+        self._pictures.pop(identity, None)
+        self._voices.pop(identity, None)
+
+    # --- tracks -----------------------------------------------------------------------------------------------------
+
+    def _open_video(self, wanted: Program) -> None:
+        settings = self._pools.settings.video
+        codec = wanted.codec or self._codec(settings.codec)
+        payload = VIDEO_TYPES[codec]
+        self._video = track = self._track("video", payload)
+        self._host.inject(track)
+        made = Made(
+            track.handle,
+            payload.number,
+            width=wanted.width,
+            height=wanted.height,
+            fps=wanted.fps,
+            codec=codec,
+            bitrate=wanted.bitrate_bps,
+        )
+        first, overlays = wanted.layouts[0], wanted.overlays[0]
+        self._pools.video.open_stage(self._room, made, first.layout, overlays.overlays)
+        self._told = {first.number, overlays.number}
+        self._form = _form(wanted)
+        self._lines, self._fps = wanted.height or settings.height, wanted.fps or settings.fps
+        log.info("program begins", room=self._room, codec=codec, track=track.handle)
+
+    def _codec(self, usual: ProgramCodec) -> ProgramCodec:
+        codecs = self._host.state.codecs
+        other: ProgramCodec = "vp8" if usual == "h264" else "h264"
+        found = usual if usual in codecs else other
+        if found not in codecs:
+            raise BadRequest("the room carries neither H264 nor VP8, and a program is made in one of them")
+        return found
+
+    def _close_video(self) -> None:
+        self._pools.video.close_stage(self._room)
+        self._pictures.clear()
+        self._form = ()
+        if self._video is not None:
+            self._host.withdraw(self._video)
+            self._video = None
+
+    def _open_audio(self) -> None:
+        self._audio = track = self._track("audio", AUDIO_TYPE)
+        self._host.inject(track)
+        self._pools.audio.open_room(self._room)
+        self._pools.audio.open_mix(self._room, MIX, TrackSink(track.handle), payload_type=AUDIO_TYPE.number)
+
+    def _track(self, kind: MediaKind, payload: PayloadType) -> LocalTrack:
+        known = programs.publications_of(self._host.state).get(kind)
+        plan = TrackPlan("", Kind(kind), (payload,), (LayerSpec(),), Feedback(), PROGRAM, "")
+        return LocalTrack(
+            key=(PROGRAM, kind, PROGRAM),
+            handle=self._pools.next_handle(),
+            publication=known.id if known is not None else secrets.token_hex(8),
+            session=f"{PROGRAM}~{self._node}",
+            plan=plan,
+            register=self._register,
+        )
+
+    def _register(self, track: LocalTrack) -> Callable[[RoomState], RoomChange]:
+        now = self._wall()
+        kind: MediaKind = "video" if track.plan.kind is Kind.VIDEO else "audio"
+
+        def register(state: RoomState) -> RoomChange:
+            return programs.publish(
+                state,
+                now,
+                publication=track.publication,
+                kind=kind,
+                codec=track.codec,  # type: ignore[arg-type]
+                node=self._node,
+                session=track.session,
+                layers=track.active_rids,
+                epoch=track.epoch,
+            )
+
+        return register
+
+    def _check_names(self) -> None:
+        """Who began without knowing of an earlier node's publications has to go by their names."""
+        published = programs.publications_of(self._host.state)
+        for track in (self._video, self._audio):
+            if track is None:
+                continue
+            known = published.get("video" if track.plan.kind is Kind.VIDEO else "audio")
+            if known is not None and known.id != track.publication:
+                self._host.rename(track, known.id)
+
+    def _anchor(self, track: LocalTrack, clock_hz: int, ssrc: int, timestamp: int, wall_us: int) -> None:
+        if track.registered:
+            self._clocks.timeline(track.handle, 0, clock_hz).anchor(ssrc, timestamp, sync_id_at(wall_us))
+
+    # --- arrangement ------------------------------------------------------------------------------------------------
+
+    def _arrange(self, program: Program) -> None:
+        for change in program.layouts:
+            if change.number not in self._told:
+                self._told.add(change.number)
+                self._try(self._pools.video.set_layout, self._room, change.layout, change.at, change.animate)
+        for overlay in program.overlays:
+            if overlay.number not in self._told:
+                self._told.add(overlay.number)
+                self._try(self._pools.video.set_overlays, self._room, overlay.overlays, overlay.at)
+
+    # --- inputs -----------------------------------------------------------------------------------------------------
+
+    def _update_pictures(self) -> None:
+        live, pool = self._host.live, self._pools.video
+        wanted = pictures(self._host.state, live.tracks, self._heights, self._lines, self._pictures)
+        for name in [name for name in self._pictures if name not in wanted]:
+            del self._pictures[name]
+            pool.remove_input(self._room, name)
+        self._refused &= wanted.keys() | self._host.state.seats.keys()
+        for name, one in wanted.items():
+            if self._pictures.get(name) != one and name not in self._refused:
+                self._pictures[name] = one
+                pool.add_input(self._room, name, one.name, one.source)
+
+    def _update_voices(self) -> None:
+        pool, wanted = self._pools.audio, voices(self._host.state, self._host.live.tracks)
+        for name in [name for name in self._voices if name not in wanted]:
+            del self._voices[name]
+            pool.remove_input(self._room, name)
+        for name, one in wanted.items():
+            known = self._voices.get(name)
+            if known == one or name in self._refused:
+                continue
+            if known is not None and (known.track, known.payload_type) == (one.track, one.payload_type):
+                pool.mute(self._room, name, one.muted)
+            else:
+                source = TrackSource(self._submit, self._pools.next_handle, one.track)
+                pool.add_input(self._room, name, source, muted=one.muted, payload_type=one.payload_type)
+            self._voices[name] = one
+
+    def _heights(self, track: int) -> list[int]:
+        return self._pools.heights(track)
+
+    def _try(self, tell: Callable[..., None], *arguments: object) -> None:
+        try:
+            tell(*arguments)
+        except RequestError as error:
+            log.warning("the program's arrangement was refused", room=self._room, reason=str(error))
+
+
+def _form(program: Program) -> tuple[object, ...]:
+    return program.width, program.height, program.fps, program.codec, program.bitrate_bps

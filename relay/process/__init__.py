@@ -1,0 +1,1 @@
+"""Worker processes of the relay: started, spoken to, watched and ended in one way."""
