@@ -35,6 +35,7 @@ from relay.node import Node, make_node_id
 from relay.ports import KnownNodes, NodeRecord, RoomStore
 from relay.settings import EMBEDDED_STORE, HttpSettings, LimitSettings, NodeSettings, SignalingSettings
 from signaling.app import create_app
+from signaling.control.others import OtherNodes
 from signaling.nodes import LocalNodes
 from signaling.pages import find_pages
 
@@ -127,12 +128,24 @@ async def running(settings: NodeSettings) -> AsyncIterator[Running]:
         node = Node(settings, store, metrics, node_id=node_id, version=version(), advertised=advertised)
         known = await stack.enter_async_context(knowing(settings)) if settings.cluster.control_url else None
         stack.push_async_callback(node.shut_down)
+        others = OtherNodes(settings, node_id, known) if known is not None else None
+        if others is not None:
+            stack.push_async_callback(others.close)
+        if settings.store.url != EMBEDDED_STORE:
+            node.egress.share(open_leases(settings))
         linked = await link_up(settings, node, known)
         await node.start()
         nodes = LocalNodes(node, None if known is None else ranking_others(node_id, settings.node.region, known))
         control = nodes.all()[0] if settings.cluster.control_url else None
         app = create_app(
-            settings, store, nodes, metrics, control=control, version=version(), pages_directory=find_pages()
+            settings,
+            store,
+            nodes,
+            metrics,
+            control=control,
+            others=others,
+            version=version(),
+            pages_directory=find_pages(),
         )
         await stack.enter_async_context(http(settings, app))
         registration = await stack.enter_async_context(registered(settings, node, linked)) if control else None

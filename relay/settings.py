@@ -382,7 +382,13 @@ class MixSettings(Section):
     video: MixVideoSettings = MixVideoSettings()
 
 
-class EgressSettings(Section):
+class PlaybackSettings(Section):
+    """`[egress]` of a service that has no egress of its own, but says where it plays."""
+
+    hls_ticket_s: Annotated[int, Field(ge=60, le=31_536_000)] = 14_400
+
+
+class EgressSettings(PlaybackSettings):
     """`[egress]`: the program, or a publication, as HLS, as a recording, to RTMP services."""
 
     max_outputs: Count = 16
@@ -391,7 +397,6 @@ class EgressSettings(Section):
     hls_segment_ms: Annotated[int, Field(ge=500, le=10_000)] = 2000
     hls_hold_back_parts: Annotated[float, Field(ge=3, le=20)] = 3.0
     hls_window: Annotated[int, Field(ge=3, le=100)] = 6
-    hls_ticket_s: Annotated[int, Field(ge=60, le=31_536_000)] = 14_400
     recording_directory: str = ""
     recording_fragment_ms: Annotated[int, Field(ge=100, le=10_000)] = 500
     recording_sync_ms: Annotated[int, Field(ge=100, le=60_000)] = 1000
@@ -443,6 +448,7 @@ class SignalingSettings(Section):
     store: StoreSettings = StoreSettings()
     cluster: ClusterSettings = ClusterSettings()
     join: JoinSettings = JoinSettings()
+    egress: PlaybackSettings = PlaybackSettings()
     auth: AuthSettings = AuthSettings()
     rate: RateSettings = RateSettings()
     log: LogSettings = LogSettings()

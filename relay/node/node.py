@@ -32,6 +32,7 @@ from relay.node.followers import SessionFollowers
 from relay.node.gate import tightest
 from relay.node.links import NodeLinks
 from relay.node.local import LocalSession, LocalSlot, add_slot
+from relay.node.outputs import Outputs
 from relay.node.room import HostedRoom, Surroundings
 from relay.node.rooms import HostedRooms
 from relay.node.views import Meter, node_view, session_view
@@ -112,6 +113,7 @@ class Node:
         )
         self._rooms = HostedRooms(around)
         self._links: NodeLinks | None = None
+        self.egress = Outputs(settings, node_id, self._rooms, self._plane, lambda: next(self._handles), store)
         self._tasks: list[asyncio.Task[None]] = []
 
     @property
@@ -145,6 +147,8 @@ class Node:
         """Begin to receive media and to tick."""
         self._plane.start()
         self._metrics.watch_plane(self._plane.stats, self._plane)
+        self._metrics.watch_egress(self.egress.facts)
+        await self.egress.start()
         self._tasks = [
             asyncio.create_task(self._every(STATS_TICK_S, self._tick_sessions)),
             asyncio.create_task(self._every(ROOM_TICK_S, self._tick_rooms)),
@@ -189,6 +193,7 @@ class Node:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.egress.close()
         for _, local in list(self._sessions.values()):
             local.session.close("drain")
         await self._rooms.close()
@@ -458,6 +463,7 @@ class Node:
             case plane.LayerStopped(track, layer):
                 if (room := self._rooms.of_track(track)) is not None:
                     room.layer_stopped(track, layer)
+                    self.egress.layer_stopped(track, layer)
             case plane.SlotSwitched(slot, track, layer, _, timestamp, source_timestamp):
                 if (room := self._rooms.of_track(track)) is not None:
                     room.live.on_slot_switched(slot, track, layer, timestamp, source_timestamp)

@@ -94,7 +94,15 @@ def as_text(context: Any, value: Any) -> bytes:
     return str(value).encode("utf-8", "surrogatepass")
 
 
-KNOWN = {"link": "l1", "room": "demo", "identity": "bob", "session": "n1~s1", "publication": "p", "index": 0}
+KNOWN = {
+    "link": "l1",
+    "room": "demo",
+    "identity": "bob",
+    "session": "n1~s1",
+    "publication": "p",
+    "index": 0,
+    "egress": "n1~e",
+}
 """Things that exist, so that requests get further than 404."""
 
 
