@@ -131,6 +131,7 @@ class Metrics:
         self.endings = self._counter("session_endings", "Sessions that ended, by reason.", "reason")
         self.events = self._counter("room_events", "Room events by type.", "type")
         self.store_failures = self._counter("store_failures", "Calls that the store did not answer.")
+        self.webhooks = self._counter("webhook_tries", "Tries to deliver a webhook, by what became of them.", "outcome")
         self.api_latency = self._histogram(
             "api_request_duration_seconds", "Time to answer a request.", _API_BUCKETS_S, "method", "route", "status"
         )

@@ -27,6 +27,8 @@ from signaling.rooms import routes as rooms
 from signaling.sessions import routes as sessions
 from signaling.stage import routes as stage
 from signaling.token_api import routes as token_api
+from signaling.webhooks import routes as webhook_routes
+from signaling.webhooks.service import Webhooks
 from signaling.webrtc import routes as webrtc
 
 
@@ -38,6 +40,7 @@ def create_app(
     *,
     control: Node | None = None,
     others: Others | None = None,
+    webhooks: Webhooks | None = None,
     version: str = "0",
     pages_directory: Path | None = None,
     cors_origins: Sequence[str] = ("*",),
@@ -79,6 +82,8 @@ def create_app(
     room_egress = RoomEgress(nodes, others)
     app.include_router(egress.build(room_egress, settings.egress.hls_ticket_s))
     app.include_router(playback.build(room_egress))
+    if webhooks is not None:
+        app.include_router(webhook_routes.build(webhooks))
     if control is not None:
         app.include_router(control_server.build(control))
     pages.install(app, pages_directory)

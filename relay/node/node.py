@@ -8,6 +8,7 @@ import secrets
 import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import asdict
 from typing import Any, assert_never
 
 import structlog
@@ -114,6 +115,8 @@ class Node:
         self._rooms = HostedRooms(around)
         self._links: NodeLinks | None = None
         self.egress = Outputs(settings, node_id, self._rooms, self._plane, lambda: next(self._handles), store)
+        self.on_link_moved: Callable[[str, dict[str, Any]], None] = lambda kind, data: None
+        """Told that a breaker moved, as an event's type and data."""
         self._tasks: list[asyncio.Task[None]] = []
 
     @property
@@ -437,6 +440,7 @@ class Node:
 
     def _on_link(self, event: LinkEvent) -> None:
         if isinstance(event, LinkMoved):
+            self.on_link_moved("link.moved", {"node": self.node_id, **asdict(event), "sync_id": str(event.sync_id)})
             self._metrics.link_moves.labels(event.peer, event.state).inc()
 
     def _on_events(self, events: list[plane.Event]) -> None:

@@ -44,6 +44,7 @@ class Action(Enum):
     SEND_EVENT = "send events"
     READ_NODES = "list nodes"
     MANAGE_EGRESS = "start, stop or list egress"
+    MANAGE_WEBHOOKS = "manage webhooks"
     CHANGE_LINK = "move a link's media"
 
 
@@ -78,6 +79,7 @@ _TABLE: dict[Action, tuple[frozenset[Role], frozenset[Role]]] = {
     Action.SEND_EVENT: (_CREW | _HOSTS, frozenset()),
     Action.READ_NODES: (_CREW, frozenset()),
     Action.MANAGE_EGRESS: (_CREW, frozenset()),
+    Action.MANAGE_WEBHOOKS: (frozenset(), frozenset()),
     Action.CHANGE_LINK: (frozenset(), frozenset()),
 }
 
