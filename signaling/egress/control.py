@@ -82,7 +82,7 @@ class RoomEgress:
         """See `EgressManager.get`."""
         return await self._holding(egress).egress.read_egress(egress)
 
-    async def list(self, room: str) -> list[dict[str, Any]]:
+    async def of_room(self, room: str) -> list[dict[str, Any]]:
         """That of all nodes, oldest first. A node that does not answer is left out."""
         answers = await self._ask(lambda node: node.egress.list_egress(room))
         found: list[dict[str, Any]] = [each for _, facts in answers for each in facts]

@@ -81,7 +81,7 @@ def build(control: RoomEgress, ticket_s: int) -> APIRouter:
         caller.enter(room)
         caller.require(Action.MANAGE_EGRESS)
         await read_room(context, room)
-        return {"egress": await control.list(room)}
+        return {"egress": await control.of_room(room)}
 
     @router.get(
         "/v1/rooms/{room}/egress/{egress}",

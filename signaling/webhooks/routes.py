@@ -55,7 +55,7 @@ def build(webhooks: Webhooks) -> APIRouter:
     @router.get("/v1/webhooks", response_model=WebhookList, summary="List webhooks", responses=may_fail(*_REFUSALS))
     async def list_webhooks(caller: CallerDep) -> dict[str, Any]:
         caller.require(Action.MANAGE_WEBHOOKS)
-        return {"webhooks": [await webhooks.view(each) for each in await webhooks.list() if _opens(caller, each.room)]}
+        return {"webhooks": [await webhooks.view(each) for each in await webhooks.all() if _opens(caller, each.room)]}
 
     @router.get("/v1/webhooks/{webhook}", response_model=Webhook, summary="Read a webhook", responses=may_fail(*_ONE))
     async def read_webhook(webhook: WebhookId, caller: CallerDep) -> dict[str, Any]:

@@ -97,7 +97,7 @@ class Webhooks:
         await self._put(Endpoint(name, url, (Secret(key),), events, room, description=description))
         return await self.find(name)
 
-    async def list(self) -> list[Endpoint]:
+    async def all(self) -> list[Endpoint]:
         """All endpoints, by id."""
         return await self._outbox.endpoints()
 
