@@ -9,7 +9,16 @@ from collections.abc import AsyncIterator
 import structlog
 from fastapi import FastAPI
 
-from costream.serve import http, open_directory, opened_store, prepare_process, settle, stopping, version
+from costream.serve import (
+    http,
+    open_directory,
+    opened_store,
+    prepare_process,
+    settle,
+    stopping,
+    telling_others,
+    version,
+)
 from relay.errors import SettingsError
 from relay.settings import EMBEDDED_STORE, SignalingSettings
 from signaling.app import create_app
@@ -44,7 +53,10 @@ async def running_signaling(settings: SignalingSettings) -> AsyncIterator[FastAP
         nodes = RemoteNodes(settings, store, open_directory(settings), name)
         stack.push_async_callback(nodes.close)
         await nodes.start()
-        app = create_app(settings, store, nodes, metrics, version=version(), pages_directory=find_pages())
+        webhooks = await stack.enter_async_context(telling_others(settings, store, metrics, name))
+        app = create_app(
+            settings, store, nodes, metrics, webhooks=webhooks, version=version(), pages_directory=find_pages()
+        )
         await stack.enter_async_context(http(settings, app))
         settle()
         lag = asyncio.create_task(metrics.measure_loop_lag())

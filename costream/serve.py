@@ -22,10 +22,11 @@ from fastapi import FastAPI
 
 from costream.addresses import detect_addresses
 from costream.tls import leaf_pem, prepare_tls
-from relay.cluster import open_store
+from relay.cluster import RedisStore, open_store
 from relay.cluster.directory import RedisDirectory, Registration
 from relay.cluster.known import NodeCache
 from relay.cluster.leases import RedisLeases
+from relay.cluster.outbox import RedisOutbox
 from relay.cluster.placement import load_of, rank
 from relay.errors import SettingsError
 from relay.link.quic import identity_of
@@ -35,8 +36,10 @@ from relay.node import Node, make_node_id
 from relay.ports import KnownNodes, NodeRecord, RoomStore
 from relay.settings import EMBEDDED_STORE, HttpSettings, LimitSettings, NodeSettings, SignalingSettings
 from signaling.app import create_app
+from signaling.control.others import OtherNodes
 from signaling.nodes import LocalNodes
 from signaling.pages import find_pages
+from signaling.webhooks.service import Webhooks
 
 log = structlog.get_logger()
 
@@ -127,12 +130,27 @@ async def running(settings: NodeSettings) -> AsyncIterator[Running]:
         node = Node(settings, store, metrics, node_id=node_id, version=version(), advertised=advertised)
         known = await stack.enter_async_context(knowing(settings)) if settings.cluster.control_url else None
         stack.push_async_callback(node.shut_down)
+        others = OtherNodes(settings, node_id, known) if known is not None else None
+        if others is not None:
+            stack.push_async_callback(others.close)
+        if settings.store.url != EMBEDDED_STORE:
+            node.egress.share(open_leases(settings))
+        webhooks = await stack.enter_async_context(telling_others(settings, store, metrics, node_id))
+        node.on_link_moved = webhooks.tell
         linked = await link_up(settings, node, known)
         await node.start()
         nodes = LocalNodes(node, None if known is None else ranking_others(node_id, settings.node.region, known))
         control = nodes.all()[0] if settings.cluster.control_url else None
         app = create_app(
-            settings, store, nodes, metrics, control=control, version=version(), pages_directory=find_pages()
+            settings,
+            store,
+            nodes,
+            metrics,
+            control=control,
+            others=others,
+            webhooks=webhooks,
+            version=version(),
+            pages_directory=find_pages(),
         )
         await stack.enter_async_context(http(settings, app))
         registration = await stack.enter_async_context(registered(settings, node, linked)) if control else None
@@ -170,7 +188,7 @@ def settle() -> None:
 
 
 @contextlib.asynccontextmanager
-async def opened_store(settings: SignalingSettings) -> AsyncIterator[RoomStore]:
+async def opened_store(settings: SignalingSettings) -> AsyncIterator[RedisStore]:
     """The room store, closed at the end."""
     store = await open_store(
         settings.store.url,
@@ -181,6 +199,21 @@ async def opened_store(settings: SignalingSettings) -> AsyncIterator[RoomStore]:
         yield store
     finally:
         await store.close()
+
+
+@contextlib.asynccontextmanager
+async def telling_others(
+    settings: SignalingSettings, store: RedisStore, metrics: Metrics, name: str
+) -> AsyncIterator[Webhooks]:
+    """Webhooks, by the store of the rooms: the embedded one forgets them with the process."""
+    times = settings.store
+    outbox = RedisOutbox(store.url, socket_timeout_s=times.socket_timeout_s, connect_timeout_s=times.connect_timeout_s)
+    webhooks = Webhooks(settings.webhooks, outbox, metrics, name)
+    webhooks.start()
+    try:
+        yield webhooks
+    finally:
+        await webhooks.close()
 
 
 @contextlib.asynccontextmanager

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, Protocol
+from operator import getitem
+from typing import Any, ClassVar, Protocol
 
 from prometheus_client import (
     CollectorRegistry,
@@ -141,6 +142,7 @@ class Metrics:
         self.endings = self._counter("session_endings", "Sessions that ended, by reason.", "reason")
         self.events = self._counter("room_events", "Room events by type.", "type")
         self.store_failures = self._counter("store_failures", "Calls that the store did not answer.")
+        self.webhooks = self._counter("webhook_tries", "Tries to deliver a webhook, by what became of them.", "outcome")
         self.api_latency = self._histogram(
             "api_request_duration_seconds", "Time to answer a request.", _API_BUCKETS_S, "method", "route", "status"
         )
@@ -158,6 +160,10 @@ class Metrics:
     def watch_links(self, states: Callable[[], list[dict[str, Any]]]) -> None:
         """Read the links at each scrape (`NodeControl.links`)."""
         self.registry.register(LinkCollector(states))
+
+    def watch_egress(self, facts: Callable[[], list[dict[str, Any]]]) -> None:
+        """Read the egress at each scrape (`EgressManager.list`)."""
+        self.registry.register(EgressCollector(facts))
 
     def render(self, accept: str = "") -> tuple[bytes, str]:
         """Return the body and the content type of `/metrics` for an Accept header: OpenMetrics if named."""
@@ -210,6 +216,43 @@ class LinkCollector(Collector):
             for what, count in state.get("counts", {}).items():
                 counts.add_metric([*names, what], count)
         yield from (flows, breaker, carries, counts)
+
+
+class EgressCollector(Collector):
+    """Turns the facts of a node's egress into metrics."""
+
+    _COUNTS: ClassVar[dict[str, tuple[str, str]]] = {
+        "bytes": ("egress_bytes", "Bytes that egress wrote, by kind."),
+        "pictures": ("egress_pictures", "Pictures that egress wrote, by kind."),
+        "dropped": ("egress_dropped", "Pictures and sounds that a slow target did not get, by kind."),
+        "restarts": ("egress_restarts", "How often egress began anew, by kind."),
+    }
+
+    def __init__(self, facts: Callable[[], list[dict[str, Any]]]) -> None:
+        self._facts = facts
+        self._sums = {kind: _Sums(*self._COUNTS, read=getitem) for kind in ("hls", "recording", "rtmp")}
+
+    def describe(self) -> Iterable[Metric]:
+        """Return no names: the collector is not asked for a snapshot when it is registered."""
+        return []
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield all metrics of one snapshot."""
+        facts = self._facts()
+        states = GaugeMetricFamily(f"{PREFIX}_egress", "Egress by kind and state.", labels=["kind", "state"])
+        for kind in self._sums:
+            for state in ("starting", "running", "retrying"):
+                states.add_metric([kind, state], sum((each["kind"], each["state"]) == (kind, state) for each in facts))
+        yield states
+        sums = {
+            kind: told.add({each["id"]: each for each in facts if each["kind"] == kind})
+            for kind, told in self._sums.items()
+        }
+        for name, (metric, text) in self._COUNTS.items():
+            family = CounterMetricFamily(f"{PREFIX}_{metric}", text, labels=["kind"])
+            for kind, found in sums.items():
+                family.add_metric([kind], found[name])
+            yield family
 
 
 class PlaneCollector(Collector):
@@ -325,15 +368,15 @@ def _count(counters: Mapping[str, object], name: str) -> int:
 class _Sums:
     """Sums of counters over things that come and go; the sums never go down."""
 
-    def __init__(self, *names: str) -> None:
-        self._names = names
+    def __init__(self, *names: str, read: Callable[[Any, str], int] = getattr) -> None:
+        self._names, self._read = names, read
         self._gone = dict.fromkeys(names, 0)
         self._last: dict[object, tuple[int, ...]] = {}
 
     def add(self, living: Mapping[Any, object]) -> dict[str, int]:
         """Take the counts of all that live now and return the sums."""
         now: dict[object, tuple[int, ...]] = {
-            handle: tuple(getattr(counts, name) for name in self._names) for handle, counts in living.items()
+            handle: tuple(self._read(counts, name) for name in self._names) for handle, counts in living.items()
         }
         for handle in self._last.keys() - now.keys():
             for name, count in zip(self._names, self._last[handle], strict=True):

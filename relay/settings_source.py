@@ -174,7 +174,7 @@ def _place(key: Key, places: Mapping[Key, str]) -> str:
 
 
 def _is_secret(key: Key) -> bool:
-    return key[:2] == ("auth", "keys")
+    return key[:2] == ("auth", "keys") or (key[:2] == ("webhooks", "endpoints") and "secrets" in key)
 
 
 def _nearest(model: type[BaseModel], key: Key) -> str:

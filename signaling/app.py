@@ -15,6 +15,9 @@ from signaling import health, openapi, pages, problems
 from signaling.context import Context
 from signaling.control import server as control_server
 from signaling.edge import Edge
+from signaling.egress import playback
+from signaling.egress import routes as egress
+from signaling.egress.control import Others, RoomEgress
 from signaling.limits import RateLimiter
 from signaling.links import routes as links
 from signaling.nodes import Node, Nodes
@@ -25,6 +28,8 @@ from signaling.rooms import routes as rooms
 from signaling.sessions import routes as sessions
 from signaling.stage import routes as stage
 from signaling.token_api import routes as token_api
+from signaling.webhooks import routes as webhook_routes
+from signaling.webhooks.service import Webhooks
 from signaling.webrtc import routes as webrtc
 
 
@@ -35,6 +40,8 @@ def create_app(
     metrics: Metrics,
     *,
     control: Node | None = None,
+    others: Others | None = None,
+    webhooks: Webhooks | None = None,
     version: str = "0",
     pages_directory: Path | None = None,
     cors_origins: Sequence[str] = ("*",),
@@ -44,7 +51,8 @@ def create_app(
     """Return the application. The caller owns the store, the nodes and the metrics, and closes them.
 
     `app.state.context.drain` starts and ends the drain. `pages_directory` (see `pages.find_pages`) None: no pages.
-    `control` is the node of this process, if a signaling service elsewhere may use it (`signaling.control`).
+    `control` is the node of this process, if a signaling service elsewhere may use it (`signaling.control`). `others`
+    are nodes of other processes, which egress may be on; those of `nodes` need not be among them.
     """
     app = FastAPI(
         title="costream",
@@ -72,6 +80,11 @@ def create_app(
         app.include_router(routes.router)
     app.include_router(webrtc.build("whip", "publisher", "WHIP"))
     app.include_router(webrtc.build("whep", "viewer", "WHEP"))
+    room_egress = RoomEgress(nodes, others)
+    app.include_router(egress.build(room_egress, settings.egress.hls_ticket_s))
+    app.include_router(playback.build(room_egress))
+    if webhooks is not None:
+        app.include_router(webhook_routes.build(webhooks))
     if control is not None:
         app.include_router(control_server.build(control))
     pages.install(app, pages_directory)

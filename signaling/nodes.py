@@ -7,14 +7,49 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection
+from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
+from relay.egress.events import EgressRequest
+from relay.egress.playback import PlaylistReply
 from relay.errors import NodeUnreachable, NotFound, Overloaded
 from relay.ports import Answer, IceFragment, NodeControl, Offer, RoomEvent, SlotChange
 
 SEPARATOR = "~"
 
 T = TypeVar("T")
+
+
+class NodeEgress(Protocol):
+    """The egress of one node. Facts are the `Egress` schema of the API; ids begin with the node's name and `~`."""
+
+    async def start_egress(self, request: EgressRequest) -> dict[str, Any]:
+        """See `EgressManager.start`."""
+        ...
+
+    async def stop_egress(self, egress: str) -> dict[str, Any]:
+        """See `EgressManager.stop`."""
+        ...
+
+    async def read_egress(self, egress: str) -> dict[str, Any]:
+        """See `EgressManager.get`."""
+        ...
+
+    async def list_egress(self, room: str) -> list[dict[str, Any]]:
+        """See `EgressManager.list`."""
+        ...
+
+    async def find_hls(self, room: str, source: str) -> str:
+        """See `EgressManager.hls`."""
+        ...
+
+    async def playlist(self, egress: str, sequence: int | None, part: int | None) -> PlaylistReply:
+        """See `HlsStream.playlist`."""
+        ...
+
+    async def file(self, egress: str, name: str) -> Path | bytes:
+        """See `HlsStream.file`; its bytes where this process has no such file."""
+        ...
 
 
 class Node(Protocol):
@@ -29,6 +64,11 @@ class Node(Protocol):
     @property
     def public_url(self) -> str:
         """Where clients reach it themselves; empty when they do not."""
+        ...
+
+    @property
+    def egress(self) -> NodeEgress:
+        """What leaves its rooms."""
         ...
 
     async def publish(self, offer: Offer) -> Answer:
@@ -124,6 +164,9 @@ class Nodes(Protocol):
 class HostedNode(NodeControl, Protocol):
     """What `relay.node.Node` is: answers at once, being in this process. The methods mean what `Node`'s do."""
 
+    @property
+    def egress(self) -> NodeEgress: ...
+
     def admit(self, room: str, identity: str, publishing: bool) -> None: ...
     def knows(self, room: str) -> dict[str, Any] | None: ...
     def active_speaker(self, room: str) -> str | None: ...
@@ -143,6 +186,10 @@ class LocalNode:
     @property
     def public_url(self) -> str:
         return ""
+
+    @property
+    def egress(self) -> NodeEgress:
+        return self._node.egress
 
     async def publish(self, offer: Offer) -> Answer:
         return await self._node.publish(offer)

@@ -65,7 +65,7 @@ class BadRequest(Problem):
 
 
 class TargetNotAllowed(Problem):
-    status, title = 400, "The address to push to is not allowed"
+    status, title = 400, "The address is not allowed"
 
 
 class BadOffer(Problem):
@@ -132,6 +132,10 @@ class EgressNotFound(Problem):
     status, title = 404, "There is no such egress"
 
 
+class WebhookNotFound(Problem):
+    status, title = 404, "There is no such webhook"
+
+
 class MethodNotAllowed(Problem):
     status, title = 405, "The resource does not know this method"
 
@@ -182,6 +186,14 @@ class TooManyPublications(Problem):
 
 class ProgramPublication(Problem):
     status, title = 409, "The program's tracks end with the program"
+
+
+class TooManyWebhooks(Problem):
+    status, title = 409, "There are as many webhooks as there may be"
+
+
+class WebhookInSettings(Problem):
+    status, title = 409, "The webhook stands in the settings and is changed there"
 
 
 class EgressExists(Problem):

@@ -64,7 +64,7 @@ def test_comments_of_shared_keys_agree() -> None:
     """One key has one meaning: sections of both files read the same, but for the region's purpose."""
     texts = [(CONFIGS / name).read_text() for name in ("relay.toml", "signaling.toml")]
     sections = [dict(re.findall(r"^\[(\w+)\]\n(.*?)(?=^\[|\Z)", text, re.M | re.S)) for text in texts]
-    for section in ("http", "room", "store", "cluster", "auth", "rate", "log"):
+    for section in ("http", "room", "store", "cluster", "webhooks", "auth", "rate", "log"):
         assert sections[0][section].strip() == sections[1][section].strip()
 
 
@@ -234,3 +234,17 @@ def test_lines_are_found_in_the_shipped_file() -> None:
         for key in keys:
             line = text.splitlines()[lines[section, key] - 1]
             assert line.startswith((f"{key} =", f"[{section}.{key}]"))
+
+
+def test_endpoints_of_webhooks_come_from_the_environment_and_keep_their_secrets(tmp_path: Path) -> None:
+    secret = "whsec_" + "QUFB" * 10
+    environ = {"COSTREAM_WEBHOOKS__ENDPOINTS": f'{{"b": {{"url": "https://example.com/", "secrets": ["{secret}"]}}}}'}
+    loaded = load_signaling_settings(None, environ, OWN_KEY)
+    assert loaded.webhooks.endpoints["b"].secrets == (secret,)
+    assert secret not in repr(loaded)
+    told = refusal('[webhooks.endpoints.b]\nurl = "https://example.com/"\nsecrets = ["whsec_hidden"]\n', tmp_path)
+    assert "F:3: webhooks.endpoints.b.secrets.0" in told
+    assert "hidden" not in told
+    assert "events.0" in refusal(
+        f'[webhooks.endpoints.b]\nurl = "https://example.com/"\nsecrets = ["{secret}"]\nevents = ["A"]\n', tmp_path
+    )

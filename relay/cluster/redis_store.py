@@ -28,7 +28,9 @@ VIEWER_TTL_S = 45.0
 """A viewer whose presence was not renewed for this long is gone; renew at a third of it."""
 _ATTEMPTS = 64
 _BACKLOG = 500
-_INDEX = "costream:rooms"
+INDEX = "costream:rooms"
+ENDED = "costream:rooms:ended"
+"""Rooms that ended of late, by when: their streams are still there for those who have to read them to the end."""
 _LAST = "room.ended"
 
 _Told = Iterable[tuple[str, dict[str, Any]]]
@@ -48,6 +50,7 @@ class RedisStore:
         on_close: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         """`url` as for `open_client`; `socket_timeout_s` bounds every call. Connects when first used."""
+        self.url = url
         self._clock = HybridClock()
         self._wall = wall
         self._viewer_ttl = viewer_ttl
@@ -73,7 +76,7 @@ class RedisStore:
         # A room is never without a stream: that is how its followers know that it is there.
         told = list(events) or [("room.created", {"room": {"id": room}})]
         # Indexed before and not after: a listed room that does not exist is filtered, one that is not listed is lost.
-        await self._gate.run(lambda: self._client.sadd(_INDEX, room), repeatable=True)
+        await self._gate.run(lambda: self._client.sadd(INDEX, room), repeatable=True)
         reply = await self._script(
             "CREATE", _keys(room, "room", "events"), *self._stamp(), _dump(document), *_flat(told)
         )
@@ -89,7 +92,7 @@ class RedisStore:
         """List the ids of all rooms, sorted."""
 
         async def find() -> list[str]:
-            names = sorted(str(name) for name in await self._client.smembers(_INDEX))
+            names = sorted(str(name) for name in await self._client.smembers(INDEX))
             async with self._client.pipeline(transaction=False) as pipe:
                 for name in names:
                     pipe.exists(_key(name, "room"))
@@ -129,17 +132,25 @@ class RedisStore:
 
     async def delete(self, room: str, event: tuple[str, dict[str, Any]]) -> None:
         """End a room: its last event, then nothing. The stream can be read for `TOMBSTONE_S` more. Raises NotFound."""
+        await self._gate.run(lambda: self._note_end(room), repeatable=True)
         keys = _keys(room, "room", "events", "heartbeats", "viewers")
         reply = await self._script("DELETE", keys, *self._stamp(), TOMBSTONE_S, *_flat([event]))
         self._found(reply, room)
         self._observe(reply[1])
 
         async def unlist() -> None:
-            await self._client.srem(_INDEX, room)
+            await self._client.srem(INDEX, room)
             if await self._client.exists(_key(room, "room")):  # created again meanwhile
-                await self._client.sadd(_INDEX, room)
+                await self._client.sadd(INDEX, room)
 
         await self._gate.run(unlist)
+
+    async def _note_end(self, room: str) -> None:
+        now = self._wall()
+        async with self._client.pipeline(transaction=False) as pipe:
+            pipe.zadd(ENDED, {room: now})
+            pipe.zremrangebyscore(ENDED, "-inf", now - 2 * TOMBSTONE_S)
+            await pipe.execute()
 
     # --- events -----------------------------------------------------------------------------------------------------
 
@@ -324,6 +335,11 @@ class RedisStore:
 
 def _key(room: str, what: str) -> str:
     return f"costream:{what}:{{{room}}}"
+
+
+def events_key(room: str) -> str:
+    """The key of a room's stream."""
+    return _key(room, "events")
 
 
 def _keys(room: str, *what: str) -> list[str]:

@@ -90,8 +90,11 @@ class EgressManager:
         state_directory: Path,
         feeds: Feeds,
         on_event: Callable[[EgressEvent], None] = lambda event: None,
+        node: str = "",
     ) -> None:
+        """`node` begins the ids, as in those of sessions, so that whoever reads one knows whom to ask."""
         self._settings, self._feeds, self._on_event = settings, feeds, on_event
+        self._prefix = f"{node}~" if node else ""
         self._hls = Path(settings.hls_directory) if settings.hls_directory else state_directory / "hls"
         own = settings.recording_directory
         self._recordings = Path(own) if own else state_directory / "recordings"
@@ -109,14 +112,14 @@ class EgressManager:
         Conflict (a second HLS of one source), Overloaded."""
         if self._closed:
             raise Overloaded("the node is about to stop")
+        if request.kind == "rtmp":
+            await check_target(request.url, self._settings.allow_private_targets)
         living = [each for each in self._all.values() if each.state not in FINAL]
         if len(living) >= self._settings.max_outputs:
             raise Overloaded("the node has all the egress it may have", 30)
         same = [each for each in living if each.request == request]
         if request.kind != "recording" and same:
             raise Conflict(f"{same[0].id} does this already", code="egress-exists")
-        if request.kind == "rtmp":
-            await check_target(request.url, self._settings.allow_private_targets)
         egress = self._new(request)
         key = (request.room, request.source, *([egress.id] if request.kind == "rtmp" else []))
         worker = self._workers.get(key)
@@ -139,10 +142,17 @@ class EgressManager:
 
     async def stop(self, egress: str) -> dict[str, Any]:
         """End one in good order; returns its facts. One that ended already stays as it is. Raises NotFound."""
+        return await self._end(egress, "ended")
+
+    async def fail(self, egress: str, code: str, detail: str) -> dict[str, Any]:
+        """End one as `stop` does, because of an error that this machine cannot mend. Raises NotFound."""
+        return await self._end(egress, "failed", code, detail)
+
+    async def _end(self, egress: str, state: State, code: str = "", detail: str = "") -> dict[str, Any]:
         found = self._find(egress)
         for worker in list(self._workers.values()):
             await worker.remove(egress)
-        self._move(found, "ended")
+        self._move(found, state, code, detail)
         return found.facts()
 
     def get(self, egress: str) -> dict[str, Any]:
@@ -182,9 +192,9 @@ class EgressManager:
             self._move(egress, "ended")
 
     def _new(self, request: EgressRequest) -> Egress:
-        name = f"eg-{secrets.token_hex(6)}"
+        name = f"{self._prefix}eg-{secrets.token_hex(6)}"
         if request.kind == "hls":
-            egress = Egress(name, request, self._hls / name)
+            egress = Egress(name, request, self._hls / name.removeprefix(self._prefix))
             patience = 3 * self._settings.hls_segment_ms / 1000
             egress.stream = HlsStream(name, egress.directory, patience)
             return egress
@@ -205,7 +215,7 @@ class EgressManager:
                 sequence, stream.inits,
             )  # fmt: skip
         if egress.request.kind == "recording":
-            stem = f"{egress.request.source}-{name}"
+            stem = f"{egress.request.source}-{name.removeprefix(self._prefix)}"
             return AddRecording(
                 name, str(egress.directory), stem, egress.number, s.recording_fragment_ms, s.recording_sync_ms,
                 s.recording_queue_bytes, s.recording_min_free_bytes, s.recording_max_file_bytes,

@@ -8,6 +8,7 @@ import secrets
 import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import asdict
 from random import Random
 from typing import Any, assert_never
 
@@ -33,6 +34,7 @@ from relay.node.followers import SessionFollowers
 from relay.node.gate import tightest
 from relay.node.links import NodeLinks
 from relay.node.local import LocalSession, LocalSlot, add_slot
+from relay.node.outputs import Outputs
 from relay.node.programs import Pools
 from relay.node.room import HostedRoom, Surroundings
 from relay.node.rooms import HostedRooms
@@ -117,6 +119,9 @@ class Node:
         )
         self._rooms = HostedRooms(around)
         self._links: NodeLinks | None = None
+        self.egress = Outputs(settings, node_id, self._rooms, self._plane, lambda: next(self._handles), store)
+        self.on_link_moved: Callable[[str, dict[str, Any]], None] = lambda kind, data: None
+        """Told that a breaker moved, as an event's type and data."""
         self._tasks: list[asyncio.Task[None]] = []
 
     @property
@@ -155,6 +160,8 @@ class Node:
         """Begin to receive media and to tick."""
         self._plane.start()
         self._metrics.watch_plane(self._plane.stats, self._plane)
+        self._metrics.watch_egress(self.egress.facts)
+        await self.egress.start()
         self._tasks = [
             asyncio.create_task(self._every(STATS_TICK_S, self._tick_sessions)),
             asyncio.create_task(self._every(ROOM_TICK_S, self._tick_rooms)),
@@ -213,6 +220,7 @@ class Node:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.egress.close()
         for _, local in list(self._sessions.values()):
             local.session.close("drain")
         await self._rooms.close()
@@ -463,6 +471,7 @@ class Node:
 
     def _on_link(self, event: LinkEvent) -> None:
         if isinstance(event, LinkMoved):
+            self.on_link_moved("link.moved", {"node": self.node_id, **asdict(event), "sync_id": str(event.sync_id)})
             self._metrics.link_moves.labels(event.peer, event.state).inc()
 
     def _on_events(self, events: list[plane.Event]) -> None:
@@ -489,6 +498,7 @@ class Node:
             case plane.LayerStopped(track, layer):
                 if (room := self._rooms.of_track(track)) is not None:
                     room.layer_stopped(track, layer)
+                    self.egress.layer_stopped(track, layer)
             case plane.SlotSwitched(slot, track, layer, _, timestamp, source_timestamp):
                 if (room := self._rooms.of_track(track)) is not None:
                     room.live.on_slot_switched(slot, track, layer, timestamp, source_timestamp)

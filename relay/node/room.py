@@ -102,7 +102,7 @@ class HostedRoom:
             state.id,
             around.store,
             lambda: [local.session.info for local in self.sessions.values()],
-            self._tell_unstored,
+            self.tell_unstored,
         )
         self._shared: ClusteredRoom | None = None
         cluster = around.cluster()
@@ -364,6 +364,10 @@ class HostedRoom:
         if self._shared is not None:
             self._shared.rates(tracks, self._by_handle.values())
 
+    def local_tracks(self) -> Iterator[LocalTrack]:
+        """The tracks that are sent to this node."""
+        return iter(self._by_handle.values())
+
     def tracks_of(self, session: str) -> Iterator[LocalTrack]:
         """The tracks that a session sends now."""
         return (track for track in self._tracks.values() if track.session == session)
@@ -529,7 +533,7 @@ class HostedRoom:
         sync_id = self._around.clock.next(int(self._wall() * 1000))
         self._around.tell_session(event.session, RoomEvent(sync_id, event.type, event.data(), stored=False))
 
-    def _tell_unstored(self, told: list[tuple[str, dict[str, Any]]]) -> None:
+    def tell_unstored(self, told: list[tuple[str, dict[str, Any]]]) -> None:
         """The store is away: what happens meanwhile reaches those who watch now, by the links and their sessions."""
         for kind, data in told:
             event = RoomEvent(self._around.clock.next(int(self._wall() * 1000)), kind, data, stored=False)

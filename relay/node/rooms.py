@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 
 import structlog
 
@@ -26,6 +26,8 @@ class HostedRooms:
         self._rooms: dict[str, HostedRoom] = {}
         self._opening: dict[str, asyncio.Task[HostedRoom]] = {}
         self._by_track: dict[int, HostedRoom] = {}
+        self.on_track_gone: Callable[[int], None] = lambda track: None
+        self.on_closed: Callable[[str], Awaitable[None]] = _nothing
 
     def __iter__(self) -> Iterator[HostedRoom]:
         return iter(list(self._rooms.values()))
@@ -66,6 +68,7 @@ class HostedRooms:
         if room is None:
             self._by_track.pop(track, None)
             self._around.clocks.forget(track)
+            self.on_track_gone(track)
         else:
             self._by_track[track] = room
 
@@ -81,6 +84,7 @@ class HostedRooms:
             self._rooms.pop(room.id, None)
             if not room.ended:
                 await self._end_if_empty(room)
+            await self.on_closed(room.id)
             await room.close()
 
     async def _end_if_empty(self, room: HostedRoom) -> None:
@@ -98,6 +102,10 @@ class HostedRooms:
             task.cancel()
         rooms, self._rooms = list(self._rooms.values()), {}
         await asyncio.gather(*(room.close() for room in rooms))
+
+
+async def _nothing(room: str) -> None:
+    """Nobody wants to know."""
 
 
 def _choose(slot_types: tuple[PayloadType, ...], track_type: PayloadType) -> int | None:

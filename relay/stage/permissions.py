@@ -45,6 +45,7 @@ class Action(Enum):
     READ_NODES = "list nodes"
     MANAGE_PROGRAM = "switch, shape or arrange the program"
     MANAGE_EGRESS = "start, stop or list egress"
+    MANAGE_WEBHOOKS = "manage webhooks"
     CHANGE_LINK = "move a link's media"
 
 
@@ -80,6 +81,7 @@ _TABLE: dict[Action, tuple[frozenset[Role], frozenset[Role]]] = {
     Action.READ_NODES: (_CREW, frozenset()),
     Action.MANAGE_PROGRAM: (_CREW, frozenset()),
     Action.MANAGE_EGRESS: (_CREW, frozenset()),
+    Action.MANAGE_WEBHOOKS: (frozenset(), frozenset()),
     Action.CHANGE_LINK: (frozenset(), frozenset()),
 }
 

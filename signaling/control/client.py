@@ -18,6 +18,7 @@ from pydantic import ValidationError
 from relay.errors import NodeUnreachable
 from relay.guards import CallBreaker, Guard, NotAnswered, deadline_header, remaining
 from relay.ports import Answer, IceFragment, NodeRecord, Offer, RoomEvent, SlotChange
+from signaling.control.egress import RemoteEgress
 from signaling.control.trust import Trust
 from signaling.control.wire import PING_S, PREFIX, TOKEN_TTL_S, EventBody, read_error
 from signaling.tokens import CONTROL_AUDIENCE, mint
@@ -80,6 +81,7 @@ class RemoteNode:
         self._tokens = tokens
         self._deadlines = deadlines or Deadlines()
         self._monotonic = monotonic
+        self.egress = RemoteEgress(self, self._deadlines.read)
         verify: Any = trust.context(record) or True
         # Streams of events are many and long: the pool of the calls is not for them.
         self._calls, self._streams = (
@@ -179,14 +181,55 @@ class RemoteNode:
         """Ask for a change, once: whether it was made is not known when no answer comes."""
         return await self._guard.run(lambda: self._try(method, path, body), self._deadlines.change, repeatable=False)
 
+    async def ask(
+        self,
+        method: str,
+        path: str,
+        body: dict[str, Any] | None = None,
+        query: Mapping[str, str] | None = None,
+        *,
+        seconds: float,
+    ) -> dict[str, Any]:
+        """One call that may take `seconds`, among others that take as long."""
+        return await self._guard.run(lambda: self._try(method, path, body, query, slow=True), seconds, repeatable=False)
+
+    async def fetch(self, path: str, *, seconds: float) -> bytes:
+        """One file. Raises as a call does."""
+        return await self._guard.run(lambda: self._fetch(path), seconds, repeatable=True)
+
+    async def _fetch(self, path: str) -> bytes:
+        response = await self._send("GET", path, slow=True)
+        if not response.is_success:
+            self._result(response)
+        return response.content
+
     async def _try(
-        self, method: str, path: str, body: dict[str, Any] | None = None, query: Mapping[str, str] | None = None
+        self,
+        method: str,
+        path: str,
+        body: dict[str, Any] | None = None,
+        query: Mapping[str, str] | None = None,
+        *,
+        slow: bool = False,
     ) -> dict[str, Any]:
         """One request. Raises what the node raised, and NotAnswered."""
+        return self._result(await self._send(method, path, body, query, slow=slow))
+
+    async def _send(
+        self,
+        method: str,
+        path: str,
+        body: dict[str, Any] | None = None,
+        query: Mapping[str, str] | None = None,
+        *,
+        slow: bool = False,
+    ) -> httpx2.Response:
+        """One request, `slow` ones on connections of their own. Raises NotAnswered."""
         content = None if body is None else json.dumps(body, ensure_ascii=False).encode("utf-8", "replace")
         headers = self._headers() | ({"Content-Type": "application/json"} if body is not None else {})
         try:
-            response = await self._calls.request(method, path, content=content, params=query, headers=headers)
+            client = self._streams if slow else self._calls
+            response = await client.request(method, path, content=content, params=query, headers=headers)
         except _NOBODY_THERE as error:
             raise NotAnswered(repr(error), down=True) from None
         except httpx2.HTTPError as error:
@@ -194,7 +237,7 @@ class RemoteNode:
         if response.status_code == 401:  # another node's address by now, or other keys: in any case not this node
             self._log_refusal(response)
             raise NotAnswered("it refused with 401; the log says why")
-        return self._result(response)
+        return response
 
     def _unreachable(self, why: str) -> NodeUnreachable:
         return NodeUnreachable(f"node {self.node_id} {why}", retry_after=1)

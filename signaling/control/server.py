@@ -9,11 +9,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from dataclasses import asdict
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.routing import APIRoute
-from pydantic import ValidationError
 from sse_starlette import EventSourceResponse, ServerSentEvent
 
 from relay import errors
@@ -21,25 +20,25 @@ from relay.guards import DEADLINE_HEADER, LONGEST_S, read_deadline, remaining, w
 from relay.ports import Offer, RoomEvent, SlotChange
 from signaling import tokens
 from signaling.auth import ANY_ROOM, address_of, bearer_token, count
-from signaling.bodies import JSON, read_bytes, require_type
 from signaling.context import Context, Ctx, Drain
+from signaling.control import egress
 from signaling.control.wire import (
+    MARGIN_BYTES,
     NODE_DRAINING,
     PING_S,
     PREFIX,
-    Body,
     EventBody,
     FragmentBody,
     OfferBody,
     SlotBody,
     error_member,
+    read_body,
 )
 from signaling.ids import RoomId, SessionId
 from signaling.nodes import Node
 from signaling.problems import (
     InternalError,
     InvalidParameter,
-    InvalidRequest,
     InvalidToken,
     MissingToken,
     on_bug,
@@ -49,9 +48,7 @@ from signaling.problems import (
 
 SEND_TIMEOUT_S = 10.0
 _ESCAPES = 6  # a character of an SDP takes up to six in JSON (\\u0000)
-_MARGIN_BYTES = 4096
 
-Model = TypeVar("Model", bound=Body)
 _Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 
 
@@ -98,6 +95,7 @@ def build(node: Node) -> APIRouter:
     _add_joining(router, node)
     _add_sessions(router, node)
     _add_reads(router, node)
+    egress.add_routes(router, node)
     return router
 
 
@@ -112,7 +110,7 @@ def _add_joining(router: APIRouter, node: Node) -> None:
     def route(path: str, answer: Callable[[Offer], Awaitable[Any]]) -> None:
         @router.post(path)
         async def offer(request: Request, context: Ctx) -> Any:
-            body = await _read(OfferBody, request, context.limits.offer_bytes * _ESCAPES)
+            body = await read_body(OfferBody, request, context.limits.offer_bytes * _ESCAPES)
             remaining(LONGEST_S)  # nobody waits for a session that is opened after the deadline
             return asdict(await answer(Offer(**body.model_dump())))
 
@@ -143,13 +141,13 @@ def _add_sessions(router: APIRouter, node: Node) -> None:
 
     @router.post("/sessions/{session}/trickle")
     async def trickle(session: SessionId, request: Request, context: Ctx) -> Any:
-        body = await _read(FragmentBody, request, context.limits.offer_bytes * _ESCAPES)
+        body = await read_body(FragmentBody, request, context.limits.offer_bytes * _ESCAPES)
         restarted = await node.trickle(session, body.fragment, body.etag)
         return {"restarted": None if restarted is None else asdict(restarted)}
 
     @router.patch("/sessions/{session}/slots/{index}")
     async def change_slot(session: SessionId, index: int, request: Request) -> Any:
-        body = await _read(SlotBody, request, _MARGIN_BYTES)
+        body = await read_body(SlotBody, request, MARGIN_BYTES)
         return await node.change_slot(session, index, SlotChange(body.changes))
 
     @router.get("/sessions/{session}/events")
@@ -228,13 +226,3 @@ def _time_left(request: Request) -> float:
 
 async def _next(source: AsyncIterator[RoomEvent]) -> RoomEvent | None:
     return await anext(source, None)
-
-
-async def _read(model: type[Model], request: Request, limit: int) -> Model:
-    """Read a JSON body. Raises UnsupportedMediaType, BodyTooLarge, InvalidRequest."""
-    require_type(request, JSON)
-    body = await read_bytes(request, limit + _MARGIN_BYTES)
-    try:
-        return model.model_validate_json(body)
-    except ValidationError as error:
-        raise InvalidRequest(str(error.errors(include_url=False, include_input=False)[0]["msg"])) from None

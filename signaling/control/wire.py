@@ -6,14 +6,18 @@ An error is a problem (RFC 9457) with a member `error`, from which the other end
 from __future__ import annotations
 
 import inspect
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from fastapi import Request
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from relay import errors
+from signaling.bodies import JSON, read_bytes, require_type
+from signaling.problems import InvalidRequest
 
 PREFIX = "/control/v1"
 TOKEN_TTL_S = 60
+MARGIN_BYTES = 4096
 PING_S = 5
 """Seconds between comments in a stream of events; one that is silent for twice as long is dead."""
 
@@ -31,6 +35,19 @@ class Body(BaseModel):
     """Base of what travels: no unknown fields, no silent conversion."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
+
+
+Model = TypeVar("Model", bound=Body)
+
+
+async def read_body(model: type[Model], request: Request, limit: int) -> Model:
+    """Read a JSON body. Raises UnsupportedMediaType, BodyTooLarge, InvalidRequest."""
+    require_type(request, JSON)
+    body = await read_bytes(request, limit + MARGIN_BYTES)
+    try:
+        return model.model_validate_json(body)
+    except ValidationError as error:
+        raise InvalidRequest(str(error.errors(include_url=False, include_input=False)[0]["msg"])) from None
 
 
 class OfferBody(Body):

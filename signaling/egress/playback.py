@@ -15,45 +15,21 @@ from relay.errors import NotFound
 from signaling import problems as p
 from signaling.context import Context, Ctx
 from signaling.egress import tickets
-from signaling.egress.control import EgressPlayback
+from signaling.egress.control import RoomEgress
+from signaling.egress.files import ByteCache
 from signaling.openapi import may_fail
 
 PLAYLIST = "application/vnd.apple.mpegurl"
 TYPES = {".mp4": "video/mp4", ".m4s": "video/iso.segment"}
 IMMUTABLE = "max-age=31536000, immutable"
-CACHE_BYTES = 64 << 20
-"""Of files that many viewers fetch at the same moment; read from disk once."""
 Sequence = Annotated[int | None, Query(alias="_HLS_msn", ge=0, le=10**12)]
 Part = Annotated[int | None, Query(alias="_HLS_part", ge=0, le=10**4)]
 
 
-class FileCache:
-    """The newest files, by path. What a name means never changes, so nothing in it goes stale."""
-
-    def __init__(self, limit: int = CACHE_BYTES) -> None:
-        self._limit = limit
-        self._files: OrderedDict[Path, bytes] = OrderedDict()
-        self._size = 0
-
-    def read(self, path: Path) -> bytes:
-        """Return a file's bytes. Raises OSError. Files are of 10 to 1000 KB in memory or the page cache: that is
-        faster than a thread."""
-        if (data := self._files.get(path)) is not None:
-            self._files.move_to_end(path)
-            return data
-        data = path.read_bytes()
-        if len(data) <= self._limit // 4:
-            self._files[path] = data
-            self._size += len(data)
-            while self._size > self._limit:
-                self._size -= len(self._files.popitem(last=False)[1])
-        return data
-
-
-def build(playback: EgressPlayback) -> APIRouter:
+def build(playback: RoomEgress) -> APIRouter:
     """The routes below `/hls`."""
     router = APIRouter(tags=["egress"])
-    cache = FileCache()
+    cache = ByteCache()
     zipped = _Zipped()
 
     @router.api_route(
@@ -83,21 +59,32 @@ def build(playback: EgressPlayback) -> APIRouter:
     )
     async def file(request: Request, ticket: str, egress: str, name: str, context: Ctx) -> Response:
         _check(context, ticket, egress)
-        path = await playback.file(egress, name)
+        found = await playback.file(egress, name)
         etag = f'"{egress}.{name}"'
         headers = {"ETag": etag, "Cache-Control": IMMUTABLE}
         if _matches(request, etag):
             return Response(status_code=304, headers=headers)
-        media_type = TYPES[path.suffix]
+        media_type = TYPES[Path(name).suffix]
+        if isinstance(found, bytes):
+            return Response(found, media_type=media_type, headers=headers)
         # A server that can (granian) sends the file from the kernel; uvicorn cannot.
         if "http.response.pathsend" in request.scope.get("extensions", {}):
-            return FileResponse(path, media_type=media_type, headers=headers)
-        try:
-            return Response(cache.read(path), media_type=media_type, headers=headers)
-        except FileNotFoundError:  # it left the window just now
-            raise NotFound("no such file, or not any more") from None
+            return FileResponse(found, media_type=media_type, headers=headers)
+        return Response(_read(cache, found), media_type=media_type, headers=headers)
 
     return router
+
+
+def _read(cache: ByteCache, path: Path) -> bytes:
+    """A file's bytes. Files are of 10 to 1000 KB, in the page cache as a rule: reading is faster than a thread."""
+    data = cache.get(str(path))
+    if data is None:
+        try:
+            data = path.read_bytes()
+        except FileNotFoundError:  # it left the window just now
+            raise NotFound("no such file, or not any more") from None
+        cache.put(str(path), data)
+    return data
 
 
 class _Zipped:

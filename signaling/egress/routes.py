@@ -15,7 +15,7 @@ from signaling.auth import CallerDep
 from signaling.bodies import json_of, takes
 from signaling.context import Ctx
 from signaling.egress import tickets
-from signaling.egress.control import EgressControl
+from signaling.egress.control import RoomEgress
 from signaling.egress.schemas import Egress, EgressList, Playback, StartEgress
 from signaling.ids import RESOURCE_PATTERN, RoomId
 from signaling.openapi import may_fail
@@ -24,15 +24,15 @@ from signaling.rooms.service import read_room
 _REFUSALS = (p.InvalidParameter, p.MissingToken, p.InvalidToken, p.Forbidden, p.WrongRoom)
 _BODY = (p.MalformedBody, p.BodyTooLarge, p.UnsupportedMediaType, p.InvalidRequest)
 EgressId = Annotated[str, Path(pattern=r"^[A-Za-z0-9_.~-]{1,100}$", description="An egress's id")]
-Source = Annotated[str, Query(pattern=RESOURCE_PATTERN, description='"program" or a publication\'s id')]
+Source = Annotated[str, Query(pattern=RESOURCE_PATTERN, description='"program", a publication\'s id or an identity')]
 
 
-def build(control: EgressControl, ticket_s: int) -> APIRouter:
+def build(control: RoomEgress, ticket_s: int) -> APIRouter:
     """The routes that manage egress by `control`. Tickets for HLS live for `ticket_s` seconds."""
     router = APIRouter(tags=["egress"])
 
     async def find(room: str, egress: str) -> dict[str, Any]:
-        facts = await control.read_egress(egress)
+        facts = await control.read(egress)
         if facts["room"] != room:
             raise p.EgressNotFound(f"no egress {egress!r} here")
         return facts
@@ -66,8 +66,8 @@ def build(control: EgressControl, ticket_s: int) -> APIRouter:
         caller.require(Action.MANAGE_EGRESS)
         if (body.url is not None) != (body.kind == "rtmp"):
             raise BadRequest("url goes with kind rtmp, and only with it")
-        await read_room(context, room)
-        facts = await control.start_egress(EgressRequest(room, body.kind, body.source, body.url or ""))
+        state = await read_room(context, room)
+        facts = await control.start(EgressRequest(room, body.kind, body.source, body.url or ""), state)
         response.headers["Location"] = f"/v1/rooms/{room}/egress/{facts['id']}"
         return facts
 
@@ -81,7 +81,7 @@ def build(control: EgressControl, ticket_s: int) -> APIRouter:
         caller.enter(room)
         caller.require(Action.MANAGE_EGRESS)
         await read_room(context, room)
-        return {"egress": await control.list_egress(room)}
+        return {"egress": await control.of_room(room)}
 
     @router.get(
         "/v1/rooms/{room}/egress/{egress}",
@@ -105,7 +105,7 @@ def build(control: EgressControl, ticket_s: int) -> APIRouter:
         caller.enter(room)
         caller.require(Action.MANAGE_EGRESS)
         await find(room, egress)
-        return await control.stop_egress(egress)
+        return await control.stop(egress)
 
     @router.get(
         "/v1/rooms/{room}/hls",
@@ -117,11 +117,12 @@ def build(control: EgressControl, ticket_s: int) -> APIRouter:
         caller.enter(room)
         caller.require(Action.WATCH)
         await read_room(context, room)
-        egress = await control.find_hls(room, source)
+        player = await control.find_hls(room, source)
         # No ticket outlives the token it was given for by more than a request.
         expires = min(int(context.wall()) + ticket_s, caller.expires)
-        ticket = tickets.make(context.settings.auth.keys, egress, expires)
+        ticket = tickets.make(context.settings.auth.keys, player.egress, expires)
         date = datetime.datetime.fromtimestamp(expires, datetime.UTC).isoformat(timespec="seconds")
-        return {"egress": egress, "url": f"/hls/{ticket}/{egress}/index.m3u8", "expires": date}
+        url = f"{player.base}/hls/{ticket}/{player.egress}/index.m3u8"
+        return {"egress": player.egress, "url": url, "expires": date}
 
     return router

@@ -11,7 +11,8 @@ from signaling.ids import RESOURCE_PATTERN
 
 
 class StartEgress(Strict):
-    """What is to go out. `url` is for RTMP only: rtmp://host/app/key or rtmps://host/app/key."""
+    """What is to go out. `source` is "program", a publication's id, or an identity, whose picture and sound are meant.
+    `url` is for RTMP only: rtmp://host/app/key or rtmps://host/app/key."""
 
     kind: Literal["hls", "recording", "rtmp"]
     source: Annotated[str, Field(pattern=RESOURCE_PATTERN)] = "program"
@@ -48,7 +49,7 @@ class EgressList(BaseModel):
 
 
 class Playback(BaseModel):
-    """Where the room's HLS plays. `url` is relative to this server and good until `expires`."""
+    """Where the room's HLS plays. `url` is relative to this server, or another relay's; good until `expires`."""
 
     egress: str
     url: str

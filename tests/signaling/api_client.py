@@ -18,6 +18,7 @@ from signaling.nodes import LocalNodes
 from signaling.pages import find_pages
 from signaling.problems import TYPE_BASE
 from signaling.tokens import mint
+from signaling.webhooks.service import Webhooks
 from tests.signaling.memory_node import MemoryNode
 
 SDP = {"Content-Type": "application/sdp"}
@@ -33,6 +34,7 @@ class Api:
     store: RoomStore
     node: MemoryNode = field(default_factory=MemoryNode)
     now: float = field(default_factory=time.time)
+    webhooks: Webhooks | None = None
 
     def __post_init__(self) -> None:
         self.app: FastAPI = create_app(
@@ -40,6 +42,7 @@ class Api:
             self.store,
             LocalNodes(self.node),
             Metrics(),
+            webhooks=self.webhooks,
             pages_directory=find_pages(),
             wall=lambda: self.now,
             monotonic=lambda: self.now,

@@ -9,8 +9,11 @@ import pytest
 from redis import Redis
 
 from relay.cluster import EmbeddedServer, open_store
+from relay.cluster.outbox import RedisOutbox
+from relay.metrics import Metrics
 from relay.ports import RoomStore
 from relay.settings import dev_settings
+from signaling.webhooks.service import Webhooks
 from tests.signaling.api_client import RATES, Api
 
 
@@ -40,10 +43,13 @@ async def store(store_url: str) -> AsyncIterator[RoomStore]:
 
 
 @pytest.fixture
-async def api(store: RoomStore, overrides: dict[str, object]) -> AsyncIterator[Api]:
+async def api(store: RoomStore, store_url: str, overrides: dict[str, object]) -> AsyncIterator[Api]:
     """An app with the room `demo`."""
-    api = Api(dev_settings(environ={}, overrides=RATES | overrides), store)
+    settings = dev_settings(environ={}, overrides=RATES | overrides)
+    webhooks = Webhooks(settings.webhooks, RedisOutbox(store_url, socket_timeout_s=5.0), Metrics(), "api")
+    api = Api(settings, store, webhooks=webhooks)
     created = await api.call("POST", "/v1/rooms", "owner", json={"id": "demo", "max_seats": 2})
     assert created.status_code == 201, created.text
     yield api
+    await webhooks.close()
     await api.client.aclose()

@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
+from relay.egress.feed import Feed
+from relay.egress.manager import EgressManager
 from relay.errors import BadOffer, NotFound, Overloaded, PreconditionFailed, PreconditionRequired, UnacceptableOffer
 from relay.ports import Answer, IceFragment, Offer, RoomEvent, SlotChange
+from relay.settings import EgressSettings
+from signaling.egress.control import LocalEgress
+from signaling.nodes import NodeEgress
 
 ANSWER = "v=0\r\ns=answer\r\n"
 
@@ -26,6 +32,13 @@ def link_end(link: str) -> dict[str, Any]:
     }
 
 
+class NoFeeds:
+    """Nobody sends anything."""
+
+    async def open(self, room: str, source: str, on_end: object) -> Feed:
+        raise NotFound(f"nobody sends {source}", code="publication-not-found")
+
+
 class MemoryNode:
     """Offers decide by their text: `bad` and `unanswerable` fail, everything else is answered."""
 
@@ -37,6 +50,8 @@ class MemoryNode:
         self.speakers: dict[str, str] = {}
         self.queues: dict[str, asyncio.Queue[RoomEvent]] = {}
         self.healthy = True
+        nothing = EgressManager(EgressSettings(), Path("nowhere"), NoFeeds(), node=node_id)
+        self.egress: NodeEgress = LocalEgress(nothing)
         self.served_links: dict[str, dict[str, Any]] = {}
         self._sessions: dict[str, dict[str, Any]] = {}
         self._tags: dict[str, int] = {}

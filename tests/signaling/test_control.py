@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +16,18 @@ from hypothesis import strategies as st
 
 from costream.tls import prepare_tls
 from relay import errors, guards
+from relay.egress.events import EgressRequest
+from relay.egress.manager import EgressManager
 from relay.errors import DeadlineExceeded, NodeUnreachable, NotFound, Overloaded, SettingsError
 from relay.guards import DEADLINE_HEADER, within
 from relay.ports import Answer, IceFragment, NodeRecord, Offer, RoomEvent, RoomStore, SlotChange
-from relay.settings import ClusterSettings, dev_settings
+from relay.settings import ClusterSettings, EgressSettings, dev_settings
 from signaling import tokens
 from signaling.control.client import Deadlines, RemoteNode
 from signaling.control.wire import error_member, read_error
+from signaling.egress.control import LocalEgress
 from signaling.tokens import CONTROL_AUDIENCE, mint
+from tests.egress.show import LiveFeeds
 from tests.signaling.control_world import KEYS, PATIENT, Served, calling, serving
 from tests.signaling.memory_node import ANSWER, link_end
 
@@ -42,6 +46,13 @@ ERRORS = sorted(
 async def served(store: RoomStore) -> AsyncIterator[Served]:
     async with serving(store) as served:
         yield served
+
+
+@pytest.fixture
+def feeds() -> Iterator[LiveFeeds]:
+    feeds = LiveFeeds()
+    yield feeds
+    feeds.stop()
 
 
 @pytest.fixture
@@ -75,6 +86,40 @@ async def test_every_method_says_what_the_node_says(served: Served, remote: Remo
     await remote.close("n1~s1")
     with pytest.raises(NotFound):
         await remote.close("n1~s1")
+
+
+async def test_egress_and_its_files_over_the_control_api(
+    served: Served, remote: RemoteNode, feeds: LiveFeeds, tmp_path: Path
+) -> None:
+    feeds.start()
+    manager = EgressManager(EgressSettings(), tmp_path, feeds, node="n1")
+    served.node.egress = LocalEgress(manager)
+    try:
+        started = await remote.egress.start_egress(EgressRequest("demo", "hls"))
+        egress = started["id"]
+        assert started == await remote.egress.read_egress(egress)
+        assert await remote.egress.list_egress("other") == []
+        assert await remote.egress.find_hls("demo", "program") == egress
+        with pytest.raises(NotFound):
+            await remote.egress.find_hls("demo", "alice")
+        with pytest.raises(errors.Conflict) as conflict:
+            await remote.egress.start_egress(EgressRequest("demo", "hls"))
+        assert conflict.value.code == "egress-exists"
+        many = await asyncio.gather(*(remote.egress.playlist(egress, 0, 1) for _ in range(20)))
+        assert {reply.etag for reply in many} == {many[0].etag}
+        assert "part0.1.m4s" in many[0].text
+        part = await remote.egress.file(egress, "part0.0.m4s")
+        assert part == (tmp_path / "hls" / egress.removeprefix("n1~") / "part0.0.m4s").read_bytes()
+        for name in ("part99.0.m4s", "..%2fsecret", "x"):
+            with pytest.raises(NotFound):
+                await remote.egress.file(egress, name)
+        with pytest.raises(errors.BadRequest):
+            await remote.egress.playlist(egress, 999, None)
+        assert (await remote.egress.stop_egress(egress))["state"] == "ended"
+        assert await remote.egress.file(egress, "part0.0.m4s") == part  # kept for those who are late
+    finally:
+        await manager.close()
+    assert remote.breaker.is_closed
 
 
 @pytest.mark.parametrize("kind", ERRORS)

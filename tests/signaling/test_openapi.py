@@ -16,10 +16,12 @@ from schemathesis.checks import CHECKS
 from schemathesis.core.transport import Response
 
 from relay.cluster import RedisStore
+from relay.cluster.outbox import RedisOutbox
 from relay.metrics import Metrics
 from relay.settings import dev_settings
 from signaling.app import create_app
 from signaling.nodes import LocalNodes
+from signaling.webhooks.service import Webhooks
 from tests.signaling.api_client import Api
 from tests.signaling.memory_node import MemoryNode
 
@@ -94,14 +96,25 @@ def as_text(context: Any, value: Any) -> bytes:
     return str(value).encode("utf-8", "surrogatepass")
 
 
-KNOWN = {"link": "l1", "room": "demo", "identity": "bob", "session": "n1~s1", "publication": "p", "index": 0}
+KNOWN = {
+    "link": "l1",
+    "room": "demo",
+    "identity": "bob",
+    "session": "n1~s1",
+    "publication": "p",
+    "index": 0,
+    "egress": "n1~e",
+    "webhook": "wh-1",
+}
 """Things that exist, so that requests get further than 404."""
 
 
 @cache
 def strategies(mode: GenerationMode) -> list[st.SearchStrategy[Any]]:
     """Makers of requests, one for each operation that ends and that can be got wrong in this mode."""
-    app = create_app(dev_settings(environ={}), RedisStore("redis://127.0.0.1:1"), LocalNodes(MemoryNode()), Metrics())
+    nowhere, chosen = "redis://127.0.0.1:1", dev_settings(environ={})
+    webhooks = Webhooks(chosen.webhooks, RedisOutbox(nowhere), Metrics(), "document")
+    app = create_app(chosen, RedisStore(nowhere), LocalNodes(MemoryNode()), Metrics(), webhooks=webhooks)
     made = []
     for result in schemathesis.openapi.from_dict(app.openapi()).get_all_operations():
         operation = result.ok()

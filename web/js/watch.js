@@ -6,9 +6,9 @@ import { Score } from './score.js';
 import { Tiles } from './tiles.js';
 import { Viewer } from './viewer.js';
 
-const { room, token, slots = '4', delay = '0', mode = 'slots' } = fragmentParameters();
+const { room, token, slots = '4', delay = '0', mode = 'slots', source = 'program' } = fragmentParameters();
 
-// `#mode=hls`: the program by HLS, for those whose network has no UDP, and for very many. An invitation is shown all the
+// `#mode=hls`: the program, or another `source`, by HLS, for those whose network has no UDP, and for very many. An invitation is shown all the
 // same, and the program goes on playing until the studio's page is there.
 async function startProgram() {
   const { HlsPlayer } = await import('./hls.js');
@@ -18,7 +18,7 @@ async function startProgram() {
   byId('empty').hidden = true;
   byId('facts').hidden = true;
   byId('room').textContent = room;
-  const player = new HlsPlayer(api, room, video);
+  const player = new HlsPlayer(api, room, video, source);
   window.costream = { player, video };
   player.addEventListener('state', ({ detail }) => {
     showState(byId('state'), detail.state);
