@@ -100,11 +100,11 @@ class Listener:
         """Between two packets, by the clock of who wrote them."""
         return max(b - a for a, b in itertools.pairwise(self.arrivals)) / 1000
 
-    def hear(self) -> Sound:
-        """Decode all; shape (samples,), the left channel. Missing frames are zeros."""
+    def hear(self, lost: int = 0) -> Sound:
+        """Decode all; shape (samples,), the left channel. Missing frames are zeros. `lost`: see `jumps`."""
         codec = av.CodecContext.create("opus", "r")
         parts: list[Sound] = []
-        for packet, missing in zip(self.packets, [*self.jumps(), 0], strict=True):
+        for packet, missing in zip(self.packets, [*self.jumps(lost), 0], strict=True):
             read = parse(packet, 0)
             assert read is not None
             for frame in codec.decode(av.Packet(read.payload)):
