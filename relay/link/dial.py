@@ -21,7 +21,7 @@ from relay.link import messages as m
 from relay.link import roq
 from relay.link.hooks import PathChanged, SubscriberHooks
 from relay.link.media_path import Inlet
-from relay.link.metadata import MetadataChannel
+from relay.link.metadata import ASKED, MetadataChannel
 from relay.link.path import PathName, PathReport
 from relay.link.paths import PATHS, other
 from relay.link.quic.connection import Connection
@@ -37,6 +37,7 @@ STALLED_US = 500_000  # without an acknowledgement, when there is another way to
 STALLED_MOST_US = 2_000_000
 STALLED_PTOS = 3
 STALLED_TURNS = 10
+ASK_AGAIN_S = 0.5
 KEYFRAME_US = 100_000  # the origin's plane coalesces, too; this only spares it the messages of a burst
 ConnectionName = Literal["metadata", "primary", "backup"]
 
@@ -78,6 +79,8 @@ class LinkClient:
         self._greeted = asyncio.Event()
         self._channel_route: ConnectionName = "metadata"
         self._stalls = 0  # turns in a row
+        self._silent = 0  # likewise, of all connections
+        self._asking = False
         self._paths: dict[PathName, Connection] = {}
         self._generation = 0
         self._keyframes: dict[tuple[str, int], int] = {}
@@ -341,17 +344,42 @@ class LinkClient:
             self._deliver(now)
             if self._channel is not None:
                 self._channel.tick(now)
-                self._look_after_channel(self._channel, answered, now)
+                stalled = _is_stalled(self._channel.connection.report(now))
+                self._look_after_channel(self._channel, stalled and answered)
+                self._look_after_link(stalled and not answered)
 
-    def _look_after_channel(self, channel: MetadataChannel, answered: bool, now: int) -> None:
-        """Leave a channel that is not answered while a path is (`answered`): it is dialled again on the other route.
+    def _look_after_channel(self, channel: MetadataChannel, alone: bool) -> None:
+        """Leave a channel that is not answered while a path is (`alone`): it is dialled again on the other route.
 
         It has to be seen to stand for some turns: a process that slept reads its sockets before it blames a path.
         """
-        self._stalls = self._stalls + 1 if answered and _is_stalled(channel.connection.report(now)) else 0
+        self._stalls = self._stalls + 1 if alone else 0
         if self._stalls > STALLED_TURNS:
             self._stalls = 0
             channel.close("no answer on the metadata channel")
+
+    def _look_after_link(self, silent: bool) -> None:
+        """When nothing is answered (`silent`), ask on a new connection: either the network takes nothing, or the origin
+        is another process than before, which knows none of the old ones: they would have to run into their time-outs.
+        """
+        self._silent = self._silent + 1 if silent else 0
+        if self._silent > STALLED_TURNS and not self._asking:
+            self._asking, self._silent = True, 0
+            self._tasks.spawn(self._ask_anew())
+
+    async def _ask_anew(self) -> None:
+        route = self._routes[self._channel_route]
+        try:
+            connection = await route.endpoint.connect(route.remote, H3_ALPN, self.origin, early=False)
+        except (PeerError, TimeoutError):
+            await asyncio.sleep(ASK_AGAIN_S)
+        else:
+            connection.close(ASKED)
+            if self._silent and self._channel is not None:
+                self._greeted.clear()  # paths are of no use before the link is known there
+                for each in (self._channel.connection, *self._paths.values()):
+                    each.close("the origin has begun anew")
+        self._asking = False
 
 
 def _is_stalled(report: PathReport) -> bool:

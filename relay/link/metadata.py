@@ -31,6 +31,10 @@ def _nothing(_: object) -> None:
     """Ignore a call until a callback is set."""
 
 
+ASKED = "only asked whether somebody is there"
+"""Why a subscriber closes a connection that it dialled to learn whether the origin lives."""
+
+
 class MetadataChannel:
     """One end. `on_message` takes what the peer says, pings excepted; `on_closed` comes once, with the reason.
 

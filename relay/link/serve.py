@@ -19,7 +19,7 @@ from relay.ids import HybridClock
 from relay.link import messages as m
 from relay.link.hooks import LayerSource, LinkMoved, OriginHooks, PathChanged
 from relay.link.media_path import Binding
-from relay.link.metadata import MetadataChannel
+from relay.link.metadata import ASKED, MetadataChannel
 from relay.link.path import PathName
 from relay.link.quic.connection import Connection
 from relay.link.quic.endpoint import Endpoint
@@ -168,7 +168,8 @@ class LinkServer:
 
         def ended(reason: str) -> None:
             deadline.cancel()
-            self._refuse("metadata channel not taken", connection.peer, reason)
+            if reason != ASKED:
+                self._refuse("metadata channel not taken", connection.peer, reason)
 
         channel.on_closed = ended
 

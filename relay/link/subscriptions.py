@@ -53,6 +53,7 @@ class Subscriptions:
         self._by_flow: dict[int, tuple[str, int]] = {}
         self._rooms: dict[str, EventMerger] = {}
         self._anew: dict[str, int | None] = {}  # rooms whose watch has not been answered: where to begin
+        self._unanswered: set[str] = set()  # rooms whose events come again, in the answer to a watch that was sent
         self._request = 0
 
     # --- wishes -----------------------------------------------------------------------------------------------------
@@ -90,12 +91,14 @@ class Subscriptions:
         if room not in self._rooms:
             self._rooms[room] = EventMerger(self._hold_us, after or 0)
             self._anew[room] = after
+            self._unanswered.add(room)
             self._say(m.WatchRoom(room=room, after=after))
 
     def unwatch_room(self, room: str) -> None:
         """See `LinkClient.unwatch_room`."""
         if self._rooms.pop(room, None) is not None:
             self._anew.pop(room, None)
+            self._unanswered.discard(room)
             self._say(m.UnwatchRoom(room=room))
 
     def _ask(self, publication: str, wish: _Wish) -> None:
@@ -111,6 +114,7 @@ class Subscriptions:
             if wish.demand is not None:
                 self._say(m.Demand(publication=publication, layers=wish.demand))
         for room, merger in self._rooms.items():
+            self._unanswered.add(room)
             self._say(m.WatchRoom(room=room, after=self._anew.get(room, merger.last)))
 
     # --- messages ---------------------------------------------------------------------------------------------------
@@ -210,7 +214,10 @@ class Subscriptions:
         merger = self._rooms.get(message.room)
         if merger is None:
             return
+        if message.position is None and message.room in self._unanswered:
+            return  # the origin said it before it heard where to go on: what comes first may be missing
         if message.position is not None:
+            self._unanswered.discard(message.room)
             self._anew.pop(message.room, None)
             merger.last = max(merger.last, message.position)
         if message.gap:

@@ -123,6 +123,25 @@ def test_a_relay_that_is_cut_off_never_makes_two_origins(on_air: Show) -> None:
     print(f"leases: {len(on_air.tenures())} tenures, never two owners")
 
 
+def test_viewers_of_a_relay_that_others_cannot_reach_are_sent_away(on_air: Show) -> None:
+    """The store is there for all, so relay-c can tell that it is the one that is cut off."""
+    cluster = on_air.cluster
+    va, vb, vc = viewers_of(on_air)
+    began = time.monotonic()
+    for other in ("relay-a", "relay-b"):
+        cluster.fabric.partition("relay-c", other)
+    eventually(lambda: on_air.happened(vc, "moved", since=began), PATIENCE_S)
+    on_air.playing([va, vb, vc], (1, 2))
+    on_air.told("relay cut off from the others", began, [va, vb, vc], (1, 2))
+    sessions = [line["session"] for line in on_air.happened(vc, "joined", since=began)]
+    assert sessions[-1].split("~")[0] in ("relay-a", "relay-b")
+    assert all(on_air.happened(other, "moving", since=began) == [] for other in (va, vb))
+
+    cluster.fabric.heal()
+    back = on_air.watch("back", "relay-c")
+    on_air.playing([back], (1, 2))
+
+
 @pytest.mark.parametrize("forgets", [False, True], ids=["remembers", "forgets"])
 def test_media_goes_on_without_the_store(on_air: Show, forgets: bool) -> None:
     cluster, seconds = on_air.cluster, OUTAGE_S if not forgets else 5.0

@@ -1,0 +1,65 @@
+"""An origin whose process is killed and started again at the same address, knowing nothing of what was."""
+
+from __future__ import annotations
+
+import pytest
+
+from relay.clock import now_us
+from relay.ids import HybridClock
+from relay.link.serve import LinkServer
+from tests.link.link_world import PATIENT, LinkWorld, Origin, publication, world
+from tests.link.quic_world import node, until
+
+
+def kill(w: LinkWorld) -> None:
+    """The process says nothing any more, and hears nothing."""
+    w.server._endpoint.send = lambda datagrams: None  # type: ignore[method-assign]
+
+
+async def test_a_restarted_origin_is_dialled_anew_before_time_runs_out() -> None:
+    async with world() as w, node("a", serves=True) as again:
+        await w.watching()
+        await w.publish(0.3)
+        origin = Origin()
+        server = origin.server = LinkServer(again.endpoint, "a", origin, HybridClock(), PATIENT)
+        server.start()
+        server.set_catalog([publication()])
+        try:
+            kill(w)
+            began = now_us()
+            for each in w.harm.values():
+                each._server = again.endpoint.address
+            await until(lambda: bool(origin.taps), "the subscription at the new process")
+            ((link, served),) = server.links.items()
+            assert link == w.client.link
+            await until(lambda: len(served.paths) == 2, "both paths")
+            print(f"\nrestarted origin: media flows again after {(now_us() - began) / 1e6:.2f} s")
+            before = w.subscriber.count()
+
+            def seen() -> bool:
+                origin.frame(2)
+                return w.subscriber.count() > before
+
+            await until(seen, "packets of the new process")
+            assert server.refused == 0, "the question is no failure"
+        finally:
+            await w.client.close()
+            await server.close()
+
+
+@pytest.mark.parametrize("seconds", [1.6])
+async def test_a_silent_network_ends_no_connection(seconds: float) -> None:
+    """Both routes swallow everything for longer than it takes to ask: what is there when they are back goes on."""
+    async with world() as w:
+        await w.watching()
+        await w.publish(0.3)
+        for each in w.harm.values():
+            each.hole = {"server", "client"}
+        await w.publish(seconds)
+        for each in w.harm.values():
+            each.hole = set()
+        await w.publish(0.5)
+        await until(lambda: w.lost() == 0, "every packet arrives")
+        assert w.subscriber.duplicates() == 0
+        assert w.subscriber.lost_paths("primary") == w.subscriber.lost_paths("backup") == 0
+        assert w.server.refused == 0
