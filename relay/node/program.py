@@ -230,6 +230,8 @@ class RoomProgram:
                 self._tell([("program.interrupted", {"part": "audio", "reason": event.reason})])
                 self._tell([("program.recovered", {"part": "audio", "gap_ms": None})])
             case sound.InputRefused():
+                if self._mix is not None:
+                    self._mix.sound_refused(event.identity)
                 self._refused(event.identity, event.reason)
             case sound.InputDamaged():
                 self._trouble(event.identity, "damaged", f"{event.packets} packets")
@@ -244,8 +246,6 @@ class RoomProgram:
 
     def _refused(self, identity: str, reason: str) -> None:
         log.warning("the program refused an input", room=self._host.id, identity=identity, reason=reason)
-        if self._mix is not None:
-            self._mix.refused(identity)
         self._tell([("program.input_refused", {"identity": identity, "reason": reason})])
 
     def _trouble(self, identity: str, fault: str, detail: str) -> None:

@@ -77,7 +77,9 @@ class ProgramMix:
         self._room = host.id
         self._pictures: dict[str, Picture] = {}
         self._voices: dict[str, Voice] = {}
-        self._refused: set[str] = set()
+        self._unseen: dict[str, Picture] = {}
+        self._unheard: dict[str, Voice] = {}
+        """What the pools did not take, as it was offered: offered again when it is another, or when somebody goes."""
         self._told: set[int] = set()
         self._form: tuple[object, ...] = ()
         self._video: LocalTrack | None = None
@@ -137,11 +139,10 @@ class ProgramMix:
         if identity in self._pictures:
             self._pools.video.set_delay(self._room, identity, delay - 500_000 // self._fps)
 
-    def refused(self, identity: str) -> None:
-        """A pool does not take an input: leave it alone until it changes."""
-        self._refused.add(identity)
-        self._pictures.pop(identity, None)
-        self._voices.pop(identity, None)
+    def sound_refused(self, identity: str) -> None:
+        """Somebody is not mixed: there are too many. He is once another one goes."""
+        if (one := self._voices.pop(identity, None)) is not None:
+            self._unheard[identity] = one
 
     # --- tracks -----------------------------------------------------------------------------------------------------
 
@@ -254,20 +255,24 @@ class ProgramMix:
         for name in [name for name in self._pictures if name not in wanted]:
             del self._pictures[name]
             pool.remove_input(self._room, name)
-        self._refused &= wanted.keys() | self._host.state.seats.keys()
+            self._unseen.clear()
         for name, one in wanted.items():
-            if self._pictures.get(name) != one and name not in self._refused:
-                self._pictures[name] = one
-                pool.add_input(self._room, name, one.name, one.source)
+            if one in (self._pictures.get(name), self._unseen.get(name)):
+                continue
+            self._pictures[name] = one
+            if not pool.add_input(self._room, name, one.name, one.source):  # too many, or the track has just gone
+                self._unseen[name] = self._pictures.pop(name)
+                pool.remove_input(self._room, name)
 
     def _update_voices(self) -> None:
         pool, wanted = self._pools.audio, voices(self._host.state, self._host.live.tracks)
         for name in [name for name in self._voices if name not in wanted]:
             del self._voices[name]
             pool.remove_input(self._room, name)
+            self._unheard.clear()
         for name, one in wanted.items():
             known = self._voices.get(name)
-            if known == one or name in self._refused:
+            if one in (known, self._unheard.get(name)):
                 continue
             if known is not None and (known.track, known.payload_type) == (one.track, one.payload_type):
                 pool.mute(self._room, name, one.muted)

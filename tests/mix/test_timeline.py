@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relay.errors import UsageError
-from relay.ids import sync_id_milliseconds
+from relay.ids import sync_id_at, sync_id_milliseconds
 from relay.mix.timeline import MAX_WAITING, WINDOW_US, DueQueue, InputTimeline, OutputTimeline
 
 SECOND = 1_000_000
@@ -33,6 +33,15 @@ def test_output_timestamps_go_on_evenly_and_sync_ids_grow(fps: int, frame: int) 
     assert abs(step - 90_000 / fps) <= 1
     assert line.sync_id(frame) < line.sync_id(frame + 1)
     assert sync_id_milliseconds(line.sync_id(frame)) == line.wall_us(frame) // 1000
+
+
+@given(st.sampled_from([12, 25, 30, 60]), st.integers(0, 1 << 22), st.integers(-9, 9))
+def test_a_change_for_a_frame_is_in_it_though_its_sync_id_was_computed_from_the_timestamp(
+    fps: int, frame: int, off_us: int
+) -> None:
+    line = OutputTimeline(1_000, 77, fps, 1_763_697_600_000_123)
+    asked = sync_id_at(line.wall_us(frame) + off_us)
+    assert line.holds(frame - 1) < asked <= line.holds(frame)
 
 
 def test_a_program_has_frames() -> None:
@@ -131,3 +140,14 @@ def test_any_clock_is_survived(told: list[tuple[int, int]]) -> None:
         now += step
         media, _ = line.receive(timestamp, now)
         assert abs(line.due(media) - now) <= 1_100_000
+
+
+def test_pictures_wait_longer_when_their_sound_does() -> None:
+    queue: DueQueue[int] = DueQueue(InputTimeline(60_000))
+    for number in range(3):
+        media, _ = queue.timeline.receive(number * 3000, number * 33_333)
+        queue.push(media, number)
+    assert queue.take(0) == [0]
+    queue.timeline.delay = 160_000
+    assert queue.take(33_333 + 159_000) == []
+    assert queue.take(33_333 + 160_000) == [1]

@@ -152,6 +152,28 @@ async def test_who_has_no_picture_gets_a_tile_and_who_falls_silent_too() -> None
         await until(lambda: shows(viewer, LEFT, again.track))
 
 
+async def test_another_source_of_an_input_takes_over_without_a_tile_in_between() -> None:
+    async with opened() as world:
+        low, high = world.publish("h264"), world.publish("vp8", 640, 360)
+        program, viewer = world.program()
+        world.pool.open_stage("s", program)
+        world.pool.add_input("s", "ann", "", low.source)
+        whole = Box(0, 0, WIDTH, HEIGHT)
+        await until(lambda: len(shows(viewer, whole, low.track)) > 5)
+        start = len(viewer.frames)
+        high.mute_keyframes = True  # so that there is some time to fill
+        world.pool.add_input("s", "ann", "", high.source)
+        world.pool.set_delay("s", "ann", 120_000)
+        await until(lambda: len(viewer.frames) > start + FPS // 2)
+        assert not shows(viewer, whole, high.track)
+        high.mute_keyframes, high.wants = False, True
+        await until(lambda: len(shows(viewer, whole, high.track)) > 5)
+        marks = [frame.mark(whole) for frame in viewer.frames[start:]]
+        assert all(mark is not None for mark in marks)
+        world.pool.add_input("s", "ann", "", None)
+        await until(lambda: viewer.frames[-1].mark(whole) is None)
+
+
 async def test_an_input_changes_its_size_and_shape_in_the_middle() -> None:
     async with opened() as world:
         one = world.publish("h264", 640, 360)

@@ -8,6 +8,7 @@ import os
 import signal
 import time
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +24,8 @@ from relay.ports import RoomEvent, SlotChange
 from relay.settings import NodeSettings, dev_settings
 from relay.stage import program as programs
 from relay.stage import room as rooms
-from relay.stage.document import RoomState
-from relay.stage.layout import Layout
+from relay.stage.document import Publication, RoomState, Seat
+from relay.stage.layout import MAX_INPUTS, Layout
 from relay.stage.permissions import Actor, Role
 from relay.stage.room import changing
 from tests.node.peers import until
@@ -262,3 +263,49 @@ async def test_nothing_is_left_when_the_node_ends(store: RedisStore, settings: N
     state = RoomState.from_json(await store.read("demo"))
     assert state.program is not None
     assert state.program.node == "", "another node may mix"
+
+
+async def test_too_many_for_one_picture_are_told_and_come_in_when_others_go(
+    node: Node, store: RedisStore, show: tuple[Peer, Peer, Peer]
+) -> None:
+    await both_on(show[2].watched)
+    await change(store, lambda state: (crowded(state, MAX_INPUTS - 1), [("stage.seat_changed", {})]))
+    refused = f"p{MAX_INPUTS - 2}"
+    await until(lambda: len(node.knows("demo")["seats"]) == MAX_INPUTS + 1, 20)  # type: ignore[index]
+    deadline = time.monotonic() + PATIENCE_S
+    while not (events := await told(store, "program.input_refused")):
+        assert time.monotonic() < deadline
+    assert [one["identity"] for one in events] == [refused]
+    boxes = grid("alice", "bob", *(f"p{number}" for number in range(MAX_INPUTS - 2)))
+    await until(amid(show[2].watched, boxes["bob"], 2), PATIENCE_S)
+    await change(store, lambda state: (crowded(state, 0), [("stage.seat_changed", {})]))
+    await both_on(show[2].watched)
+    assert len(await told(store, "program.input_refused")) == 1
+
+
+def crowded(state: RoomState, more: int) -> RoomState:
+    """With so many people on air, beside those who publish, as would only watch each other."""
+    seats = {name: seat for name, seat in state.seats.items() if name in ("alice", "bob")}
+    for number in range(more):
+        seats[f"p{number}"] = Seat(f"p{number}", "on_air", time.time(), time.time())
+    return replace(state, seats=seats)
+
+
+async def test_a_node_that_did_not_know_the_publications_takes_their_names(
+    node: Node, store: RedisStore, show: tuple[Peer, Peer, Peer]
+) -> None:
+    await both_on(show[2].watched)
+
+    def renamed(state: RoomState) -> RoomState:
+        made = {f"{each.kind}-before": replace(each, id=f"{each.kind}-before") for each in published(state)}
+        rest = {name: each for name, each in state.publications.items() if each.source != "program"}
+        return replace(state, publications=rest | made)
+
+    def published(state: RoomState) -> list[Publication]:
+        return list(programs.publications_of(state).values())
+
+    await change(store, lambda state: (renamed(state), [("publication.resumed", {})]))
+    slots = lambda: {slot["publication"] for slot in node.session(show[2].session)["slots"]}  # noqa: E731
+    await until(lambda: slots() == {"audio-before", "video-before"}, PATIENCE_S)
+    await both_on(show[2].watched)
+    assert {each.id for each in published(RoomState.from_json(await store.read("demo")))} == slots()

@@ -40,6 +40,8 @@ NAMES = [
     "participant-not-found",
     "precondition-failed",
     "precondition-required",
+    "program-not-found",
+    "program-publication",
     "publication-not-found",
     "rate-limited",
     "room-exists",

@@ -5,7 +5,7 @@ import { byId, el, notice, requireAccess, showState } from './dom.js';
 import { listDevices, openDevices, watchLevel } from './devices.js';
 import { showHealth } from './health.js';
 import { People } from './people.js';
-import { Program } from './program.js';
+import { ProgramPanel } from './program_panel.js';
 import { Publisher } from './publisher.js';
 import { Score } from './score.js';
 import { Tiles } from './tiles.js';
@@ -56,7 +56,7 @@ class Studio {
     this.tiles.watchFrames((index, metadata) => this.viewer.frameShown(index, metadata));
     this.score = new Score(this.api, room, this.claims.role, this.viewer, byId('score'), byId('count'));
     const shown = { panel: byId('program'), button: byId('program-switch'), select: byId('program-layout'), state: byId('program-state') };
-    this.program = new Program(this.api, this.path, this.claims.role, shown);
+    this.program = new ProgramPanel(this.api, this.path, this.claims.role, shown);
     await this.publisher.start();
     await this.viewer.start();
     byId('selfview').srcObject = this.stream;

@@ -5,7 +5,7 @@ import { notice } from './dom.js';
 const MAY_MANAGE = ['owner', 'moderator', 'service'];
 const WORDS = { live: 'on air', waiting: 'starting', off: 'off' };
 
-export class Program {
+export class ProgramPanel {
   /** `panel` is shown to those who may; it holds `button` (on and off), `select` (layouts by kind) and `state`. */
   constructor(api, path, role, { panel, button, select, state }) {
     Object.assign(this, { api, path: `${path}/program`, button, select, badge: state, program: null });
