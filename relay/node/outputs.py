@@ -240,13 +240,19 @@ class Outputs:
             )
         ):
             return
-        self._directory.mkdir(parents=True, exist_ok=True)
-        lock = (self._directory / "egress.lock").open("ab")
+        try:
+            self._directory.mkdir(parents=True, exist_ok=True)
+            lock = (self._directory / "egress.lock").open("ab")
+        except OSError as error:
+            log.warning("egress that a crash left is not tidied", path=str(self._directory), reason=error.strerror)
+            return
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             lock.close()
-            log.warning("another node runs in this directory, so egress left there is not tidied", path=self._directory)
+            log.warning(
+                "another node runs in this directory: egress left there is not tidied", path=str(self._directory)
+            )
             return
         self._lock = lock
         for path in self._manager.tidy():
