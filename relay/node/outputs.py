@@ -61,6 +61,7 @@ class Outputs:
         """Of egress that is over: to be given back."""
         self._starting = asyncio.Lock()
         self._tasks: list[asyncio.Task[None]] = []
+        self._ending: set[asyncio.Task[None]] = set()
         self._closing = False
         self._lock: Any = None
 
@@ -82,6 +83,7 @@ class Outputs:
             return
         self._closing = True
         await self._manager.close()
+        await asyncio.gather(*self._ending, return_exceptions=True)
         await self._give_back()
         if self._tasks:
             with contextlib.suppress(TimeoutError):
@@ -153,8 +155,11 @@ class Outputs:
         """A layer fell silent: who takes it takes another one, if there is one."""
         self._feeds.layer_stopped(track, layer)
 
-    async def _room_closed(self, room: str) -> None:
-        await self._manager.end_room(room)
+    def _room_closed(self, room: str) -> None:
+        """Ends in good order, which takes a moment that the node's housekeeping has not."""
+        task = asyncio.create_task(self._manager.end_room(room))
+        self._ending.add(task)
+        task.add_done_callback(self._ending.discard)
 
     # --- events -----------------------------------------------------------------------------------------------------
 
