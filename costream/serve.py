@@ -126,17 +126,17 @@ async def running(settings: NodeSettings) -> AsyncIterator[Running]:
     node_id, metrics = prepare_process(settings)
     async with contextlib.AsyncExitStack() as stack:
         store = await stack.enter_async_context(opened_store(settings))
+        webhooks = await stack.enter_async_context(telling_others(settings, store, metrics, node_id))
         advertised = settings.media.advertise or detect_addresses(settings.media.host)
         node = Node(settings, store, metrics, node_id=node_id, version=version(), advertised=advertised)
         known = await stack.enter_async_context(knowing(settings)) if settings.cluster.control_url else None
         stack.push_async_callback(node.shut_down)
+        node.on_link_moved = webhooks.tell
         others = OtherNodes(settings, node_id, known) if known is not None else None
         if others is not None:
             stack.push_async_callback(others.close)
         if settings.store.url != EMBEDDED_STORE:
             node.egress.share(open_leases(settings))
-        webhooks = await stack.enter_async_context(telling_others(settings, store, metrics, node_id))
-        node.on_link_moved = webhooks.tell
         linked = await link_up(settings, node, known)
         await node.start()
         nodes = LocalNodes(node, None if known is None else ranking_others(node_id, settings.node.region, known))

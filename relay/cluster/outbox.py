@@ -295,7 +295,8 @@ def _event(stream_id: str, fields: dict[str, str]) -> RoomEvent:
 
 
 def _endpoint(text: str) -> Endpoint:
-    document = json.loads(text)
+    """Fields that only a newer version knows are left out."""
+    document = {name: value for name, value in json.loads(text).items() if name in Endpoint.__dataclass_fields__}
     document["secrets"] = tuple(Secret(**each) for each in document["secrets"])
     document["events"] = tuple(document["events"])
     return Endpoint(**document)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from relay.egress.media import AudioConfig, Unit
@@ -26,19 +27,31 @@ class HlsOutput:
         self._segmenter = Segmenter(audio, part_us, segment_us, 3 * segment_us // 2, video=video)
         # Rounded as players round a segment's duration (RFC 8216bis, 4.4.3.1), a part longer than the longest segment.
         target_s = max(1, round((3 * segment_us // 2 + part_us) / 1_000_000))
-        self._playlist = Playlist(
-            part_us,
-            wanted.hold_back_parts,
-            target_s,
-            wanted.window,
-            sequence=wanted.sequence,
-            discontinuity=wanted.init > 0,
-        )
+        new = partial(Playlist, part_us, wanted.hold_back_parts, target_s, wanted.window)
+        self._playlist = self._resumed(new, wanted.text) or new(sequence=wanted.sequence, discontinuity=wanted.init > 0)
         self._inits = wanted.init
         self._wall = wall
         self._tell = tell
         self._parts: list[bytes] = []
         self.bytes = self.pictures = self.dropped = 0
+
+    def _resumed(self, new: Callable[[], Playlist], text: str) -> Playlist | None:
+        """The playlist of an earlier process, to go on with: players never meet an empty one, and count breaks right.
+        Its growing segment ends with what there is. None when that cannot be."""
+        if not text:
+            return None
+        playlist = new()
+        try:
+            parts = playlist.go_on(text)
+            if parts:
+                whole = b"".join((self._directory / name).read_bytes() for name in parts)
+                name, _, gone = playlist.end_segment()
+                (self._directory / name).write_bytes(whole)
+                for each in gone:
+                    (self._directory / each).unlink(missing_ok=True)
+        except (OSError, ValueError):
+            return None
+        return playlist
 
     def take(self, unit: Unit) -> None:
         self._write(self._segmenter.take(unit))

@@ -26,6 +26,7 @@ from relay.egress.messages import (
     Stated,
 )
 from relay.egress.playback import HlsStream, PlaylistReply
+from relay.egress.playlist import END_LINE
 from relay.egress.record import recover
 from relay.egress.targets import check_target
 from relay.egress.worker import EgressWorker
@@ -50,6 +51,7 @@ class Egress:
         self.number = 1
         self.bytes = self.pictures = self.dropped = self.restarts = 0
         self.stream: HlsStream | None = None
+        self.stopping = False
         self._before = (0, 0, 0)
         self._of_process = (0, 0, 0)
 
@@ -150,6 +152,7 @@ class EgressManager:
 
     async def _end(self, egress: str, state: State, code: str = "", detail: str = "") -> dict[str, Any]:
         found = self._find(egress)
+        found.stopping = True
         for worker in list(self._workers.values()):
             await worker.remove(egress)
         self._move(found, state, code, detail)
@@ -187,6 +190,8 @@ class EgressManager:
     async def close(self) -> None:
         """End all, in good order, and remove what HLS wrote."""
         self._closed = True
+        for egress in self._all.values():
+            egress.stopping = True
         await asyncio.gather(*(worker.close() for worker in list(self._workers.values())))
         for egress in list(self._all.values()):
             self._move(egress, "ended")
@@ -212,7 +217,7 @@ class EgressManager:
             sequence = stream.sequence + (stream.parts > 0)
             return AddHls(
                 name, str(egress.directory), s.hls_part_ms, s.hls_segment_ms, s.hls_hold_back_parts, s.hls_window,
-                sequence, stream.inits,
+                sequence, stream.inits, stream.text,
             )  # fmt: skip
         if egress.request.kind == "recording":
             stem = f"{egress.request.source}-{name.removeprefix(self._prefix)}"
@@ -233,9 +238,10 @@ class EgressManager:
         match message:
             case HlsAdvanced():
                 if egress.stream is not None and egress.state not in FINAL:
-                    egress.stream.advance(
-                        message.sequence, message.parts, message.inits, message.text, ended=message.ended
-                    )
+                    # A process that ends for want of a source ends its playlist; players would stop for good.
+                    over = message.ended and egress.stopping
+                    text = message.text if over else message.text.replace(END_LINE, "")
+                    egress.stream.advance(message.sequence, message.parts, message.inits, text, ended=over)
                     if message.sequence or message.parts:
                         self._move(egress, "running")
             case FileOpened():

@@ -21,7 +21,8 @@ class Begin(Message):
 
 @dataclass(frozen=True, slots=True)
 class AddHls(Message):
-    """Write LL-HLS into `directory`. `sequence` and `init` go on where an earlier process ended."""
+    """Write LL-HLS into `directory`. `text` is the playlist of an earlier process to go on with; where that cannot be
+    read, `sequence` and `init` are at least not used again."""
 
     id: str
     directory: str
@@ -31,6 +32,7 @@ class AddHls(Message):
     window: int
     sequence: int = 0
     init: int = 0
+    text: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,6 +35,11 @@ class HlsStream:
         self._waiters = 0
         self._advanced = asyncio.Event()
 
+    @property
+    def text(self) -> str:
+        """The playlist as it stands; empty before there is one."""
+        return self._text
+
     def advance(self, sequence: int, parts: int, inits: int, text: str, *, ended: bool) -> None:
         """There is more; `ended`: and will be no more."""
         self.sequence, self.parts, self.inits, self._text, self._ended = sequence, parts, inits, text, ended

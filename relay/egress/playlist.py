@@ -7,11 +7,18 @@ whatever they name may be cached without end.
 from __future__ import annotations
 
 import datetime
+import re
 from collections import deque
 from dataclasses import dataclass, field
 
+END_LINE = "#EXT-X-ENDLIST\n"
 PARTS_KEPT_TARGETS = 3
 """Parts older than three target durations from the end are left out (RFC 8216bis, 4.4.4.9)."""
+
+_MAP = re.compile(r'#EXT-X-MAP:URI="(init\d{1,6}\.mp4)"')
+_DATE = re.compile(r"#EXT-X-PROGRAM-DATE-TIME:(\S{1,40})")
+_PART = re.compile(r'#EXT-X-PART:DURATION=(\d{1,6}\.\d{5}),URI="(part\d{1,12}\.\d{1,4}\.m4s)"(,INDEPENDENT=YES)?')
+_INF = re.compile(r"#EXTINF:(\d{1,6}\.\d{5}),")
 
 
 @dataclass(slots=True)
@@ -59,6 +66,38 @@ class Playlist:
         self._init = ""
         self._breaks = discontinuity
         self.ended = False
+
+    def go_on(self, text: str) -> list[str]:
+        """Begin where a playlist of an earlier process ended, with a break. Call it first. Returns the names of the
+        parts of the segment that was growing: make it whole, and call `end_segment`.
+
+        Raises ValueError for what `render` cannot have written.
+        """
+        found = re.search(r"^#EXT-X-MEDIA-SEQUENCE:(\d{1,12})$", text, re.M)
+        breaks = re.search(r"^#EXT-X-DISCONTINUITY-SEQUENCE:(\d{1,12})$", text, re.M)
+        if found is None or breaks is None:
+            raise ValueError("no live playlist of ours")
+        self._sequence, self._discontinuities = int(found[1]), int(breaks[1])
+        fresh = Segment(self._sequence, "", False, 0.0)
+        for line in text.splitlines():
+            if line == "#EXT-X-DISCONTINUITY":
+                fresh.discontinuity = True
+            elif (match := _MAP.fullmatch(line)) is not None:
+                self._init = match[1]
+            elif (match := _DATE.fullmatch(line)) is not None:
+                fresh.wall = datetime.datetime.fromisoformat(match[1]).timestamp()
+            elif (match := _PART.fullmatch(line)) is not None:
+                fresh.parts.append(Part(match[2], _microseconds(match[1]), bool(match[3])))
+            elif (match := _INF.fullmatch(line)) is not None:
+                fresh.init, fresh.duration = self._init, _microseconds(match[1])
+                self._segments.append(fresh)
+                self._sequence += 1
+                fresh = Segment(self._sequence, "", False, 0.0)
+        self._breaks = True
+        if fresh.parts:
+            fresh.init, fresh.duration = self._init, sum(part.duration for part in fresh.parts)
+            self._open = fresh
+        return [part.name for part in fresh.parts]
 
     @property
     def sequence(self) -> int:
@@ -125,7 +164,7 @@ class Playlist:
             ahead -= segment.duration
             init = segment.init
         if self.ended:
-            lines.append("#EXT-X-ENDLIST")
+            lines.append(END_LINE.rstrip())
         elif self._init:
             lines.append(f'#EXT-X-PRELOAD-HINT:TYPE=PART,URI="{self.next_part()}"')
         return "\n".join(lines) + "\n"
@@ -146,6 +185,10 @@ class Playlist:
         if not is_open:
             lines += [f"#EXTINF:{_seconds(segment.duration)},", segment.name]
         return lines
+
+
+def _microseconds(seconds: str) -> int:
+    return round(float(seconds) * 1_000_000)
 
 
 def _seconds(duration: int) -> str:

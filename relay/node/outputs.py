@@ -61,6 +61,7 @@ class Outputs:
         """Of egress that is over: to be given back."""
         self._starting = asyncio.Lock()
         self._tasks: list[asyncio.Task[None]] = []
+        self._ending: set[asyncio.Task[None]] = set()
         self._closing = False
         self._lock: Any = None
 
@@ -82,6 +83,7 @@ class Outputs:
             return
         self._closing = True
         await self._manager.close()
+        await asyncio.gather(*self._ending, return_exceptions=True)
         await self._give_back()
         if self._tasks:
             with contextlib.suppress(TimeoutError):
@@ -153,8 +155,11 @@ class Outputs:
         """A layer fell silent: who takes it takes another one, if there is one."""
         self._feeds.layer_stopped(track, layer)
 
-    async def _room_closed(self, room: str) -> None:
-        await self._manager.end_room(room)
+    def _room_closed(self, room: str) -> None:
+        """Ends in good order, which takes a moment that the node's housekeeping has not."""
+        task = asyncio.create_task(self._manager.end_room(room))
+        self._ending.add(task)
+        task.add_done_callback(self._ending.discard)
 
     # --- events -----------------------------------------------------------------------------------------------------
 
@@ -240,13 +245,19 @@ class Outputs:
             )
         ):
             return
-        self._directory.mkdir(parents=True, exist_ok=True)
-        lock = (self._directory / "egress.lock").open("ab")
+        try:
+            self._directory.mkdir(parents=True, exist_ok=True)
+            lock = (self._directory / "egress.lock").open("ab")
+        except OSError as error:
+            log.warning("egress that a crash left is not tidied", path=str(self._directory), reason=error.strerror)
+            return
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             lock.close()
-            log.warning("another node runs in this directory, so egress left there is not tidied", path=self._directory)
+            log.warning(
+                "another node runs in this directory: egress left there is not tidied", path=str(self._directory)
+            )
             return
         self._lock = lock
         for path in self._manager.tidy():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Iterator
 
 import structlog
 
@@ -27,7 +27,7 @@ class HostedRooms:
         self._opening: dict[str, asyncio.Task[HostedRoom]] = {}
         self._by_track: dict[int, HostedRoom] = {}
         self.on_track_gone: Callable[[int], None] = lambda track: None
-        self.on_closed: Callable[[str], Awaitable[None]] = _nothing
+        self.on_closed: Callable[[str], None] = lambda room: None
 
     def __iter__(self) -> Iterator[HostedRoom]:
         return iter(list(self._rooms.values()))
@@ -84,7 +84,7 @@ class HostedRooms:
             self._rooms.pop(room.id, None)
             if not room.ended:
                 await self._end_if_empty(room)
-            await self.on_closed(room.id)
+            self.on_closed(room.id)
             await room.close()
 
     async def _end_if_empty(self, room: HostedRoom) -> None:
@@ -102,10 +102,6 @@ class HostedRooms:
             task.cancel()
         rooms, self._rooms = list(self._rooms.values()), {}
         await asyncio.gather(*(room.close() for room in rooms))
-
-
-async def _nothing(room: str) -> None:
-    """Nobody wants to know."""
 
 
 def _choose(slot_types: tuple[PayloadType, ...], track_type: PayloadType) -> int | None:

@@ -84,17 +84,20 @@ class RoomEgress:
 
     async def of_room(self, room: str) -> list[dict[str, Any]]:
         """That of all nodes, oldest first. A node that does not answer is left out."""
-        answers = await self._ask(lambda node: node.egress.list_egress(room))
+        answers = await self._ask(lambda node: node.egress.list_egress(room), self._everybody())
         found: list[dict[str, Any]] = [each for _, facts in answers for each in facts]
         return sorted(found, key=lambda each: (each["since"], each["id"]))
 
     async def find_hls(self, room: str, source: str) -> Player:
         """The living HLS of a source. Raises NotFound."""
-        found = await self._ask(lambda node: node.egress.find_hls(room, source))
-        if not found:
-            raise NotFound(f"room {room!r} has no HLS", code="egress-not-found")
-        node, egress = found[0]
-        return Player(egress, node.public_url)
+        own = self._nodes.all()
+        # Thousands ask: the others are only asked for what is not here.
+        for nodes in (own, [node for node in self._everybody() if node not in own]):
+            found = await self._ask(lambda node: node.egress.find_hls(room, source), nodes)
+            if found:
+                node, egress = found[0]
+                return Player(egress, node.public_url)
+        raise NotFound(f"room {room!r} has no HLS", code="egress-not-found")
 
     async def playlist(self, egress: str, sequence: int | None, part: int | None) -> PlaylistReply:
         """See `HlsStream.playlist`."""
@@ -127,12 +130,12 @@ class RoomEgress:
                     return node
         return await self._nodes.choose(request.room)
 
-    async def _ask(self, ask: Callable[[Node], Awaitable[T]]) -> list[tuple[Node, T]]:
+    async def _ask(self, ask: Callable[[Node], Awaitable[T]], nodes: list[Node]) -> list[tuple[Node, T]]:
         async def one(node: Node) -> list[tuple[Node, T]]:
             try:
                 return [(node, await ask(node))]
             except (NodeUnreachable, NotFound):
                 return []
 
-        answers = await asyncio.gather(*map(one, self._everybody()))
+        answers = await asyncio.gather(*map(one, nodes))
         return [each for answer in answers for each in answer]

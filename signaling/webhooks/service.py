@@ -33,6 +33,7 @@ EVENTS_AT_ONCE = 100
 WAIT_S = 0.25
 UNTOLD = 1000
 GRACE_S = 2.0
+LAST_S = 2.0
 DISABLED = "the endpoint answered 410 Gone"
 _KEY_BYTES = 32
 
@@ -71,17 +72,29 @@ class Webhooks:
         self._tasks = [asyncio.create_task(self._outliving(work)) for work in works]
 
     async def close(self) -> None:
-        """Let tries that are under way end, for as long as one may take; then stop."""
+        """Send what happened last, unless others will; let tries that are under way end, within a few seconds."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._tasks and self._settings.deliver and self._endpoints:
+            with suppress(StoreUnavailable, TimeoutError):
+                async with asyncio.timeout(LAST_S):
+                    await self._last_round()
         if self._deliveries:
-            await asyncio.wait(self._deliveries, timeout=min(2.0, self._settings.timeout_s))
+            await asyncio.wait(self._deliveries, timeout=min(LAST_S, self._settings.timeout_s))
         for delivery in self._deliveries:
             delivery.cancel()
         await asyncio.gather(*self._deliveries, return_exceptions=True)
         await self._sender.close()
         await self._outbox.close()
+
+    async def _last_round(self) -> None:
+        """The process that told it may be the last one, and the store be its own."""
+        if await self._outbox.lead(self._name, LEAD_S):
+            await self._forward_some()
+            if free := self._free():
+                for delivery in await self._outbox.take(self._name, free, 0.001):
+                    self._fly(delivery)
 
     def tell(self, kind: str, data: dict[str, Any]) -> None:
         """Something happened to a node or a link; kept here for a while when the store is away."""

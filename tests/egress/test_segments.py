@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 from itertools import pairwise
 from pathlib import Path
@@ -234,3 +235,45 @@ def test_the_show_of_these_tests_counts_its_pictures() -> None:
     line = VideoLine(Look(), random.Random(1))
     assert all(packet.stream == VIDEO for packet in line.next(0))
     assert line.pictures == 1
+
+
+@given(st.lists(st.sampled_from(["part", "segment", "init", "late"]), max_size=60), st.integers(2, 6))
+def test_a_playlist_goes_on_after_its_process(moves: list[str], window: int) -> None:
+    """Whatever it had come to: the next one says the same, then breaks and counts on."""
+    before = Playlist(PART, 3.0, 3, window)
+    before.init("init0.mp4")
+    wall = 1_700_000_000.0
+    for move in moves:
+        match move:
+            case "init" if not before.parts:
+                before.init(f"init{len(moves)}.mp4")
+            case "segment" if before.parts:
+                before.end_segment()
+            case "part" | "late":
+                before.add_part(PART if move == "part" else 123_450, move == "part", wall)
+                wall += 1
+    after = Playlist(PART, 3.0, 3, window)
+    names = after.go_on(before.render())
+    assert len(names) == before.parts
+    told = [line for line in before.render().splitlines() if "PRELOAD" not in line]
+    assert [line for line in after.render().splitlines() if "PRELOAD" not in line] == told
+    if names:
+        after.end_segment()
+    after.init("init99.mp4")
+    after.add_part(PART, True, wall)
+    ended = after.end_segment()[0]
+    assert ended == f"seg{before.sequence + bool(names)}.m4s"
+    heard = m3u8.loads(after.render())
+    assert heard.segments[-1].discontinuity
+    breaks = heard.discontinuity_sequence + sum(each.discontinuity for each in heard.segments)
+    older = m3u8.loads(before.render())
+    open_break = bool(names) and "#EXT-X-DISCONTINUITY\n" in before.render().rpartition("#EXTINF")[2]
+    assert breaks == older.discontinuity_sequence + sum(each.discontinuity for each in older.segments) + open_break + 1
+
+
+@given(st.text(max_size=80), st.text(alphabet='#EXT-X:PARTURI="01234.,m4sinitg\n', max_size=200))
+def test_what_is_no_playlist_of_ours_is_refused_or_read(first: str, second: str) -> None:
+    head = "#EXT-X-MEDIA-SEQUENCE:1\n#EXT-X-DISCONTINUITY-SEQUENCE:0\n"
+    for text in (first, second, head + first, head + second):
+        with contextlib.suppress(ValueError):
+            Playlist(PART, 3.0, 3, 3).go_on(text)

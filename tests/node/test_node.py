@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import time
@@ -22,6 +23,7 @@ from relay.errors import (
     PreconditionRequired,
     StoreUnavailable,
 )
+from relay.link.hooks import LinkMoved, PathChanged
 from relay.metrics import Metrics
 from relay.node import Node
 from relay.ports import Offer, SlotChange
@@ -266,3 +268,23 @@ async def test_a_room_that_nobody_returns_to_ends(store: RedisStore) -> None:
         await asyncio.sleep(0.05)
     await node.shut_down()
     await host.close()
+
+
+async def test_a_breaker_that_moved_is_told_and_counted(node: Node) -> None:
+    told: list[tuple[str, dict[str, object]]] = []
+    node.on_link_moved = lambda kind, data: told.append((kind, data))
+    node._on_link(LinkMoved("l1", "n2", "LINK_UNSTABLE", "open", "closed", "silence", 1 << 63, ("backup",)))
+    node._on_link(PathChanged("l1", "n2", "primary", up=False))
+    ((kind, data),) = told
+    assert kind == "link.moved"
+    assert json.loads(json.dumps(data)) == {
+        "node": "n1",
+        "link": "l1",
+        "peer": "n2",
+        "code": "LINK_UNSTABLE",
+        "state": "open",
+        "previous": "closed",
+        "reason": "silence",
+        "sync_id": str(1 << 63),
+        "carrying": ["backup"],
+    }

@@ -14,7 +14,8 @@ from relay.metrics import Metrics
 from relay.ports import RoomStore
 from relay.settings import NodeSettings
 from signaling.app import create_app
-from signaling.nodes import LocalNodes
+from signaling.egress.control import Others
+from signaling.nodes import LocalNodes, Nodes
 from signaling.pages import find_pages
 from signaling.problems import TYPE_BASE
 from signaling.tokens import mint
@@ -35,13 +36,16 @@ class Api:
     node: MemoryNode = field(default_factory=MemoryNode)
     now: float = field(default_factory=time.time)
     webhooks: Webhooks | None = None
+    nodes: Nodes | None = None
+    others: Others | None = None
 
     def __post_init__(self) -> None:
         self.app: FastAPI = create_app(
             self.settings,
             self.store,
-            LocalNodes(self.node),
+            self.nodes or LocalNodes(self.node),
             Metrics(),
+            others=self.others,
             webhooks=self.webhooks,
             pages_directory=find_pages(),
             wall=lambda: self.now,

@@ -53,8 +53,11 @@ NAMES = [
     "store-unavailable",
     "target-not-allowed",
     "too-many-publications",
+    "too-many-webhooks",
     "unacceptable-offer",
     "unsupported-media-type",
+    "webhook-in-settings",
+    "webhook-not-found",
     "wrong-room",
 ]
 
