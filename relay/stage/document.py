@@ -9,6 +9,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from relay.errors import CorruptDocument
 from relay.stage.permissions import Role
+from relay.stage.pk import RoomPk
 
 Codec = Literal["opus", "vp8", "h264", "vp9", "av1"]
 MediaKind = Literal["audio", "video"]
@@ -91,6 +92,7 @@ class RoomState:
     publications: dict[str, Publication] = field(default_factory=dict)
     roles: dict[str, Role] = field(default_factory=dict)
     bans: dict[str, float] = field(default_factory=dict)
+    pk: RoomPk = field(default_factory=RoomPk)
     sync_id: str = "0"
 
     def to_json(self) -> dict[str, Any]:

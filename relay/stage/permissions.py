@@ -45,6 +45,8 @@ class Action(Enum):
     READ_NODES = "list nodes"
     MANAGE_EGRESS = "start, stop or list egress"
     CHANGE_LINK = "move a link's media"
+    MANAGE_PK = "invite to, answer or end a PK"
+    SCORE_PK = "give points in a PK"
 
 
 _EVERYONE = frozenset(Role)
@@ -79,6 +81,8 @@ _TABLE: dict[Action, tuple[frozenset[Role], frozenset[Role]]] = {
     Action.READ_NODES: (_CREW, frozenset()),
     Action.MANAGE_EGRESS: (_CREW, frozenset()),
     Action.CHANGE_LINK: (frozenset(), frozenset()),
+    Action.MANAGE_PK: (_CREW | _HOSTS, frozenset()),
+    Action.SCORE_PK: (_CREW | _HOSTS, frozenset()),
 }
 
 _RANK = {Role.VIEWER: 0, Role.GUEST: 1, Role.MODERATOR: 2, Role.OWNER: 3, Role.SERVICE: 4}
