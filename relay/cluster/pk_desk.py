@@ -12,7 +12,7 @@ from functools import partial
 
 import structlog
 
-from relay.errors import Conflict, Forbidden, NotFound, RequestError, StoreUnavailable
+from relay.errors import Conflict, NotFound, Overloaded
 from relay.ids import SYNC_IDS_PER_SECOND
 from relay.ports import PkStore, RoomStore
 from relay.stage import pk as pks
@@ -49,7 +49,7 @@ class PkDesk:
             await self._room(inviting, partial(pk_room.introduce, pk=pk))
             await self._room(invited, partial(pk_room.introduce, pk=pk))
         except (Conflict, NotFound):
-            await self.end(pk.id, "refused")
+            await self._end_invitation(pk.id, "refused")
             raise
         return pk
 
@@ -57,15 +57,13 @@ class PkDesk:
         """Start a PK as the invited room. Raises NotFound, Forbidden, Conflict (`pk-over`, `pk-busy`)."""
         pk = await self.read(ident)
         pks.check_answer(pk, room, self._wall())
-        claims: dict[str, int] = {}
         try:
             # Both in one order whoever asks, so that of two PKs between the same rooms one gets both.
-            for name in sorted(pk.rooms):
-                claims[name] = await self._claim(name, pk)
+            claims = {name: await self._claim(name, pk) for name in sorted(pk.rooms)}
             pk = await self._change(ident, lambda before: pks.start(before, by, self._wall(), claims))
-        except RequestError:
-            for name, epoch in claims.items():
-                await self._room(name, partial(pk_room.release, ident=ident, epoch=epoch))
+        except (Conflict, NotFound) as error:
+            # Somebody else may have accepted it at the same time, with the same claims: then it runs.
+            await self._end_invitation(ident, "busy" if error.code == "pk-busy" else "room-ended")
             raise
         await self.tell(pk)
         return pk
@@ -116,7 +114,7 @@ class PkDesk:
         for room in pk.rooms:
             try:
                 await self._room(room, partial(pk_room.hear, pk=pk))
-            except (NotFound, StoreUnavailable) as error:
+            except (NotFound, Overloaded) as error:
                 log.info("a room is not told of its PK", room=room, pk=pk.id, reason=str(error))
 
     async def _claim(self, room: str, pk: Pk) -> int:
@@ -141,8 +139,11 @@ class PkDesk:
         late = held.since + pk_room.CLAIM_S <= self._wall()
         known = state.pk.known.get(held.id)
         if late and known is not None and known.state == "invited":
-            await self._change(held.id, lambda pk: pks.end(pk, "abandoned") if pk.state == "invited" else pk)
+            await self._end_invitation(held.id, "abandoned")
         await self.look(state)
+
+    async def _end_invitation(self, ident: str, reason: str) -> None:
+        await self.tell(await self._change(ident, lambda pk: pks.end(pk, reason) if pk.state == "invited" else pk))
 
     async def _room(self, room: str, change: Callable[[RoomState], RoomChange]) -> RoomState:
         document, _ = await self._rooms.change(room, changing(change))

@@ -42,6 +42,8 @@ def claim(state: RoomState, pk: Pk, now: float) -> RoomChange:
     held = state.pk.claim
     if held is not None and held.id != pk.id:
         raise Conflict(f"room {state.id} is in another PK", code="pk-busy")
+    if held is not None:
+        return state, []
     epoch = max(state.pk.claims + 1, int(now * 1000))  # also greater than in a room of this name before
     made = PkClaim(pk.id, epoch, now)
     return replace(state, pk=replace(state.pk, claim=made, claims=epoch)), []
