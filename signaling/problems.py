@@ -124,6 +124,10 @@ class LinkNotFound(Problem):
     status, title = 404, "There is no such link"
 
 
+class PkNotFound(Problem):
+    status, title = 404, "There is no such PK"
+
+
 class EgressNotFound(Problem):
     status, title = 404, "There is no such egress"
 
@@ -178,6 +182,22 @@ class TooManyPublications(Problem):
 
 class EgressExists(Problem):
     status, title = 409, "The same egress runs already"
+
+
+class PkSameRoom(Problem):
+    status, title = 409, "A room cannot have a PK with itself"
+
+
+class PkBusy(Problem):
+    status, title = 409, "One of the rooms is in another PK"
+
+
+class PkOver(Problem):
+    status, title = 409, "The invitation to the PK is over"
+
+
+class PkNotRunning(Problem):
+    status, title = 409, "The PK is not running now"
 
 
 class EventsGone(Problem):

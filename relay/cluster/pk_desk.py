@@ -7,7 +7,7 @@ does not bring to its end: an invitation expires, a claim that led to nothing is
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 
 import structlog
@@ -68,6 +68,12 @@ class PkDesk:
         await self.tell(pk)
         return pk
 
+    async def decline(self, ident: str, room: str, by: str) -> Pk:
+        """Decline an invitation, or withdraw it as the room that made it. Raises Conflict when it is over."""
+        pk = await self._change(ident, lambda before: pks.decline(before, room, by, self._wall()))
+        await self.tell(pk)
+        return pk
+
     async def score(self, ident: str, room: str, points: int, by: str, at: int | None) -> Pk:
         """Give a side points. Raises Conflict outside the PK's time."""
         pk = await self._change(ident, lambda before: pks.score(before, room, points, by, self._wall(), at))
@@ -79,6 +85,14 @@ class PkDesk:
         pk = await self._change(ident, lambda before: pks.end(before, reason, by))
         await self.tell(pk)
         return pk
+
+    async def room_ended(self, known: Iterable[str], by: str = "") -> None:
+        """A room is over, and with it the PKs that it knew. What fails here is left to the nodes that look."""
+        for ident in known:
+            try:
+                await self.end(ident, "room-ended", by)
+            except (NotFound, Overloaded) as error:
+                log.info("a PK is left to be ended", pk=ident, reason=str(error))
 
     # --- what nodes do ------------------------------------------------------------------------------------------------
 

@@ -45,7 +45,8 @@ class Action(Enum):
     READ_NODES = "list nodes"
     MANAGE_EGRESS = "start, stop or list egress"
     CHANGE_LINK = "move a link's media"
-    MANAGE_PK = "invite to, answer or end a PK"
+    MANAGE_PK = "invite to a PK or answer for the room"
+    END_PK = "end a PK"
     SCORE_PK = "give points in a PK"
 
 
@@ -81,7 +82,8 @@ _TABLE: dict[Action, tuple[frozenset[Role], frozenset[Role]]] = {
     Action.READ_NODES: (_CREW, frozenset()),
     Action.MANAGE_EGRESS: (_CREW, frozenset()),
     Action.CHANGE_LINK: (frozenset(), frozenset()),
-    Action.MANAGE_PK: (_CREW | _HOSTS, frozenset()),
+    Action.MANAGE_PK: (_CREW, frozenset()),
+    Action.END_PK: (_CREW | _HOSTS, frozenset()),
     Action.SCORE_PK: (_CREW | _HOSTS, frozenset()),
 }
 

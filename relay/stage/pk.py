@@ -160,6 +160,13 @@ def check_answer(pk: Pk, room: str, now: float) -> None:
         raise Conflict(f"the invitation is over: {pk.reason or pk.state}", code="pk-over")
 
 
+def decline(pk: Pk, room: str, by: str, now: float) -> Pk:
+    """End an invitation as one of its rooms. Raises Conflict when it is over."""
+    if pk.state != "invited" or pk.expires_at <= now:
+        raise Conflict(f"the invitation is over: {pk.reason or pk.state}", code="pk-over")
+    return end(pk, "withdrawn" if room == pk.rooms[0] else "declined", by)
+
+
 def start(pk: Pk, by: str, now: float, claims: Mapping[str, int]) -> Pk:
     """Decide that the PK starts after its countdown, under the rooms' claims. Raises Conflict when it is too late."""
     check_answer(pk, pk.rooms[1], now)
