@@ -306,8 +306,8 @@ ChangeRoom = Callable[[dict[str, Any]], tuple[dict[str, Any], list[tuple[str, di
 class PkStore(Protocol):
     """Where the records of PKs live: JSON-ready documents of one key each, which decide for two rooms at once.
 
-    Every call raises StoreUnavailable within the configured time-out when the store is gone; a change may have been made
-    all the same.
+    Every call raises StoreUnavailable within the configured time-out when the store is gone; a change may have been
+    made all the same.
     """
 
     async def create(self, pk: str, document: dict[str, Any], ttl_s: float) -> None:

@@ -1,5 +1,5 @@
-"""PK records on a server that speaks the Redis protocol: one key each, so that one compare-and-set decides for two rooms
-also where the rooms live on different shards of a Redis Cluster."""
+"""PK records on a server that speaks the Redis protocol: one key each, so that one compare-and-set decides for two
+rooms, also where these live on different shards of a Redis Cluster."""
 
 from __future__ import annotations
 

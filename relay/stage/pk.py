@@ -28,7 +28,7 @@ PkState = Literal["invited", "running", "ended"]
 
 INVITATION_S = 60.0
 MIN_COUNTDOWN_S = 2.0
-"""Longer than it takes a node to look at the record by itself, so that whoever missed the start still learns in time."""
+"""Longer than it takes a node to look at the record by itself: whoever missed the start still learns in time."""
 MAX_COUNTDOWN_S = 30.0
 MIN_DURATION_S, MAX_DURATION_S = 10.0, 3600.0
 MAX_POINTS = 1_000_000

@@ -157,7 +157,7 @@ class PkView:
 
 
 def pk_view(state: RoomState, other: RoomState | None, now: int) -> PkView | None:
-    """Return what is to be seen of the room's PK at sync id `now`; None when there is none. `other` is the other room."""
+    """Return what is to be seen of the room's PK at sync id `now`; None when there is none or `other` left it."""
     pk = current(state)
     if pk is None or other is None or not stands_by(other, pk) or now >= pk.ends_at:
         return None

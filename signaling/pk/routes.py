@@ -67,7 +67,7 @@ async def decline_pk(room: RoomId, pk: PkId, context: Ctx, caller: CallerDep) ->
     "/v1/rooms/{room}/pk/{pk}/score",
     response_model=Pk,
     summary="Give the room's side points",
-    description="Owner, guests, moderators and services, between `starts_at` and `ends_at`. Both rooms hear `pk.scored`.",
+    description="Owner, guests, moderators and services, from `starts_at` to `ends_at`. Both rooms hear `pk.scored`.",
     openapi_extra=takes(Score, {"points": 10}),
     responses=may_fail(*_REFUSALS, *_BODY, p.BadRequest, p.PkNotFound, p.PkNotRunning),
 )

@@ -1,4 +1,4 @@
-"""Rooms and PKs in a store whose every step somebody else decides: which of several processes goes on, and which dies."""
+"""Rooms and PKs in a store whose every step somebody else decides: which process goes on, and which dies."""
 
 from __future__ import annotations
 
@@ -193,7 +193,8 @@ class World:
         if pk is None or pk.other(first) != second or two is None:
             return
         (decided,) = (each for each in self.rooms.records() if each.id == pk.id)
-        assert decided.epoch >= pk.epoch and decided.starts_at == pk.starts_at
+        assert decided.epoch >= pk.epoch
+        assert decided.starts_at == pk.starts_at
         theirs = pk_room.current(two)
         if pk_room.stands_by(two, pk) and decided.state == "running":
             assert theirs is None or theirs.id == pk.id
@@ -204,11 +205,13 @@ class World:
         for kind, data in self.rooms.told[room]:
             by_pk.setdefault(data["pk"], []).append(kind)
         for kinds in by_pk.values():
-            assert kinds[0] == "pk.invited" and kinds.count("pk.invited") == 1
+            assert kinds[0] == "pk.invited"
+            assert kinds.count("pk.invited") == 1
             for once in ("pk.started", "pk.ended", "pk.declined"):
                 assert kinds.count(once) <= 1
             if "pk.ended" in kinds:
-                assert kinds.index("pk.ended") == len(kinds) - 1 and "pk.started" in kinds
+                assert kinds.index("pk.ended") == len(kinds) - 1
+                assert "pk.started" in kinds
             assert not ("pk.started" in kinds and "pk.declined" in kinds)
 
 

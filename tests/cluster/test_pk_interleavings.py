@@ -66,7 +66,9 @@ def settle(world: World, rng: random.Random) -> None:
     world.finish(rng)
     for room in ROOMS:
         state = world.rooms.state(room)
-        assert state is not None and not state.pk.known and state.pk.claim is None
+        assert state is not None
+        assert not state.pk.known
+        assert state.pk.claim is None
     world.check()
 
 

@@ -74,7 +74,8 @@ async def test_a_pk_from_invitation_to_result(rooms: Api) -> None:
         assert events[2][1]["at"] == "12"
         assert events[-1][1]["winner"] == "red"
         seen = (await rooms.call("GET", f"/v1/rooms/{room}/pk", who)).json()
-        assert seen["current"] is None and seen["invitations"] == []
+        assert seen["current"] is None
+        assert seen["invitations"] == []
         assert seen["last"]["scores"] == {"red": 6, "blue": 5}
         assert seen["last"]["reason"] == "ended"
 
@@ -87,7 +88,10 @@ async def test_who_may_do_what(rooms: Api) -> None:
     assert problem(await rooms.call("POST", f"/v1/rooms/blue/pk/{pk}/accept", RED)) == (403, "wrong-room")
     assert problem(await rooms.call("POST", f"/v1/rooms/red/pk/{pk}/accept", RED)) == (403, "forbidden")
     assert problem(await rooms.call("POST", f"/v1/rooms/blue/pk/{pk}/accept", "viewer:vera@blue")) == (403, "forbidden")
-    assert problem(await rooms.call("POST", f"/v1/rooms/green/pk/{pk}/end", "owner:gina@green")) == (404, "pk-not-found")
+    assert problem(await rooms.call("POST", f"/v1/rooms/green/pk/{pk}/end", "owner:gina@green")) == (
+        404,
+        "pk-not-found",
+    )
     assert problem(await rooms.call("POST", "/v1/rooms/blue/pk/none/accept", BLUE)) == (404, "pk-not-found")
     assert (await rooms.call("POST", f"/v1/rooms/blue/pk/{pk}/accept", "moderator:mo@blue")).status_code == 200
     rooms.now += 4
@@ -154,7 +158,9 @@ async def test_both_rooms_see_both_stages(rooms: Api, store: RoomStore) -> None:
         assert shown(own, other, during) is not None
         assert shown(own, other, after) is None
         view = pk_view(own, other, before)
-        assert view is not None and view.phase == "countdown" and view.own.room == own.id
+        assert view is not None
+        assert view.phase == "countdown"
+        assert view.own.room == own.id
         assert with_guests(own, other).on_air() == own.on_air()
     # A room of the same name that began anew has no part in it.
     await store.delete("blue", ("room.ended", {}))
