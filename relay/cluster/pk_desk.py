@@ -113,9 +113,24 @@ class PkDesk:
             # The store has lost it. Both rooms come to the same end by themselves: neither shows the other.
             return pks.end(known, "lost")
         now = self._wall()
-        if pks.settle(pk, now) is pk:
-            return pk
-        return await self._change(pk.id, lambda before: pks.settle(before, now))
+        if pks.settle(pk, now) is not pk:
+            return await self._change(pk.id, lambda before: pks.settle(before, now))
+        reason = await self._broken(pk) if pk.state == "running" else ""
+        return await self._change(pk.id, lambda before: pks.end(before, reason)) if reason else pk
+
+    async def _broken(self, pk: Pk) -> str:
+        """Return why a PK cannot go on: a room is over or has begun anew, or nobody of one side is there."""
+        for name in pk.rooms:
+            try:
+                state = RoomState.from_json(await self._rooms.read(name))
+            except NotFound:
+                return "room-ended"
+            if not pk_room.stands_by(state, pk):
+                return "room-ended"
+            since = pk_room.away_since(state)
+            if since is not None and max(since, pk.starts_at / SYNC_IDS_PER_SECOND) + pk_room.AWAY_S <= self._wall():
+                return "away"
+        return ""
 
     # --- steps --------------------------------------------------------------------------------------------------------
 
