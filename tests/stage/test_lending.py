@@ -109,13 +109,11 @@ def test_a_guest_may_be_the_speaker() -> None:
     assert blue.live.speaker == "blue-host"
 
 
-_acts = st.sampled_from(
-    ["lend", "back", "gone", "tracks", "again", "mute", "with", "without", "stop", "start", "leave"]
-)
+ACTS = ("lend", "back", "gone", "tracks", "again", "mute", "with", "without", "stop", "start", "leave")
 
 
 @settings(max_examples=120, deadline=None)
-@given(st.lists(st.tuples(_acts, st.booleans()), max_size=40))
+@given(st.lists(st.tuples(st.sampled_from(ACTS), st.booleans()), max_size=40))
 def test_no_slot_plays_what_is_not_there(acts: list[tuple[str, bool]]) -> None:
     """Whatever comes in which order: a slot is only ever bound to a track that its room has, or was lent."""
     red, blue = two()
