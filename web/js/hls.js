@@ -59,6 +59,12 @@ export class HlsPlayer extends EventTarget {
     return this.hls?.playingDate?.getTime() ?? this.video.getStartDate?.().getTime() ?? null;
   }
 
+  // The same of a frame that has this place in the stream (`metadata.mediaTime` of requestVideoFrameCallback).
+  momentOf(mediaTime) {
+    const now = this.shownAt;
+    return now === null ? null : now - (this.video.currentTime - mediaTime) * 1000;
+  }
+
   // Seconds between what is shown and what the newest part has; null where the browser plays by itself.
   get latency() {
     return this.hls?.latency ?? null;

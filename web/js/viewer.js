@@ -124,6 +124,12 @@ export class Viewer extends Session {
     return placed.length || !this.places ? placed : indexes.map(() => new Shown());
   }
 
+  /** Play so many milliseconds later from now on; browsers get there slowly. */
+  setDelay(delayMs) {
+    this.delayMs = delayMs;
+    for (const { receiver } of this.pc?.getTransceivers() ?? []) receiver.jitterBufferTarget = delayMs;
+  }
+
   /** Re-bind, pause or cap a slot. */
   async change(index, change) {
     const options = { body: JSON.stringify(change), headers: { 'Content-Type': 'application/json' } };
