@@ -56,7 +56,9 @@ export class HlsPlayer extends EventTarget {
 
   // Milliseconds since the epoch of what is shown now, as the stream says; null before it plays.
   get shownAt() {
-    return this.hls?.playingDate?.getTime() ?? this.video.getStartDate?.().getTime() ?? null;
+    if (this.hls) return this.hls.playingDate?.getTime() ?? null;
+    const began = this.video.getStartDate?.().getTime();
+    return Number.isFinite(began) ? began + this.video.currentTime * 1000 : null;
   }
 
   // The same of a frame that has this place in the stream (`metadata.mediaTime` of requestVideoFrameCallback).
