@@ -54,7 +54,8 @@ NOTE = """() => {
     const follow = (video, source) => video.requestVideoFrameCallback(function next(_, { expectedDisplayTime }) {
         [canvas.width, canvas.height] = [video.videoWidth, video.videoHeight];
         context.drawImage(video, 0, 0);
-        const told = painting.read(context.getImageData(0, 0, canvas.width, canvas.height).data, canvas.width, canvas.height);
+        const { data } = context.getImageData(0, 0, canvas.width, canvas.height);
+        const told = painting.read(data, canvas.width, canvas.height);
         if (told) frames.push([source, told.counter, expectedDisplayTime]);
         video.requestVideoFrameCallback(next);
     });
@@ -64,7 +65,9 @@ NOTE = """() => {
         if (!tile || window.states) return;
         window.states = [];
         follow(tile.video, 'slot');
-        costream.handover.addEventListener('state', ({ detail }) => window.states.push([detail.state, performance.now(), detail.apart]));
+        costream.handover.addEventListener('state', ({ detail: { state, apart } }) => {
+            window.states.push([state, performance.now(), apart]);
+        });
     }, 5);
     const publish = costream.publish.bind(costream);
     costream.publish = (api) => { window.publishNow = () => publish(api); }; // after what is measured here
@@ -212,6 +215,8 @@ def judge(changed: float, frames: list[tuple[str, int, float]]) -> None:
     """The same moment on both sides of the change, and all that is shown goes forward."""
     program = [(counter, at) for source, counter, at in frames if source == "program" and at <= changed + FADE_MS]
     slot = [(counter, at) for source, counter, at in frames if source == "slot" and at >= changed]
+    if sum(at > changed - 1000 for _, at in program) < FPS / 2:
+        pytest.skip("this machine shows too few pictures a second to tell one moment from the next")
     apart = [
         counter - (at - was) * FPS / 1000 - before
         for counter, at in slot[:10]

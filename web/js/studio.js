@@ -5,6 +5,7 @@ import { byId, el, notice, requireAccess, showState } from './dom.js';
 import { listDevices, openDevices, watchLevel } from './devices.js';
 import { showHealth } from './health.js';
 import { People } from './people.js';
+import { PkPanel } from './pk.js';
 import { Publisher } from './publisher.js';
 import { Score } from './score.js';
 import { Tiles } from './tiles.js';
@@ -54,6 +55,7 @@ class Studio {
     this.viewer.addEventListener('slots', ({ detail }) => this.tiles.setSlots(detail));
     this.tiles.watchFrames((index, metadata) => this.viewer.frameShown(index, metadata));
     this.score = new Score(this.api, room, this.claims.role, this.viewer, byId('score'), byId('count'));
+    this.pk = new PkPanel(this.api, room, this.claims.role, this.viewer, byId('pk'), { controls: true });
     await this.publisher.start();
     await this.viewer.start();
     byId('selfview').srcObject = this.stream;

@@ -73,7 +73,7 @@ export class Viewer extends Session {
       return;
     }
     if (type === 'slot.bound') this.clock(data.index).bound(data);
-    if (/^app\./.test(type) && data.at) this.held.add({ type, data });
+    if (/^(app\.|pk\.scored|pk\.ended)/.test(type) && data.at) this.held.add({ type, data });
     else this.dispatchEvent(new CustomEvent('event', { detail: { type, data } }));
     if (type === 'slot.bound') this.setSlots(this.slots.map((slot) => (slot.index === data.index ? { ...slot, ...data } : slot)));
   }

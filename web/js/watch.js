@@ -2,6 +2,7 @@
 
 import { Api, fragmentParameters, tokenClaims } from './api.js';
 import { bitrate, byId, notice, requireAccess, showState } from './dom.js';
+import { PkPanel } from './pk.js';
 import { Score } from './score.js';
 import { Tiles } from './tiles.js';
 import { Viewer } from './viewer.js';
@@ -23,7 +24,8 @@ function start() {
   const viewer = new Viewer(api, room, { videoSlots: Number(slots), audioSlots: Number(slots), delayMs: Number(delay) });
   tiles.watchFrames((index, metadata) => viewer.frameShown(index, metadata));
   const score = new Score(api, room, tokenClaims(token).role, viewer, byId('score'), byId('count'));
-  window.costream = { viewer, tiles, score };
+  const pk = new PkPanel(api, room, tokenClaims(token).role, viewer, byId('pk'));
+  window.costream = { viewer, tiles, score, pk };
   byId('room').textContent = room;
 
   viewer.addEventListener('tracks', ({ detail }) => tiles.setTracks(detail));
