@@ -45,6 +45,7 @@ OLGA = Actor("olga", Role.OWNER)
 FPS = 30
 WEB = Path(__file__).resolve().parents[2] / "web"
 FADE_MS = 150
+MOST_LATE_S = 0.1
 
 # Notes what each picture says as it is shown: [source, counter, when it is on the screen].
 NOTE = """() => {
@@ -82,6 +83,8 @@ class OnAir:
         self.show = Show()
         self.plane = node._plane
         self.video, self.audio = next(node._handles), next(node._handles)
+        self.latest = 0.0
+        """Seconds by which a packet was sent too late: moments are told by when packets come."""
 
     async def start(self) -> None:
         room = await self.node._rooms.open("demo")
@@ -107,7 +110,9 @@ class OnAir:
     async def run(self) -> None:
         began = time.monotonic()
         while True:
-            for _, packet in self.show.packets(round((time.monotonic() - began) * 1e6), clock_ms):
+            due = time.monotonic() - began
+            for moment, packet in self.show.packets(round(due * 1e6), clock_ms):
+                self.latest = max(self.latest, due - moment / 1e6)
                 self.plane.inject(self.audio if packet.stream == AUDIO else self.video, 0, packet.data)
             await asyncio.sleep(0.004)
 
@@ -124,6 +129,7 @@ class OnAir:
 @dataclass
 class Stage:
     settings: NodeSettings
+    on_air: OnAir
     store: RedisStore
     url: str
 
@@ -154,7 +160,7 @@ async def stage(tmp_path: Path) -> AsyncIterator[Stage]:
         showing = asyncio.create_task(on_air.run())
         stack.callback(showing.cancel)
         await manager.start(EgressRequest("demo", "hls"))
-        yield Stage(settings, store, await stack.enter_async_context(serving(settings, store, node, manager)))
+        yield Stage(settings, on_air, store, await stack.enter_async_context(serving(settings, store, node, manager)))
 
 
 @contextlib.asynccontextmanager
@@ -176,7 +182,7 @@ async def serving(settings: NodeSettings, store: RedisStore, node: Node, manager
 
 async def handed_over(tab: Tab) -> tuple[float, list[tuple[str, int, float]]]:
     """When the slots began to come up, and all frames that were shown."""
-    await until(lambda: tab.page.evaluate("window.publishNow !== undefined"), 60)
+    await until(lambda: tab.page.evaluate("window.publishNow !== undefined"), 90)
     await tab.page.wait_for_timeout(1500)
     states = await tab.page.evaluate("window.states")
     (live,) = (at for state, at, _ in states if state == "live")
@@ -191,6 +197,7 @@ async def test_who_accepts_an_invitation_sees_no_gap(stage: Stage) -> None:
         await until(lambda: tab.page.evaluate("window.costream?.player.shownAt ?? null"))
         await tab.page.wait_for_timeout(4000)  # the player settles at its distance from the edge
         await tab.page.evaluate(NOTE)
+        stage.on_air.latest = 0.0
         await stage.store.change("demo", changing(lambda state: seats.invite(state, OLGA, "vera", time.time())))
         await tab.page.wait_for_selector("#accept", state="visible")
         await tab.page.click("#accept")
@@ -199,6 +206,8 @@ async def test_who_accepts_an_invitation_sees_no_gap(stage: Stage) -> None:
         except AssertionError as error:
             facts = await tab.page.evaluate("[window.states, document.body.innerText, window.frames?.slice(-5)]")
             raise AssertionError(f"{error}; {facts}; {tab.errors}") from None
+        if stage.on_air.latest > MOST_LATE_S:
+            pytest.skip(f"this machine sent packets {stage.on_air.latest:.2f} s late: nobody can tell their moments")
         judge(changed, frames)
         assert await tab.page.evaluate("costream.tile.isConnected") is False
         await tab.page.evaluate("publishNow()")

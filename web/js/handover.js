@@ -10,9 +10,13 @@ const LOOK_MS = 50;
 const SAME_MS = 17; // half a frame: nobody sees it
 const NEAR_MS = 50; // a frame and a half, for when that does not come about
 const TRIM = 0.06; // of the program's speed: pitch is kept, and nobody notices
+const CATCH_UP = 0.2; // while they are far apart, as when the program has stalled
+const FAR_MS = 150;
 const HURRY = 1.5;
 const FADE_MS = 150;
-const LIMIT_MS = 20_000;
+const PATIENCE_MS = 10_000; // for the very moment; then for one nearby
+const UNPLACED_MS = 20_000; // a browser that does not place frames changes over all the same
+const LIMIT_MS = 60_000;
 const GLIDE_MS_PER_S = 100; // as fast as browsers let go of what they hold
 
 const SYNC_IDS_PER_MS = 65_536;
@@ -82,16 +86,16 @@ export class Handover extends EventTarget {
   async aligned(since) {
     this.say('aligning');
     let steady = 0;
-    let best = Infinity;
-    while (performance.now() - since < LIMIT_MS) {
-      const ahead = this.ahead();
-      if (ahead !== null) {
-        best = Math.min(best, Math.abs(ahead));
-        this.player.video.playbackRate = 1 + Math.max(-TRIM, Math.min(TRIM, ahead / 1000));
-        steady = Math.abs(ahead) <= (performance.now() - since < LIMIT_MS / 2 ? SAME_MS : NEAR_MS) ? steady + 1 : 0;
-        if (steady >= 3) break;
-      }
+    for (let passed = 0; passed < LIMIT_MS && steady < 3; passed = performance.now() - since) {
       await pause(LOOK_MS);
+      const ahead = this.ahead();
+      if (ahead === null) {
+        if (passed > UNPLACED_MS) break;
+        continue;
+      }
+      const most = Math.abs(ahead) > FAR_MS ? CATCH_UP : TRIM;
+      this.player.video.playbackRate = 1 + Math.max(-most, Math.min(most, ahead / 1000));
+      steady = Math.abs(ahead) <= (passed < PATIENCE_MS ? SAME_MS : NEAR_MS) ? steady + 1 : 0;
     }
     this.apart = this.ahead();
   }
