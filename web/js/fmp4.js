@@ -10,11 +10,12 @@ export function firstPicture(buffer) {
   const view = new DataView(buffer);
   for (const moof of boxes(view, 0, view.byteLength, 'moof'))
     for (const traf of boxes(view, ...moof, 'traf')) {
-      const [[head] = []] = boxes(view, ...traf, 'tfhd');
-      const [[time] = []] = boxes(view, ...traf, 'tfdt');
-      if (head === undefined || time === undefined || view.getUint32(head + 4) !== VIDEO_TRACK) continue;
-      const ticks = view.getUint8(time) === 1 ? Number(view.getBigUint64(time + 4)) : view.getUint32(time + 4);
-      return ticks / VIDEO_RATE;
+      const [[head, headEnd] = [0, 0]] = boxes(view, ...traf, 'tfhd');
+      const [[time, timeEnd] = [0, 0]] = boxes(view, ...traf, 'tfdt');
+      if (headEnd - head < 8 || timeEnd - time < 8 || view.getUint32(head + 4) !== VIDEO_TRACK) continue;
+      const long = view.getUint8(time) === 1;
+      if (long && timeEnd - time < 12) continue;
+      return (long ? Number(view.getBigUint64(time + 4)) : view.getUint32(time + 4)) / VIDEO_RATE;
     }
   return null;
 }
