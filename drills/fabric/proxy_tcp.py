@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from relay.clock import now_us
 
 if TYPE_CHECKING:
-    from drills.proxy import Proxy, Way
+    from drills.fabric.proxy import Proxy, Way
 
 _PIECE = 16_384  # bytes that are delayed as one
 _MOST_PIECES = 256  # on their way in one direction of a connection: 4 MiB

@@ -16,9 +16,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from drills.fabric_rules import ANY, FabricError, Rules
-from drills.impairment import BLACK_HOLE, Impairment
-from drills.impairment_text import from_json, to_json
+from drills.fabric.impairment import BLACK_HOLE, Impairment
+from drills.fabric.impairment_text import from_json, to_json
+from drills.fabric.rules import ANY, FabricError, Rules
 
 _MAX_REQUEST = 65_536
 _MAX_ANSWER = 16 * 1024 * 1024
@@ -193,7 +193,7 @@ class ControlClient:
         return dict(answer)
 
     def impair(self, src: str, dst: str, impairment: Impairment, *, both: bool = False) -> None:
-        """From now on, from one endpoint to another (see `fabric_rules`); `both` ways with dice of their own."""
+        """From now on, from one endpoint to another (see `drills.fabric.rules`); `both` ways with dice of their own."""
         self.ask("impair", src=src, dst=dst, impairment=to_json(impairment), both=both)
 
     def partition(self, a: str, b: str, *, one_way: bool = False) -> None:

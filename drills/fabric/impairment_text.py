@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
-from drills.impairment import GilbertElliott, Impairment
+from drills.fabric.impairment import GilbertElliott, Impairment
 
 _TIMES = {"us": 1, "ms": 1000, "s": 1_000_000}
 _RATES = {"bit": 1, "kbit": 1000, "mbit": 1_000_000, "gbit": 1_000_000_000}

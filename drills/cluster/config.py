@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from drills.fabric import FabricError
-from drills.fabric_base import ROOT
+from drills.fabric.base import ROOT
 from relay.settings import NodeSettings, SignalingSettings
 
 HTTPS_PORT, HTTP_PORT, MEDIA_PORT, LINK_PORT, STORE_PORT = 7443, 7080, 7443, 7444, 6379

@@ -1,7 +1,7 @@
 """A network of test hosts on one machine, whose every direction between two addresses can be made bad at run time.
 
-`open_fabric` gives a `Fabric`: with root and /dev/net/tun a star of network namespaces (drills/fabric_tun.py), else
-loopback addresses joined by a proxy (drills/fabric_loopback.py). A fabric acts on nothing but what it made: hosts are
+`open_fabric` gives a `Fabric`: with root and /dev/net/tun a star of network namespaces (drills/fabric/tun.py), else
+loopback addresses joined by a proxy (drills/fabric/loopback.py). A fabric acts on nothing but what it made: hosts are
 known by name, namespaces and processes by the tag of their owner. What it made goes when it is closed; when its owner
 dies in any other way, the kernel ends the processes, the forwarder removes the rest, and the next fabric looks for
 leftovers of both.
@@ -13,12 +13,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol, Self
 
-from drills import namespaces
-from drills.fabric_base import OUTSIDE, sweep
-from drills.fabric_loopback import LoopbackFabric
-from drills.fabric_rules import ANY, FabricError
-from drills.fabric_tun import TunFabric
-from drills.impairment import Impairment
+from drills.fabric import namespaces
+from drills.fabric.base import OUTSIDE, sweep
+from drills.fabric.impairment import Impairment
+from drills.fabric.loopback import LoopbackFabric
+from drills.fabric.rules import ANY, FabricError
+from drills.fabric.tun import TunFabric
 from drills.processes import Process
 
 __all__ = [
@@ -34,7 +34,7 @@ __all__ = [
 
 
 class Fabric(Protocol):
-    """Test hosts and the paths between them. Endpoints: `host`, `host/path` (from 1), `*`; see drills/fabric_rules."""
+    """Test hosts and the paths between them. Endpoints: `host`, `host/path` (from 1), `*`; see drills/fabric/rules."""
 
     @property
     def kind(self) -> Literal["tun", "loopback"]:

@@ -12,7 +12,7 @@ import subprocess
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from drills.fabric_rules import FabricError
+from drills.fabric.rules import FabricError
 from drills.ownership import owner_of
 
 _DIRECTORY = Path("/run/netns")

@@ -15,16 +15,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from drills import namespaces, ownership
-from drills.fabric_control import ControlClient
-from drills.fabric_rules import ANY, FabricError
-from drills.impairment import Impairment
+from drills import ownership
+from drills.fabric import namespaces
+from drills.fabric.control import ControlClient
+from drills.fabric.impairment import Impairment
+from drills.fabric.rules import ANY, FabricError
 from drills.processes import Process
 
 OUTSIDE = "outside"
 """The host that this machine itself is: a browser or a test that runs in no host."""
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 _FIRST_NUMBER, _LAST_NUMBER = 64, 250
 _MOST_HOSTS = 250
 _MOST_PATHS = 9

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from drills.impairment import CLEAR, Impairment
-from drills.impairment_text import to_json
+from drills.fabric.impairment import CLEAR, Impairment
+from drills.fabric.impairment_text import to_json
 from relay.errors import CostreamError
 
 ANY = "*"

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from typing import Literal
 
-from drills.fabric_base import OUTSIDE, BaseFabric
-from drills.fabric_rules import FabricError
+from drills.fabric.base import OUTSIDE, BaseFabric
+from drills.fabric.rules import FabricError
 
 _FRONT = 100  # added to the path's number in the addresses where the proxy listens
 
@@ -19,7 +19,7 @@ class LoopbackFabric(BaseFabric):
     """See the module. The processes of all hosts see this machine's network; only addresses tell them apart."""
 
     kind: Literal["tun", "loopback"] = "loopback"
-    _forwarder_module = "drills.proxy"
+    _forwarder_module = "drills.fabric.proxy"
 
     def __init__(self, *, seed: int = 0) -> None:
         super().__init__(seed)

@@ -9,9 +9,9 @@ import os
 from collections.abc import Sequence
 from typing import Literal
 
-from drills import namespaces
-from drills.fabric_base import OUTSIDE, BaseFabric
-from drills.fabric_rules import FabricError
+from drills.fabric import namespaces
+from drills.fabric.base import OUTSIDE, BaseFabric
+from drills.fabric.rules import FabricError
 
 _QUEUE_PACKETS = 2000  # a device's, towards the forwarder: 50 ms at 40,000 packets/s
 
@@ -24,7 +24,7 @@ class TunFabric(BaseFabric):
     """
 
     kind: Literal["tun", "loopback"] = "tun"
-    _forwarder_module = "drills.fabric_switch"
+    _forwarder_module = "drills.fabric.switch"
 
     def __init__(self, *, seed: int = 0, mtu: int = 1500, outside: bool = True) -> None:
         reason = namespaces.why_not()

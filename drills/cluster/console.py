@@ -13,10 +13,10 @@ from rich.console import Console
 from rich.table import Table
 
 from drills.cluster import Cluster
-from drills.cluster_config import HTTP_PORT, LINK_PORT, MEDIA_PORT, Extra
+from drills.cluster.config import HTTP_PORT, LINK_PORT, MEDIA_PORT, Extra
 from drills.fabric import FabricError, why_no_namespaces
-from drills.impairment_text import HELP as IMPAIRMENTS
-from drills.impairment_text import parse_impairment
+from drills.fabric.impairment_text import HELP as IMPAIRMENTS
+from drills.fabric.impairment_text import parse_impairment
 
 ROOM = "demo"
 _MOST_ROWS = 40
@@ -202,7 +202,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             for part in status(cluster):
                 console.print(part)
             console.print(*pages(cluster, ROOM), f"API token  {cluster.token('drill', 'service')}", sep="\n")
-            console.print(f"other processes: drills.fabric_control.ControlClient(Path('{cluster.fabric.control}'))")
+            console.print(f"other processes: drills.fabric.control.ControlClient(Path('{cluster.fabric.control}'))")
             console.print(_HELP, markup=False)
             converse(cluster, sys.stdin, console)
     except FabricError as error:

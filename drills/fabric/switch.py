@@ -1,7 +1,7 @@
 """The centre of the TUN star: one process that moves IPv4 packets between the devices of the test hosts.
 
 It drains each device in batches, looks the ordered pair of addresses up, and either passes the packet on at once or
-keeps it in a heap until it is due. `python -m drills.fabric_switch` is started by `drills.fabric` with a socket to it
+keeps it in a heap until it is due. `python -m drills.fabric.switch` is started by `drills.fabric` with a socket to it
 as standard input; when that closes, the owner is gone, and the switch removes what it left before it ends.
 """
 
@@ -23,10 +23,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from drills import namespaces, ownership
-from drills.fabric_control import ControlServer, Request, rule_handlers
-from drills.fabric_rules import FabricError, Rules
-from drills.impairment import Lane
+from drills import ownership
+from drills.fabric import namespaces
+from drills.fabric.control import ControlServer, Request, rule_handlers
+from drills.fabric.impairment import Lane
+from drills.fabric.rules import FabricError, Rules
 from relay.clock import now_us
 
 _BATCH = 64  # packets from one device before the next one's turn

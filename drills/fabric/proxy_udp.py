@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from relay.clock import now_us
 
 if TYPE_CHECKING:
-    from drills.proxy import Proxy, Way
+    from drills.fabric.proxy import Proxy, Way
 
 _BATCH = 64  # datagrams from one socket before the next one's turn
 _MAX_DATAGRAM = 65_535

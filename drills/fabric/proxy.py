@@ -1,6 +1,6 @@
 """The forwarder of the loopback fabric: UDP and TCP proxies with the impairments of the TUN star, on uvloop.
 
-`python -m drills.proxy` is started by `drills.fabric_loopback` as the switch is by its fabric.
+`python -m drills.fabric.proxy` is started by `drills.fabric.loopback` as the switch is by its fabric.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from typing import Any
 
 import uvloop
 
-from drills.fabric_base import OUTSIDE
-from drills.fabric_control import ControlServer, Request, rule_handlers
-from drills.fabric_rules import FabricError, Rules
-from drills.fabric_switch import OWNER_ONLY, arguments, prepare, remove_what_is_left
-from drills.impairment import Lane
-from drills.proxy_tcp import TcpRelay
-from drills.proxy_udp import UdpRelay
+from drills.fabric.base import OUTSIDE
+from drills.fabric.control import ControlServer, Request, rule_handlers
+from drills.fabric.impairment import Lane
+from drills.fabric.proxy_tcp import TcpRelay
+from drills.fabric.proxy_udp import UdpRelay
+from drills.fabric.rules import FabricError, Rules
+from drills.fabric.switch import OWNER_ONLY, arguments, prepare, remove_what_is_left
 
 _OWNER_CHECK_S = 1.0
 _OUTSIDE_ADDRESS = "127.0.0.1"
