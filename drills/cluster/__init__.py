@@ -15,7 +15,7 @@ import secrets
 import string
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -53,9 +53,11 @@ _PATHS: Mapping[Role, int] = {"store": 1, "signaling": 1, "relay": 2}
 class Member:
     """A process of the cluster that can be stopped and started again, with the settings it had."""
 
-    def __init__(self, fabric: Fabric, place: Place, argv: Sequence[str], directory: Path) -> None:
+    def __init__(
+        self, fabric: Fabric, place: Place, argv: Sequence[str], directory: Path, env: Mapping[str, str]
+    ) -> None:
         self.place = place
-        self._fabric, self._argv, self._directory = fabric, argv, directory
+        self._fabric, self._argv, self._directory, self._env = fabric, argv, directory, env
         self.log = directory / f"{place.name}.log"
         self.process: Process | None = None
 
@@ -80,7 +82,7 @@ class Member:
         if self.process is not None and self.process.is_running:
             return
         kept = {key: value for key, value in os.environ.items() if not key.startswith("COSTREAM_")}
-        env = kept | {"PYTHONPATH": str(ROOT), "TMPDIR": str(self._directory)}
+        env = {**kept, "PYTHONPATH": str(ROOT), "TMPDIR": str(self._directory), **self._env}
         self.process = self._fabric.run(self.name, self._argv, env, name=self.name, log=self.log, cwd=self._directory)
 
     def stop(self) -> int:
@@ -112,6 +114,8 @@ class Member:
 class Cluster:
     """See the module. `relays` in `regions`, in turn; `extra` gives members more settings; `links` makes certificates.
 
+    `env` gives members more environment; it is called with the cluster's directory, for files that it names.
+
     Raises FabricError, having cleaned up, when a member does not get healthy; it has the end of that one's log.
     """
 
@@ -125,6 +129,7 @@ class Cluster:
         seed: int = 0,
         links: bool = True,
         extra: Extra | None = None,
+        env: Callable[[Path, str], Mapping[str, str]] | None = None,
     ) -> None:
         if not 1 <= relays <= len(string.ascii_lowercase) or not 1 <= signaling <= 9:
             raise FabricError("a cluster has 1 to 26 relays and 1 to 9 signaling services")
@@ -142,7 +147,7 @@ class Cluster:
                 for letter, region in zip(string.ascii_lowercase[:relays], itertools.cycle(regions), strict=False)
             ]
             self._places = {name: self._make_place(name, role, region) for name, role, region in names}
-            self._write(links, extra)
+            self._write(links, extra, env or (lambda _directory, _name: {}))
             for name in self._places:
                 self.members[name].start()
             self.wait_until_healthy()
@@ -211,6 +216,11 @@ class Cluster:
         viewers = [(name, self.token(name, "viewer", room)) for name in names]
         return self._program("viewer", identity, host, {"urls": urls, "viewers": viewers, **plan})
 
+    def run_here(self, words: Sequence[str], *, name: str) -> Process:
+        """Start a command that ends with the cluster, on the store's host: it is about this machine, not a network."""
+        env = {**os.environ, "PYTHONPATH": str(ROOT)}
+        return self.fabric.run("store", words, env, name=name, log=self.directory / f"{name}.log")
+
     def lines(self, identity: str) -> list[dict[str, Any]]:
         """What a publisher or viewers have written so far; a line in the making is left for the next time."""
         try:
@@ -275,7 +285,7 @@ class Cluster:
         bound = tuple(self.fabric.bind_address(name, path) for path in paths)
         return Place(name, role, addresses, bound, region)
 
-    def _write(self, links: bool, extra: Extra | None) -> None:
+    def _write(self, links: bool, extra: Extra | None, env: Callable[[Path, str], Mapping[str, str]]) -> None:
         """Write every member's files and make the members, not started yet."""
         relays = [place for place in self._places.values() if place.role == "relay"]
         authority = self.directory / "ca" if links and len(relays) > 1 else None
@@ -292,7 +302,9 @@ class Cluster:
                 config = self.directory / f"{place.name}.toml"
                 write_settings(config, place, settings_of(place, shared, self.directory, extra))
                 words = [sys.executable, "-m", "costream.cli", place.role, "--config", str(config)]
-            self.members[place.name] = Member(self.fabric, place, words, self.directory)
+            self.members[place.name] = Member(
+                self.fabric, place, words, self.directory, env(self.directory, place.name)
+            )
         self.store_url = url
 
     def _store(self, place: Place, password: str) -> list[str]:
