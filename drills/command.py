@@ -37,8 +37,10 @@ def run(names: Sequence[str], out: Path, seed: int | None, console: Console) -> 
 
 def _one(name: str, scenario: Scenario, path: Path, out: Path, console: Console) -> Result:
     before = previous(out / name)
-    directory = out / name / time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
+    directory = out.resolve() / name / time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
     directory.mkdir(parents=True)
+    with contextlib.suppress(ValueError):
+        path = path.resolve().relative_to(Path.cwd())
     command = shlex.join(["costream", "drill", "run", str(path), "--seed", str(scenario.seed)])
     with _interruptible(), Recorder(directory / "record.jsonl") as record:
         with Progress(console, scenario.title) as progress:

@@ -2,7 +2,8 @@
 
 Evidence of several causes is kept in this order, and the first one counts: this machine or a client on it was late, a
 node was gone and somebody joined elsewhere, the program's compositor was replaced, a path was bad, the layer changed, a
-keyframe was waited for. What is left is `unknown`, and says so.
+keyframe was waited for. Where there is nothing else, a machine without CPU to spare counts as `client`. What is left
+is `unknown`, and says so.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ Cause = Literal["client", "node", "compositor", "path", "layer", "keyframe", "un
 CAUSES: tuple[Cause, ...] = ("client", "node", "compositor", "path", "layer", "keyframe", "unknown")
 _LATE_SHARE = 0.5  # of the freeze's length, for a clock that was late to explain it
 _AROUND_S = 0.3
+_BUSY_PERCENT = 95.0
 _NETWORK = ("impair", "partition", "flap")
 _PROGRAM = ("kill-compositor", "kill-mixer")
 _CLOCK_MODULUS_MS = 1 << 24
@@ -57,6 +59,9 @@ def explain(
     for move in moves:
         if begin <= move.at <= end:
             note("path", f"{'→'.join(move.link)}: {move.previous} > {move.state} ({move.reason})")
+    busy = [line["cpu"] for line in told.of("machine", begin, end)]
+    if not found and busy and sum(busy) / len(busy) >= _BUSY_PERCENT:
+        note("client", f"this machine had no CPU to spare ({sum(busy) / len(busy):.0f} %)")
     cause = next((each for each in CAUSES if each in found), "unknown")
     return Explained(freeze, cause, tuple(f"{each}: {text}" for each in CAUSES for text in found.get(each, ())))
 
@@ -66,7 +71,8 @@ def _of_viewer(told: Told, viewer: str, begin: float, end: float) -> list[Mappin
     return [
         line
         for line in told.clients
-        if line["viewer"] == viewer and line["event"] in wanted and begin <= line["at"] <= end
+        if line["viewer"] == viewer and line["event"] in wanted
+        and begin <= line["at"] and line["at"] - line.get("over", 0.0) <= end
     ]
 
 

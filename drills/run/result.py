@@ -52,6 +52,7 @@ class Result:
     began: str
     """UTC, ISO 8601."""
     machine: str
+    dimension: str
     failure: str
     verdicts: list[Verdict]
     figures: dict[str, Figures]
@@ -59,6 +60,8 @@ class Result:
     causes: dict[str, int]
     freezes: list[dict[str, Any]]
     timeline: dict[str, Any] = field(default_factory=dict)
+    offset: float = 0.0
+    """When the timeline begins, in the seconds of the freezes."""
 
     @property
     def passed(self) -> bool:
@@ -86,7 +89,7 @@ def assess(
     figures = {phase: _figures(told, moves, spans, explained, *span) for phase, span in _phases(evidence).items()}
     for of_phase in figures.values():
         of_phase |= {
-            "breaker.disagreements": len(oracles["breaker"]),
+            "breaker.disagreements": len(oracles["breaker"]) if traces else None,
             "owners.violations": len(oracles["owners"]) if evidence.leases else None,
             "packets.unaccounted": _unaccounted(evidence) if evidence.nodes else None,
         }
@@ -97,6 +100,7 @@ def assess(
         command=command,
         began=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(evidence.times.started + evidence.wall)),
         machine=machine(),
+        dimension=scenario.dimension,
         failure=evidence.failure,
         verdicts=_verdicts(scenario, figures),
         figures=figures,
@@ -104,6 +108,7 @@ def assess(
         causes=dict(Counter(each.cause for each in explained)),
         freezes=[_as_line(each, evidence.times.started) for each in explained],
         timeline=series(told, moves, evidence),
+        offset=round((evidence.times.watching or evidence.times.started) - evidence.times.started, 3),
     )
 
 
@@ -136,9 +141,9 @@ def _figures(
 ) -> Figures:
     found = client_figures(told, begin, end) | probe_figures(told, begin, end)
     found |= breaker_figures(moves, faults, begin, end)
+    frozen = [(each.freeze.begin, each.freeze.end) for each in explained if each.cause != "client"]
     healed = [
-        max((each.freeze.end for each in explained if began <= each.freeze.end and each.freeze.begin < ended), default=began)
-        - began
+        max((end for start, end in frozen if began <= end and start < ended), default=began) - began
         for began, ended in faults
     ]
     found["heal.max"] = round(1000 * max(healed), 1) if healed else None
