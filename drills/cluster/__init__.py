@@ -216,6 +216,12 @@ class Cluster:
         viewers = [(name, self.token(name, "viewer", room)) for name in names]
         return self._program("viewer", identity, host, {"urls": urls, "viewers": viewers, **plan})
 
+    def knock(self, room: str, identity: str, *, host: str, via: str, rate: float, count: int = 50) -> Process:
+        """Start `drills.newcomers` on a host: `count` identities in turn, `rate` offers a second."""
+        tokens = [self.token(f"{identity}-{number}", "viewer", room) for number in range(count)]
+        plan = {"url": f"{self[via].place.http}/whep/{room}", "tokens": tokens, "rate": rate}
+        return self._program("newcomers", identity, host, plan)
+
     def run_here(self, words: Sequence[str], *, name: str) -> Process:
         """Start a command that ends with the cluster, on the store's host: it is about this machine, not a network."""
         env = {**os.environ, "PYTHONPATH": str(ROOT)}

@@ -7,12 +7,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from drills.measure import Seen, Stream, frames, silences, watched, worst
+from drills.measure import Seen, Stream, silences, watched, worst
 from drills.run.spread import spread_ms
 
 Figures = dict[str, float | None]
 _FRESH_S = 1.0
 _CLOCK_MODULUS_MS = 1 << 24  # the painted clock has 24 bits
+_HALF_MS = _CLOCK_MODULUS_MS // 2
 _SERVER_ERROR = 500
 
 
@@ -29,11 +30,26 @@ class Told:
     seen: Seen = field(init=False)
 
     def __post_init__(self) -> None:
-        self.seen = frames(self.clients)
+        self.seen = pictures(self.clients)
 
     def of(self, kind: str, begin: float, end: float) -> list[Mapping[str, Any]]:
         """The record's lines of a kind in a span."""
         return [line for line in self.record if line["kind"] == kind and begin <= line["at"] < end]
+
+
+def pictures(lines: Iterable[Mapping[str, Any]]) -> Seen:
+    """The pictures that could be read, each known by the time (ms) at which it was painted.
+
+    Their counters begin again when a host comes back or moves; the painted clock goes on.
+    """
+    base: int | None = None
+    found: dict[Stream, list[tuple[float, int]]] = {}
+    for line in lines:
+        if line["event"] == "frame" and line["publisher"] is not None and line["clock_ms"] is not None:
+            base = line["clock_ms"] if base is None else base
+            since = (line["clock_ms"] - base + _HALF_MS) % _CLOCK_MODULUS_MS  # the oldest may come later
+            found.setdefault(Stream(line["viewer"], line["publisher"]), []).append((line["at"], since))
+    return found
 
 
 def client_figures(told: Told, begin: float, end: float) -> Figures:

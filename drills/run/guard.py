@@ -65,6 +65,10 @@ def _reasons(scenario: Scenario, preparation: Preparation) -> Iterator[str]:
                 cast.member(name, "relay", "signaling")
             except ValueError as error:
                 yield f"load.{where}.at: {error}"
+    try:
+        cast.member(scenario.load.newcomers_at, "relay", "signaling")
+    except ValueError as error:
+        yield f"load.newcomers_at: {error}"
     seats = scenario.load.hosts.count + scenario.load.hosts.voices
     if seats > 64:
         yield f"load.hosts: {seats} hosts with and without pictures; a room has 64 seats"

@@ -15,6 +15,7 @@ from drills.processes import Process
 from drills.scenario.model import LoadPart
 
 NEAR = "near"
+NEWCOMERS = "newcomers"
 _STALL_S = 1.0
 _SILENCE_S = 0.5
 
@@ -97,6 +98,14 @@ class Load:
                 self._watch(room, f"viewer-{index + 1}-{member}", member, count, pictures, rejoin=viewers.rejoin)
             if self._wanted.near:
                 self._watch(room, f"{NEAR}-{index + 1}", hosts.at[0], self._wanted.near, pictures, rejoin=True)
+
+    def start_newcomers(self) -> None:
+        """People at the door of the first room, if the scenario wants any: at the viewers' member."""
+        if not self._wanted.newcomers:
+            return
+        host, via = self._cluster.add_client(NEWCOMERS), self._wanted.newcomers_at
+        rate = self._wanted.newcomers
+        self._started(NEWCOMERS, self._cluster.knock(self.rooms[0], NEWCOMERS, host=host, via=via, rate=rate))
 
     def read(self) -> list[dict[str, Any]]:
         """New lines of everybody."""

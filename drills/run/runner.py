@@ -157,6 +157,7 @@ class Drill:
             self.evidence.failure = "no steady state, so nothing was broken: " + "; ".join(failed)
             return
         self._phase("method", "faults", scenario.lasts)
+        load.start_newcomers()
         self._method(load, stage)
         self._phase("rollback", "everything is taken back, settling", scenario.settle)
         self._take_back_all(stage)
@@ -232,7 +233,8 @@ class Drill:
         load.stop()
         evidence.clients = load.lines()
         for line in evidence.clients:
-            self._record.write("client", **line)
+            kind = "newcomer" if line["event"] == "offered" else "client"
+            self._record.write(kind, **line)
 
     def _note(self, what: str, text: str) -> None:
         self._record.write("fault", what=what, fault=-1, text=text, targets=[])

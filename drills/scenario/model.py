@@ -76,6 +76,7 @@ class LoadPart(Part):
     )
     api_rate: Rate = Field(4.0, description="Requests a second to the REST API, of each signaling service.")
     newcomers: float = Field(0.0, ge=0, le=50, description="Offers a second during the method, each ended at once.")
+    newcomers_at: str = Field("signaling-1", description="The member whose API they use.")
 
 
 def _bounds(value: Any) -> Any:
