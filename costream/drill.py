@@ -73,9 +73,7 @@ def compare(
 def render(
     scenario: Annotated[str, typer.Argument(help="A file, or the name of one in configs/drills.")],
     target: Annotated[str, typer.Option(help="tc, pumba or chaos-mesh.")],
-    inventory: Annotated[
-        Path, typer.Option(help="Which member is what there, and its labels (YAML; docs/drills.md).")
-    ],
+    inventory: Annotated[Path, typer.Option(help="Which member is what there, and its labels (YAML; docs/drills.md).")],
     out: Annotated[Path | None, typer.Option(help="File to write.  [default: standard output]")] = None,
 ) -> None:
     """Write a drill's faults for a real test cluster. Refuses members that are not labelled as such."""

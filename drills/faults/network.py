@@ -28,7 +28,9 @@ Endpoints = Annotated[list[str], Field(min_length=1, max_length=50)]
 class _OnPaths(Fault):
     """Between every endpoint of one list and every one of the other."""
 
-    src: Endpoints = Field(alias="from", description="Endpoints: `relay-a`, one path of it `relay-a/1`, `hosts`, …, `*`.")
+    src: Endpoints = Field(
+        alias="from", description="Endpoints: `relay-a`, one path of it `relay-a/1`, `hosts`, …, `*`."
+    )
     dst: Endpoints = Field(alias="to", description="Endpoints on the other side.")
     both: bool = Field(True, description="Both ways, with dice of their own; false: only from `from` to `to`.")
 

@@ -60,10 +60,15 @@ class CpuStorm(_OnNodes):
 
 
 class MemoryPressure(_OnNodes):
-    """A small pool of packet buffers, and hosts in a room of their own who fill it until less than 5 % are free."""
+    """A small pool of packet buffers, and a room of its own that fills it until less than 5 % are free.
+
+    What is watched is kept for repeats, so its hosts need a viewer.
+    """
 
     fault: Literal["memory-pressure"] = Field(description="Its name.")
-    packets: int = Field(3072, ge=256, le=1_000_000, description="What the node's pool has room for, from its start on.")
+    packets: int = Field(
+        3072, ge=256, le=1_000_000, description="What the node's pool has room for, from its start on."
+    )
     hosts: int = Field(2, ge=1, le=16, description="Hosts with pictures who come.")
     room: str = Field("pressure", pattern=r"^[a-z][a-z0-9-]{0,30}$", description="Their room.")
 
@@ -85,9 +90,14 @@ class MemoryPressure(_OnNodes):
                 identity = f"{room}-{number}"
                 started.append(
                     cluster.publish(
-                        room, identity, host=host, via=(name,), publisher=900 + number, width=640, height=360, fps=30
+                        room, identity, host=host, via=(name,), publisher=900 + number, width=320, height=180, fps=20
                     )
                 )
+            started.append(
+                cluster.watch(
+                    room, f"{room}-watched", host=host, via=(name,), videos=self.hosts, audios=self.hosts, listen=False
+                )
+            )
 
     def take_back(self, stage: Stage) -> None:
         for helper in stage.helpers.pop(id(self), []):

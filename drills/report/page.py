@@ -88,7 +88,9 @@ def _charts(result: Result) -> Iterator[str]:
     if not data.get("phases"):
         return
     yield "<section><h2>Faults, and which path carried</h2>"
-    yield _legend({"fault": "fault", "suspect": "suspect: both paths", "open": "open: backup", "half": "half-open: trying"})
+    yield _legend(
+        {"fault": "fault", "suspect": "suspect: both paths", "open": "open: backup", "half": "half-open: trying"}
+    )
     yield f"{timeline.faults_and_breakers(data)}</section>"
     yield "<section><h2>New pictures a second, and freezes</h2>"
     yield _legend({"mark": "pictures", "open": "frozen: path", "fault": "frozen: node", "suspect": "frozen: keyframe wait",
@@ -114,7 +116,7 @@ def _freezes(result: Result) -> Iterator[str]:
     for each in sorted(longest, key=lambda each: each["at"]):
         evidence = "<br>".join(escape(line) for line in each["evidence"][:6])
         yield f'<tr><td class="number">{each["at"] - result["offset"]:.2f} s</td><td class="number">'
-        yield f'{1000 * each["seconds"]:.0f} ms</td><td>{escape(each["viewer"])}</td><td>{each["publisher"]}</td>'
+        yield f"{1000 * each['seconds']:.0f} ms</td><td>{escape(each['viewer'])}</td><td>{each['publisher']}</td>"
         yield f'<td>{_CAUSES[each["cause"]]}</td><td class="soft">{evidence}</td></tr>'
     yield "</table></div></section>"
 
@@ -154,7 +156,7 @@ def _compared(changes: Sequence[Change], before: Result | None) -> Iterator[str]
     yield '<th class="number">now</th><th class="number">change</th></tr>'
     for change in moved:
         kind = "better" if change.is_better else "worse"
-        yield f'<tr><td>{change.phase}</td><td><code>{escape(change.figure)}</code></td>'
+        yield f"<tr><td>{change.phase}</td><td><code>{escape(change.figure)}</code></td>"
         yield f'<td class="number">{shown(change.before, change.figure)}</td><td class="number">'
         yield f'{shown(change.after, change.figure)}</td><td class="number {kind}">{change.percent}</td></tr>'
     yield "</table></div></section>"

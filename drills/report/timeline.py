@@ -43,9 +43,7 @@ def faults_and_breakers(data: Data) -> str:
         rows.append(_label("links", y))
         rows.append(text("no breaker moved", LEFT + 4, y + 14, class_="value"))
         y += _ROW
-    return drawing(
-        [*_phases(data, x, y), *rows, *_axis(x, y)], WIDTH, y + _AXIS, "Faults and breaker states over time"
-    )
+    return drawing([*_phases(data, x, y), *rows, *_axis(x, y)], WIDTH, y + _AXIS, "Faults and breaker states over time")
 
 
 def _strip(states: Sequence[Sequence[Any]], x: Scale, y: float, end: float) -> Iterator[str]:
@@ -98,7 +96,9 @@ def _freezes_of(
             begin = each["at"] - offset
             left = x.at(begin)
             width = max(2.0, x.at(begin + each["seconds"]) - left)
-            tip = "\n".join([f"frozen {1000 * each['seconds']:.0f} ms at {begin:.2f} s: {each['cause']}", *each["evidence"]])
+            tip = "\n".join(
+                [f"frozen {1000 * each['seconds']:.0f} ms at {begin:.2f} s: {each['cause']}", *each["evidence"]]
+            )
             yield _bar(left, y + 2, width, height - 5, f"freeze {each['cause']}", tip)
 
 
@@ -140,14 +140,21 @@ def slab(data: Data) -> str:
 
 
 def lines(
-    data: Data, series: Mapping[str, Sequence[tuple[float, float]]], unit: str, label: str, height: float, top: float = 0.0
+    data: Data,
+    series: Mapping[str, Sequence[tuple[float, float]]],
+    unit: str,
+    label: str,
+    height: float,
+    top: float = 0.0,
 ) -> str:
     """Lines on one scale, each with its name on hover."""
     x = _x(data)
     top = top or round_top(max((value for points in series.values() for _, value in points), default=1.0))
     scale = Scale(0.0, top, height - 4, 10.0)
     marks = [
-        element("path", tip=name, d=path([(x.at(at), scale.at(value)) for at, value in points]), class_=f"series s{i % 8}")
+        element(
+            "path", tip=name, d=path([(x.at(at), scale.at(value)) for at, value in points]), class_=f"series s{i % 8}"
+        )
         for i, (name, points) in enumerate(series.items())
     ]
     parts = [*_phases(data, x, height, named=False), *_grid(scale, unit), *marks, *_axis(x, height)]
@@ -159,7 +166,9 @@ def _grid(scale: Scale, unit: str) -> Iterator[str]:
     for value in ticks:
         y = scale.at(value)
         yield line(LEFT, y, WIDTH - RIGHT, y, class_="grid")
-        yield text(f"{value:g}{f' {unit}' if value == ticks[-1] else ''}", LEFT - 8, y + 4, class_="tick", text_anchor="end")
+        yield text(
+            f"{value:g}{f' {unit}' if value == ticks[-1] else ''}", LEFT - 8, y + 4, class_="tick", text_anchor="end"
+        )
 
 
 def _axis(x: Scale, y: float) -> Iterator[str]:

@@ -71,8 +71,10 @@ def _of_viewer(told: Told, viewer: str, begin: float, end: float) -> list[Mappin
     return [
         line
         for line in told.clients
-        if line["viewer"] == viewer and line["event"] in wanted
-        and begin <= line["at"] and line["at"] - line.get("over", 0.0) <= end
+        if line["viewer"] == viewer
+        and line["event"] in wanted
+        and begin <= line["at"]
+        and line["at"] - line.get("over", 0.0) <= end
     ]
 
 

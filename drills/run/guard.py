@@ -42,7 +42,9 @@ def require_test_cluster(directory: Path) -> None:
     except (OSError, UnicodeDecodeError):
         label = ""
     if label != f"{LABEL}={TEST}":
-        raise Refused(f"{directory} is no test cluster: it has no {LABEL_FILE} with {LABEL}={TEST}; nothing was injected")
+        raise Refused(
+            f"{directory} is no test cluster: it has no {LABEL_FILE} with {LABEL}={TEST}; nothing was injected"
+        )
 
 
 def label_as_test_cluster(directory: Path) -> None:

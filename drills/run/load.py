@@ -130,7 +130,9 @@ class Load:
                 return
             self._require_processes()
             if time.monotonic() > deadline:
-                named = ", ".join(f"{viewer} sees no {self.publishers[number]}" for viewer, number in sorted(missing)[:6])
+                named = ", ".join(
+                    f"{viewer} sees no {self.publishers[number]}" for viewer, number in sorted(missing)[:6]
+                )
                 raise FabricError(f"not everybody plays within {seconds:g} s: {named}")
             time.sleep(0.05)
 

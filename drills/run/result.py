@@ -137,7 +137,12 @@ def _end(evidence: Evidence) -> float:
 
 
 def _figures(
-    told: Told, moves: Sequence[BreakerMove], faults: Sequence[Span], explained: Sequence[Explained], begin: float, end: float
+    told: Told,
+    moves: Sequence[BreakerMove],
+    faults: Sequence[Span],
+    explained: Sequence[Explained],
+    begin: float,
+    end: float,
 ) -> Figures:
     found = client_figures(told, begin, end) | probe_figures(told, begin, end)
     found |= breaker_figures(moves, faults, begin, end)

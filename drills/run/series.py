@@ -22,7 +22,9 @@ def series(told: Told, moves: Sequence[BreakerMove], evidence: Evidence) -> dict
     def at(moment: float) -> float:
         return round(moment - zero, 3)
 
-    phases = {name: at(getattr(times, name)) for name in ("watching", "method", "rollback", "calm") if getattr(times, name)}
+    phases = {
+        name: at(getattr(times, name)) for name in ("watching", "method", "rollback", "calm") if getattr(times, name)
+    }
     return {
         "seconds": round(end, 3),
         "bin": _BIN_S,

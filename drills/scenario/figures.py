@@ -33,7 +33,9 @@ _ALL = [
     Figure("publishers.live", "%", "hosts whose pictures reach a viewer at the end of the phase", "more"),
     Figure("rejoins", "", "times that a viewer or host had to join again"),
     Figure("api.errors", "%", "asked of the API and answered by 5xx or not at all"),
-    Figure("detect.max", "ms", "from the fault to the first sign that the cluster noticed, of the slowest link or node"),
+    Figure(
+        "detect.max", "ms", "from the fault to the first sign that the cluster noticed, of the slowest link or node"
+    ),
     Figure("trip.max", "ms", "from the fault until media was on the backup path, of the slowest link"),
     Figure("return.max", "ms", "from the end of the fault until media was on the primary path again"),
     Figure("heal.max", "ms", "from the fault to the end of the last freeze that it caused"),
@@ -41,7 +43,9 @@ _ALL = [
     Figure("breaker.false_trips", "", "trips of a breaker while no fault was applied"),
     Figure("breaker.disagreements", "", "moves of breakers that the oracle would have made otherwise"),
     Figure("owners.violations", "", "times that the lease history shows two origins of one publication"),
-    Figure("packets.unaccounted", "", "packets that entered and are neither delivered, dropped with a reason nor queued"),
+    Figure(
+        "packets.unaccounted", "", "packets that entered and are neither delivered, dropped with a reason nor queued"
+    ),
     Figure("refused.p99", "ms", "how long a newcomer waited for a refusal: p99"),
     Figure("refusals", "", "newcomers that were refused", "more"),
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
@@ -18,6 +19,7 @@ from relay.errors import CostreamError
 
 DIRECTORY = ROOT / "configs" / "drills"
 _MAX_BYTES = 262_144
+_METHOD = re.compile(r"Value error, method\.(\d+): ")
 
 
 class ScenarioError(CostreamError):
@@ -74,6 +76,9 @@ def parse(text: str, name: str = "scenario") -> Scenario:
 def _lines(error: ValidationError, tree: yaml.Node) -> Iterator[str]:
     for each in error.errors(include_url=False, include_input=True):
         path = _path(each["loc"])
+        if not path and (named := _METHOD.match(str(each["msg"]))):
+            yield f"{_line(tree, ['method', int(named[1])])}: {str(each['msg']).removeprefix('Value error, ')}"
+            continue
         key = ".".join(map(str, path))
         yield f"{_line(tree, path)}: {f'{key}: ' if key else ''}{_said(each, path)}"
 

@@ -72,7 +72,10 @@ class LoadPart(Part):
     hosts: HostsPart = Field(HostsPart(), description="Who publishes.")
     viewers: ViewersPart = Field(ViewersPart(), description="Who watches.")
     near: int = Field(
-        1, ge=0, le=4, description="Viewers at the hosts' own relay: they tell what was encoded and what this machine lost."
+        1,
+        ge=0,
+        le=4,
+        description="Viewers at the hosts' own relay: they tell what was encoded and what this machine lost.",
     )
     api_rate: Rate = Field(4.0, description="Requests a second to the REST API, of each signaling service.")
     newcomers: float = Field(0.0, ge=0, le=50, description="Offers a second during the method, each ended at once.")
@@ -103,7 +106,9 @@ Bounds = Annotated[dict[str, Bound], BeforeValidator(_bounds)]
 class SteadyStatePart(Part):
     """`steady_state`: the hypotheses, figure: bound. `costream drill list --figures` has all figures."""
 
-    before: Bounds = Field(default_factory=dict, description="Checked before the method; if one fails nothing is broken.")
+    before: Bounds = Field(
+        default_factory=dict, description="Checked before the method; if one fails nothing is broken."
+    )
     during: Bounds = Field(default_factory=dict, description="From the first fault until the settling is over.")
     after: Bounds = Field(default_factory=dict, description="Once everything has been taken back and has settled.")
     whole: Bounds = Field(default_factory=dict, description="From the first viewer to the end.")
