@@ -42,11 +42,14 @@ def _one(name: str, scenario: Scenario, path: Path, out: Path, console: Console)
     with contextlib.suppress(ValueError):
         path = path.resolve().relative_to(Path.cwd())
     command = shlex.join(["costream", "drill", "run", str(path), "--seed", str(scenario.seed)])
-    with _interruptible(), Recorder(directory / "record.jsonl") as record:
-        with Progress(console, scenario.title) as progress:
-            evidence = Drill(scenario, directory, record, progress.tell).carry_out()
-            progress.tell("measuring and judging", 0.0)
-            result = assess(scenario, name, evidence, record, directory, command)
+    with (
+        _interruptible(),
+        Recorder(directory / "record.jsonl") as record,
+        Progress(console, scenario.title) as progress,
+    ):
+        evidence = Drill(scenario, directory, record, progress.tell).carry_out()
+        progress.tell("measuring and judging", 0.0)
+        result = assess(scenario, name, evidence, record, directory, command)
     write_reports(result.to_json(), before, directory)
     show_result(result, directory, console)
     if evidence.interrupted:

@@ -37,7 +37,8 @@ class Cast(Protocol):
         """Raise ValueError unless there is such a member, of one of these roles if any are named."""
 
     def endpoint(self, name: str) -> None:
-        """Raise ValueError unless it is `*`, a member, one of its paths (`relay-a/2`), `hosts`, `viewers` or `outside`."""
+        """Raise ValueError unless it is `*`, a member, one of its paths (`relay-a/2`), `hosts`, `viewers` or
+        `outside`."""
 
 
 @dataclass(slots=True)

@@ -75,7 +75,7 @@ class Roll(_OnMembers):
     """A rolling upgrade: each is drained, ended and started again, the next one when that is healthy."""
 
     fault: Literal["roll"] = Field(description="Its name.")
-    pause: Time = Field(1.0, description="Between two members, once the first is reached again.")
+    pause: Time = Field(default=1.0, description="Between two members, once the first is reached again.")
 
     def apply(self, stage: Stage) -> None:
         stage.memory[id(self)] = [list(self.members), 0.0]

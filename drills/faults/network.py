@@ -32,7 +32,7 @@ class _OnPaths(Fault):
         alias="from", description="Endpoints: `relay-a`, one path of it `relay-a/1`, `hosts`, …, `*`."
     )
     dst: Endpoints = Field(alias="to", description="Endpoints on the other side.")
-    both: bool = Field(True, description="Both ways, with dice of their own; false: only from `from` to `to`.")
+    both: bool = Field(default=True, description="Both ways, with dice of their own; false: only from `from` to `to`.")
 
     def check(self, cast: Cast) -> None:
         for name in (*self.src, *self.dst):
@@ -98,7 +98,7 @@ class Flap(_OnPaths):
     fault: Literal["flap"] = Field(description="Its name.")
     bad: Time = Field(description="How long it is bad each time.")
     good: Time = Field(description="How long it is good in between.")
-    impairment: ImpairmentText = Field("blackhole", description="What `bad` means.")
+    impairment: ImpairmentText = Field(default="blackhole", description="What `bad` means.")
 
     @model_validator(mode="after")
     def _takes_time(self) -> Flap:

@@ -1,4 +1,4 @@
-"""Faults of a node's own machine: no CPU, no buffers, no disk, no sense of time. Each hits the members named, nobody else."""
+"""Faults of a node's own machine: no CPU, no buffers, no disk, no sense of time. Nobody but its members is hit."""
 
 from __future__ import annotations
 
@@ -44,8 +44,8 @@ class CpuStorm(_OnNodes):
     """CPU taken from a node, as a storm of interrupts takes it: stopped for a share of each short period."""
 
     fault: Literal["cpu-storm"] = Field(description="Its name.")
-    share: Share = Field(0.6, description="How much of the time the node does not run.")
-    period: Time = Field(0.02, description="How often that repeats.")
+    share: Share = Field(default=0.6, description="How much of the time the node does not run.")
+    period: Time = Field(default=0.02, description="How often that repeats.")
 
     def apply(self, stage: Stage) -> None:
         pids = [str(pid) for _, pid in self.running(stage)]
@@ -69,8 +69,8 @@ class MemoryPressure(_OnNodes):
     packets: int = Field(
         3072, ge=256, le=1_000_000, description="What the node's pool has room for, from its start on."
     )
-    hosts: int = Field(2, ge=1, le=16, description="Hosts with pictures who come.")
-    room: str = Field("pressure", pattern=r"^[a-z][a-z0-9-]{0,30}$", description="Their room.")
+    hosts: int = Field(default=2, ge=1, le=16, description="Hosts with pictures who come.")
+    room: str = Field(default="pressure", pattern=r"^[a-z][a-z0-9-]{0,30}$", description="Their room.")
 
     def check(self, cast: Cast) -> None:
         for name in self.members:

@@ -1,8 +1,8 @@
 """The breaker's oracle on recorded path samples: what should have happened when, beside what did.
 
-`drills.oracle` goes through all reports for every judgement, and a minute has 36,000. So where no breaker moved for a
-while and no fault began, reports of one path within 50 ms, the width of the loss windows' buckets, are told as one; what
-could happen and be over within those is not judged.
+`drills.oracle` goes through all reports for every judgement, and a minute has 36,000. So where no breaker moved for
+a while and no fault began, reports of one path within 50 ms, the width of the loss windows' buckets, are told as one;
+what could happen and be over within those is not judged.
 """
 
 from __future__ import annotations

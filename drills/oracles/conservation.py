@@ -41,7 +41,8 @@ def of_lanes(lanes: Sequence[Mapping[str, Any]]) -> list[Unaccounted]:
 def of_links(nodes: Mapping[str, NodeFigures]) -> list[Unaccounted]:
     """Every link that both ends still know: what the origin sent is at the subscriber, or counted as given up.
 
-    A packet that both ends count for a moment (late after having been given up) makes the sum negative; that is no loss.
+    A packet that both ends count for a moment (late after having been given up) makes the sum negative;
+    that is no loss.
     """
     found = []
     for name, node in nodes.items():

@@ -1,4 +1,4 @@
-"""A drill as a Chaos Mesh Workflow: its steps run beside each other, each after its own wait. Only labelled pods match."""
+"""A drill as a Chaos Mesh Workflow: its steps run side by side, each after its own wait. Only labelled pods match."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def manifests(scenario: Scenario, actions: Sequence[Action], inventory: Inventor
         "spec": {"entry": "method", "templates": [entry, *templates]},
     }
     head = _HEAD.format(title=scenario.title, label=LABEL, test=TEST)
-    return head + yaml.safe_dump(workflow, sort_keys=False, width=120)
+    return head + str(yaml.safe_dump(workflow, sort_keys=False, width=120))
 
 
 def _chaos(action: Action, inventory: Inventory) -> dict[str, Any]:

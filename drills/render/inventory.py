@@ -26,10 +26,10 @@ class Place(Part):
 
     labels: dict[str, str] = Field(default_factory=dict, description="Of the host, container or pod.")
     addresses: list[str] = Field(default_factory=list, description="IP addresses, one per path.")
-    interfaces: list[str] = Field(["eth0"], min_length=1, description="Network interfaces, one per path.")
-    ssh: str = Field("", description="tc: where to run it, as `ssh` takes it; empty for this machine.")
-    unit: str = Field("", description="tc: the systemd unit, for faults of processes.")
-    container: str = Field("", description="pumba: the container's name.")
+    interfaces: list[str] = Field(default=["eth0"], min_length=1, description="Network interfaces, one per path.")
+    ssh: str = Field(default="", description="tc: where to run it, as `ssh` takes it; empty for this machine.")
+    unit: str = Field(default="", description="tc: the systemd unit, for faults of processes.")
+    container: str = Field(default="", description="pumba: the container's name.")
     pod: dict[str, str] = Field(default_factory=dict, description="chaos-mesh: labels that select its pod.")
 
 
@@ -37,9 +37,9 @@ class Inventory(Part):
     """A target."""
 
     namespace: str = Field(
-        "default", pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$", description="chaos-mesh: of pods."
+        default="default", pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$", description="chaos-mesh: of pods."
     )
-    image: str = Field("gaiadocker/iproute2", description="pumba: the image with `tc`.")
+    image: str = Field(default="gaiadocker/iproute2", description="pumba: the image with `tc`.")
     members: dict[str, Place] = Field(min_length=1, description="By the names that scenarios use.")
 
     def place(self, name: str) -> Place:

@@ -1,4 +1,4 @@
-"""An impairment in the words of netem. Correlated loss is a Gilbert–Elliott model: netem's own `loss 8% 25%` loses 0.9 %."""
+"""An impairment in the words of netem. Loss in bursts is a Gilbert–Elliott model: its `loss 8% 25%` loses 0.9 %."""
 
 from __future__ import annotations
 

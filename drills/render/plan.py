@@ -1,4 +1,4 @@
-"""A scenario's method as what every target understands: impairments from one place to addresses, and faults of members."""
+"""A scenario's method as every target understands it: impairments from one place to addresses, faults of members."""
 
 from __future__ import annotations
 

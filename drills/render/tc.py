@@ -1,4 +1,4 @@
-"""A drill as a shell script with `tc`: one class per path of a `prio` root, filters by destination, everything taken back."""
+"""A drill as a shell script with `tc`: a `prio` root, a band per impairment, filters by destination, all taken back."""
 
 from __future__ import annotations
 
@@ -117,10 +117,7 @@ def _back(actions: Sequence[Action]) -> Iterator[str]:
     devices = sorted({(_host(action), action.interface) for action in actions if isinstance(action, Impairing)})
     for host, device in devices:
         yield _on(host, f"tc qdisc del dev {device} root 2>/dev/null")
-    for line in sorted(
-        {_on(_host(action), _of_process(action)[1]) for action in actions if isinstance(action, Acting)}
-    ):
-        yield line
+    yield from sorted({_on(_host(action), _of_process(action)[1]) for action in actions if isinstance(action, Acting)})
     yield "true"
 
 

@@ -22,7 +22,8 @@ def junit(result: Mapping[str, Any]) -> bytes:
     root = Xml.Element("testsuites")
     root.append(suite)
     Xml.indent(root)
-    return Xml.tostring(root, encoding="utf-8", xml_declaration=True)
+    document: bytes = Xml.tostring(root, encoding="utf-8", xml_declaration=True)
+    return document
 
 
 def _case(suite: Xml.Element, drill: str, name: str, wrong: str) -> None:

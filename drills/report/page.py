@@ -72,7 +72,8 @@ def _tiles(result: Result, before: Result | None) -> Iterator[str]:
 def _hypotheses(result: Result, changes: Sequence[Change]) -> Iterator[str]:
     earlier = {(change.phase, change.figure): change.before for change in changes}
     yield "<section><h2>What was supposed to hold</h2><table><tr><th></th><th>phase</th><th>figure</th>"
-    yield '<th class="number">wanted</th><th class="number">measured</th><th class="number">run before</th><th></th></tr>'
+    yield '<th class="number">wanted</th><th class="number">measured</th><th class="number">run before</th>'
+    yield "<th></th></tr>"
     for each in result["verdicts"]:
         mark = "holds" if each["holds"] else "fails"
         figure, last = each["figure"], earlier.get((each["phase"], each["figure"]))
@@ -93,8 +94,8 @@ def _charts(result: Result) -> Iterator[str]:
     )
     yield f"{timeline.faults_and_breakers(data)}</section>"
     yield "<section><h2>New pictures a second, and freezes</h2>"
-    yield _legend({"mark": "pictures", "open": "frozen: path", "fault": "frozen: node", "suspect": "frozen: keyframe wait",
-                   "closed": "frozen: this machine", "bad": "frozen: unknown", "good": "▲ joined"})  # fmt: skip
+    yield _legend({"mark": "pictures", "open": "frozen: path", "fault": "frozen: node",
+                   "suspect": "frozen: keyframe wait", "closed": "frozen: this machine", "bad": "frozen: unknown", "good": "▲ joined"})  # fmt: skip
     yield f"{timeline.viewers(data, result['freezes'], result['offset'])}</section>"
     yield f"<section><h2>Bitrate of each viewer</h2>{timeline.bitrate(data)}</section>"
     yield f"<section><h2>Answers of the API</h2>{timeline.api(data)}</section>"
@@ -111,7 +112,8 @@ def _freezes(result: Result) -> Iterator[str]:
         return
     counts = ", ".join(f"{_CAUSES[cause]} {result['causes'][cause]}" for cause in CAUSES if cause in result["causes"])
     yield f'<p class="soft">{len(found)} by cause: {counts}</p><div class="scroll"><table>'
-    yield '<tr><th class="number">at</th><th class="number">length</th><th>viewer</th><th>host</th><th>cause</th><th>evidence</th></tr>'
+    yield '<tr><th class="number">at</th><th class="number">length</th><th>viewer</th><th>host</th><th>cause</th>'
+    yield "<th>evidence</th></tr>"
     longest = sorted(found, key=lambda each: -each["seconds"])[:_MOST_FREEZES]
     for each in sorted(longest, key=lambda each: each["at"]):
         evidence = "<br>".join(escape(line) for line in each["evidence"][:6])
@@ -164,8 +166,8 @@ def _compared(changes: Sequence[Change], before: Result | None) -> Iterator[str]
 
 def _repeat(result: Result) -> Iterator[str]:
     yield f"<section><h2>To repeat it</h2><p><code>{escape(result['command'])}</code></p>"
-    yield f'<p class="soft">All dice have the seed {result["seed"]}. The raw record is in record.jsonl, what the breakers '
-    yield "were told in breakers/, everything on this page in result.json.</p></section>"
+    yield f'<p class="soft">All dice have the seed {result["seed"]}. The raw record is in record.jsonl, what the '
+    yield "breakers were told in breakers/, everything on this page in result.json.</p></section>"
 
 
 def _legend(entries: Mapping[str, str]) -> str:

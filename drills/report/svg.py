@@ -47,7 +47,7 @@ def round_top(value: float) -> float:
     return max(round_step(value / 4) * math.ceil(value / round_step(value / 4) - 1e-9), 1e-6) if value > 0 else 1.0
 
 
-def element(name: str, content: str | Iterable[str] = "", /, tip: str = "", **attributes: object) -> str:
+def element(name: str, content: str | Iterable[str] = "", tip: str = "", /, **attributes: object) -> str:
     """An element; `content` is markup already, `tip` is shown on hover. `class_` is `class`, `_` in names is `-`."""
     inner = content if isinstance(content, str) else "".join(content)
     if tip:
@@ -60,13 +60,13 @@ def element(name: str, content: str | Iterable[str] = "", /, tip: str = "", **at
     return f"<{name}{words}>{inner}</{name}>"
 
 
-def text(words: str, x: float, y: float, **attributes: object) -> str:
+def text(words: str, x: float, y: float, **attributes: str) -> str:
     """A piece of text."""
-    return element("text", escape(words), x=x, y=y, **attributes)
+    return element("text", escape(words), "", x=x, y=y, **attributes)
 
 
-def line(x1: float, y1: float, x2: float, y2: float, **attributes: object) -> str:
-    return element("line", x1=x1, y1=y1, x2=x2, y2=y2, **attributes)
+def line(x1: float, y1: float, x2: float, y2: float, *, class_: str) -> str:
+    return element("line", x1=x1, y1=y1, x2=x2, y2=y2, class_=class_)
 
 
 def path(points: Sequence[tuple[float, float] | None]) -> str:

@@ -33,7 +33,7 @@ def faults_and_breakers(data: Data) -> str:
         y += _ROW
     for note in data["notes"]:
         at = x.at(note["at"])
-        rows.append(element("circle", tip=f"{note['text']}, {note['at']:.1f} s", cx=at, cy=y - 11, r=3, class_="note"))
+        rows.append(element("circle", "", f"{note['text']}, {note['at']:.1f} s", cx=at, cy=y - 11, r=3, class_="note"))
     y += _GAP
     for link, states in data["breakers"].items():
         rows.append(_label(link, y))
@@ -82,7 +82,7 @@ def viewers(data: Data, freezes: Sequence[Mapping[str, Any]], offset: float) -> 
         for event in of["events"]:
             tip = f"{event['event']} {event['to']}, {event['at']:.1f} s"
             at = x.at(event["at"])
-            rows.append(element("path", tip=tip, d=f"M{at} {y + 1}l4 6h-8z", class_=f"event {event['event']}"))
+            rows.append(element("path", "", tip, d=f"M{at} {y + 1}l4 6h-8z", class_=f"event {event['event']}"))
         rows.append(text(f"{top:g}/s", WIDTH - RIGHT + 6, y + 10, class_="value") if name == names[0] else "")
         y += height
     return drawing([*_phases(data, x, y, named=False), *rows, *_axis(x, y)], WIDTH, y + _AXIS, "Pictures per viewer")
@@ -122,7 +122,7 @@ def api(data: Data) -> str:
             continue
         kind = "dot bad" if status == 0 or status >= 500 else "dot"
         tip = f"{member}: {status or 'no answer'}, {took:g} ms, {at:.1f} s"
-        dots.append(element("circle", tip=tip, cx=x.at(at), cy=scale.at(took), r=2.2, class_=kind))
+        dots.append(element("circle", "", tip, cx=x.at(at), cy=scale.at(took), r=2.2, class_=kind))
     parts = [*_phases(data, x, height, named=False), *_grid(scale, "ms"), *dots, *_axis(x, height)]
     return drawing(parts, WIDTH, height + _AXIS, "Answers of the API")
 
@@ -195,11 +195,11 @@ def _phases(data: Data, x: Scale, y: float, *, named: bool = True) -> Iterator[s
 
 def _label(words: str, y: float, tip: str = "") -> str:
     short = words if len(words) <= 27 else f"{words[:26]}…"
-    return element("g", text(short, LEFT - 10, y + 14, class_="label", text_anchor="end"), tip=tip or words)
+    return element("g", text(short, LEFT - 10, y + 14, class_="label", text_anchor="end"), tip or words)
 
 
 def _bar(x: float, y: float, width: float, height: float, kind: str, tip: str) -> str:
-    return element("rect", tip=tip, x=x, y=y, width=width, height=height, rx=min(2.0, height / 2), class_=f"bar {kind}")
+    return element("rect", "", tip, x=x, y=y, width=width, height=height, rx=min(2.0, height / 2), class_=f"bar {kind}")
 
 
 def _span(fault: Mapping[str, Any]) -> str:

@@ -40,7 +40,7 @@ def breaker_figures(moves: Sequence[BreakerMove], faults: Sequence[Span], begin:
 
 def _slowest(moves: Iterable[BreakerMove], faults: Iterable[Span], states: Sequence[str]) -> float | None:
     """Milliseconds from a fault's beginning into one of the states, of the link that took longest."""
-    took = []
+    took: list[float] = []
     moves = list(moves)
     for began, ended in faults:
         firsts: dict[tuple[str, str], float] = {}

@@ -1,4 +1,4 @@
-"""Figures of a span of time, from what clients and probes have written. Pure; names are those of `drills.scenario.figures`."""
+"""Figures of a span of time, from what clients and probes wrote. Pure; names: `drills.scenario.figures`."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ Figures = dict[str, float | None]
 _FRESH_S = 1.0
 _CLOCK_MODULUS_MS = 1 << 24  # the painted clock has 24 bits
 _HALF_MS = _CLOCK_MODULUS_MS // 2
+_PER_MS = 64
 _SERVER_ERROR = 500
 
 
@@ -38,9 +39,10 @@ class Told:
 
 
 def pictures(lines: Iterable[Mapping[str, Any]]) -> Seen:
-    """The pictures that could be read, each known by the time (ms) at which it was painted.
+    """The pictures that could be read, each known by the time (ms) at which it was painted and the end of its counter.
 
-    Their counters begin again when a host comes back or moves; the painted clock goes on.
+    Counters begin again when a host comes back or moves, the painted clock goes on; a host that was late paints two
+    pictures within a millisecond.
     """
     base: int | None = None
     found: dict[Stream, list[tuple[float, int]]] = {}
@@ -48,7 +50,8 @@ def pictures(lines: Iterable[Mapping[str, Any]]) -> Seen:
         if line["event"] == "frame" and line["publisher"] is not None and line["clock_ms"] is not None:
             base = line["clock_ms"] if base is None else base
             since = (line["clock_ms"] - base + _HALF_MS) % _CLOCK_MODULUS_MS  # the oldest may come later
-            found.setdefault(Stream(line["viewer"], line["publisher"]), []).append((line["at"], since))
+            known = since * _PER_MS + line["counter"] % _PER_MS
+            found.setdefault(Stream(line["viewer"], line["publisher"]), []).append((line["at"], known))
     return found
 
 

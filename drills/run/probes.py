@@ -1,5 +1,5 @@
-"""What a drill measures beside its clients, each probe in a thread of its own: the API, the relays' metrics, events, and
-how busy this machine is. They only write lines; faults are none of their business.
+"""What a drill measures beside its clients, each probe in a thread of its own: the API, the relays' metrics, events,
+and how busy this machine is. They only write lines; faults are none of their business.
 """
 
 from __future__ import annotations

@@ -115,12 +115,13 @@ def assess(
 def machine() -> str:
     """One line about where this ran."""
     memory = psutil.virtual_memory().total / 2**30
-    return f"{platform.system()} {platform.release()}, {psutil.cpu_count()} CPUs, {memory:.0f} GiB, Python {platform.python_version()}"
+    system = f"{platform.system()} {platform.release()}"
+    return f"{system}, {psutil.cpu_count()} CPUs, {memory:.0f} GiB, Python {platform.python_version()}"
 
 
-def _phases(evidence: Evidence) -> dict[Phase, Span]:
+def _phases(evidence: Evidence) -> dict[str, Span]:
     times = evidence.times
-    found: dict[Phase, Span] = {}
+    found: dict[str, Span] = {}
     if times.watching:
         found["before"] = (times.watching, times.method or times.over)
         found["whole"] = (times.watching, _end(evidence))

@@ -173,7 +173,7 @@ class Drill:
             while self._waiting and self._waiting[0][1].at <= elapsed:
                 self._apply(stage, *self._waiting.pop(0))
             for entry in list(self._applied):
-                number, fault, since = entry
+                _, fault, since = entry
                 if fault.lasts is not None and time.monotonic() - since >= fault.lasts:
                     self._take_back(stage, entry)
                 else:

@@ -1,4 +1,4 @@
-"""The drill over time, for the report: seconds since its start, faults, breaker states, frames and bits of each viewer."""
+"""The drill over time, for the report: faults, breaker states, frames and bits of each viewer, in seconds."""
 
 from __future__ import annotations
 
@@ -30,7 +30,8 @@ def series(told: Told, moves: Sequence[BreakerMove], evidence: Evidence) -> dict
         "bin": _BIN_S,
         "phases": phases,
         "faults": [
-            {"name": fault.fault, "text": fault.as_text(), "targets": fault.targets(), "begin": at(began), "end": at(ended)}
+            {"name": fault.fault, "text": fault.as_text(), "targets": fault.targets(),
+             "begin": at(began), "end": at(ended)}
             for began, ended, fault in sorted(evidence.faults, key=lambda each: each[0])
         ],
         "notes": [{"at": at(line["at"]), "text": line["text"], "what": line["what"]}

@@ -1,4 +1,4 @@
-"""The figures that hypotheses may be about: their names, units, and what they mean. One table for schema, report, docs."""
+"""The figures that hypotheses may be about: names, units, meanings. One table for schema, report and docs."""
 
 from __future__ import annotations
 

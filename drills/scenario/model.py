@@ -1,4 +1,4 @@
-"""What a scenario may say: the schema of configs/drills/*.yaml. Every key has its meaning here and in docs/drills.md."""
+"""What a scenario may say: the schema of configs/drills/*.yaml, with the meaning of every key."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ DIMENSIONS: tuple[Dimension, ...] = get_args(Dimension)
 class ClusterPart(Part):
     """`cluster`: what is started."""
 
-    relays: int = Field(3, ge=1, le=26, description="How many relays: relay-a, relay-b, …")
-    signaling: int = Field(1, ge=1, le=9, description="How many signaling services: signaling-1, …")
-    regions: list[str] = Field(["local"], min_length=1, description="Of the relays, in turn.")
-    store: Literal["valkey"] = Field("valkey", description="The store; a real server with an append-only file.")
+    relays: int = Field(default=3, ge=1, le=26, description="How many relays: relay-a, relay-b, …")
+    signaling: int = Field(default=1, ge=1, le=9, description="How many signaling services: signaling-1, …")
+    regions: list[str] = Field(default=["local"], min_length=1, description="Of the relays, in turn.")
+    store: Literal["valkey"] = Field(default="valkey", description="The store; a real server with an append-only file.")
     settings: dict[str, Any] = Field(
         default_factory=dict, description="Settings of all relays, SECTION.KEY: VALUE, as in configs/relay.toml."
     )
@@ -45,41 +45,45 @@ class ClusterPart(Part):
 class HostsPart(Part):
     """`load.hosts`: who publishes, in every room."""
 
-    count: int = Field(2, ge=1, le=64, description="Hosts with a picture and a tone.")
-    voices: int = Field(0, ge=0, le=64, description="Hosts with a tone only; they make links busy at little cost.")
-    at: list[str] = Field(["relay-a"], min_length=1, description="Members whose API they use first, in turn.")
-    codec: Literal["VP8", "H264", "VP9", "AV1"] = Field("VP8", description="Of the picture.")
-    layers: Literal[1, 3] = Field(1, description="1: one encoding; 3: simulcast.")
-    size: tuple[int, int] = Field((320, 180), description="Width and height of the picture.")
-    fps: int = Field(20, ge=5, le=60, description="Pictures a second.")
+    count: int = Field(default=2, ge=1, le=64, description="Hosts with a picture and a tone.")
+    voices: int = Field(
+        default=0, ge=0, le=64, description="Hosts with a tone only; they make links busy at little cost."
+    )
+    at: list[str] = Field(default=["relay-a"], min_length=1, description="Members whose API they use first, in turn.")
+    codec: Literal["VP8", "H264", "VP9", "AV1"] = Field(default="VP8", description="Of the picture.")
+    layers: Literal[1, 3] = Field(default=1, description="1: one encoding; 3: simulcast.")
+    size: tuple[int, int] = Field(default=(320, 180), description="Width and height of the picture.")
+    fps: int = Field(default=20, ge=5, le=60, description="Pictures a second.")
 
 
 class ViewersPart(Part):
     """`load.viewers`: who watches, in every room."""
 
-    count: int = Field(6, ge=0, le=500, description="Viewers; libwebrtc decodes every picture.")
-    at: list[str] = Field(["relay-b"], min_length=1, description="Members whose API they use first, in turn.")
-    rejoin: bool = Field(True, description="Whether they join again, elsewhere if need be, when nothing comes.")
-    join_rate: Rate = Field(10.0, description="Joins a second.")
-    jitter: Time = Field(0.0, description="A random time, this at most, is added to each one's wait; seeded.")
+    count: int = Field(default=6, ge=0, le=500, description="Viewers; libwebrtc decodes every picture.")
+    at: list[str] = Field(default=["relay-b"], min_length=1, description="Members whose API they use first, in turn.")
+    rejoin: bool = Field(default=True, description="Whether they join again, elsewhere if need be, when nothing comes.")
+    join_rate: Rate = Field(default=10.0, description="Joins a second.")
+    jitter: Time = Field(default=0.0, description="A random time, this at most, is added to each one's wait; seeded.")
 
 
 class LoadPart(Part):
     """`load`: who uses the cluster."""
 
-    rooms: int = Field(1, ge=1, le=100, description="Rooms, each with these hosts and viewers.")
-    traffic: Literal["drill", "load"] = Field("drill", description="The tag of the rooms.")
-    hosts: HostsPart = Field(HostsPart(), description="Who publishes.")
-    viewers: ViewersPart = Field(ViewersPart(), description="Who watches.")
+    rooms: int = Field(default=1, ge=1, le=100, description="Rooms, each with these hosts and viewers.")
+    traffic: Literal["drill", "load"] = Field(default="drill", description="The tag of the rooms.")
+    hosts: HostsPart = Field(default=HostsPart(), description="Who publishes.")
+    viewers: ViewersPart = Field(default=ViewersPart(), description="Who watches.")
     near: int = Field(
         1,
         ge=0,
         le=4,
         description="Viewers at the hosts' own relay: they tell what was encoded and what this machine lost.",
     )
-    api_rate: Rate = Field(4.0, description="Requests a second to the REST API, of each signaling service.")
-    newcomers: float = Field(0.0, ge=0, le=50, description="Offers a second during the method, each ended at once.")
-    newcomers_at: str = Field("signaling-1", description="The member whose API they use.")
+    api_rate: Rate = Field(default=4.0, description="Requests a second to the REST API, of each signaling service.")
+    newcomers: float = Field(
+        default=0.0, ge=0, le=50, description="Offers a second during the method, each ended at once."
+    )
+    newcomers_at: str = Field(default="signaling-1", description="The member whose API they use.")
 
 
 def _bounds(value: Any) -> Any:
@@ -124,16 +128,18 @@ class Scenario(Part):
     title: str = Field(min_length=3, max_length=100, description="One line for the report.")
     about: str = Field(min_length=10, description="What breaks, and why that should not be seen.")
     dimension: Dimension = Field(description="What the scorecard counts it for.")
-    seed: int = Field(1, ge=0, description="Of all dice: the fabric's, the load's and the faults'.")
-    root: bool = Field(True, description="Whether it needs network namespaces; else the proxy on loopback will do.")
-    cluster: ClusterPart = Field(ClusterPart(), description="What is started.")
-    load: LoadPart = Field(LoadPart(), description="Who uses it.")
+    seed: int = Field(default=1, ge=0, description="Of all dice: the fabric's, the load's and the faults'.")
+    root: bool = Field(
+        default=True, description="Whether it needs network namespaces; else the proxy on loopback will do."
+    )
+    cluster: ClusterPart = Field(default=ClusterPart(), description="What is started.")
+    load: LoadPart = Field(default=LoadPart(), description="Who uses it.")
     steady_state: SteadyStatePart = Field(description="What has to hold.")
-    watch: Time = Field(6.0, description="How long the steady state is watched before the method.")
+    watch: Time = Field(default=6.0, description="How long the steady state is watched before the method.")
     method: list[AnyFault] = Field(min_length=1, max_length=100, description="The faults.")
     lasts: Time = Field(description="How long the method lasts; then everything is taken back.")
-    settle: Time = Field(4.0, description="How long the cluster may take to recover after that.")
-    calm: Time = Field(4.0, description="How long it is watched once more, as `after`.")
+    settle: Time = Field(default=4.0, description="How long the cluster may take to recover after that.")
+    calm: Time = Field(default=4.0, description="How long it is watched once more, as `after`.")
 
     @model_validator(mode="after")
     def _times_are_possible(self) -> Self:

@@ -1,4 +1,4 @@
-"""Quantities as people write them in scenarios: `150 ms`, `5s`, `8 %`, `4/s`; and the bounds of hypotheses, `<= 150 ms`."""
+"""Quantities as people write them in scenarios: `150 ms`, `5s`, `8 %`, `4/s`; and bounds, `<= 150 ms`."""
 
 from __future__ import annotations
 

@@ -69,13 +69,17 @@ class TracedBreaker(Breaker):
             return
         line = json.dumps(entry, separators=(",", ":")) + "\n"
         self._left -= len(line)
+        if self._left < 0:
+            self._end(f"more than {MAX_BYTES} bytes")
+            return
         try:
-            if self._left < 0:
-                raise OSError(f"more than {MAX_BYTES} bytes")
             self._file.write(line)
         except OSError as error:
-            log.warning("the trace of a link's breaker ends", reason=str(error))
-            self._file = None
+            self._end(str(error))
+
+    def _end(self, reason: str) -> None:
+        log.warning("the trace of a link's breaker ends", reason=reason)
+        self._file = None
 
 
 def breaker_of(settings: BreakerSettings, link: str, peer: str) -> Breaker:

@@ -50,7 +50,8 @@ class CreateRoom(Strict):
     max_seats: Annotated[int, Field(ge=1, le=64)] | None = None
     stage_policy: StagePolicy | None = None
     traffic: Traffic = Field(
-        "live", description="What the room is for. Metrics and events of synthetic rooms (`drill`, `load`) carry it."
+        default="live",
+        description="What the room is for. Metrics and events of synthetic rooms (`drill`, `load`) carry it.",
     )
     metadata: Data = Field(default_factory=dict)
 

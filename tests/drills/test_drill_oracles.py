@@ -135,8 +135,8 @@ def test_two_owners_are_found() -> None:
 
 # --- conservation -----------------------------------------------------------------------------------------------------
 
-LANE = {"src": "10.0.0.1", "dst": "10.0.0.2", "entered": 100, "duplicated": 2, "black_holed": 5, "lost": 7, "overflowed": 3,
-        "delivered": 80, "undeliverable": 4, "in_flight": 3}  # fmt: skip
+LANE = {"src": "10.0.0.1", "dst": "10.0.0.2", "entered": 100, "duplicated": 2, "black_holed": 5, "lost": 7,
+        "overflowed": 3, "delivered": 80, "undeliverable": 4, "in_flight": 3}  # fmt: skip
 
 
 def test_a_packet_that_vanishes_in_the_fabric_is_found() -> None:

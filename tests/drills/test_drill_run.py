@@ -183,7 +183,7 @@ def test_an_interrupted_drill_leaves_nothing(tmp_path: Path, number: signal.Sign
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [
-        ("to: [relay-b/1]", "to: [relay-z/1]", "method.0 (partition): 'relay-z' is no member; did you mean relay-a?"),
+        ("to: [relay-b/1]", "to: [relay-z/1]", "method.0 (partition): 'relay-z' is no member; did you mean relay-b?"),
         ("to: [relay-b/1]", "to: [relay-b/3]", "'relay-b/3': relay-b has the paths 1 to 2"),
         ("to: [relay-b/1]", "to: [store/2]", "'store/2': store has the paths 1 to 1"),
         ("viewers: {count: 1,", "viewers: {count: 1, at: [relay-c],", "load.viewers.at: 'relay-c' is no member"),

@@ -1,4 +1,4 @@
-"""Drills for real targets: scripts that a shell takes, the words of each tool, and refusals before anything is written."""
+"""Drills for real targets: scripts that a shell takes, each tool's words, and refusals before anything is written."""
 
 from __future__ import annotations
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 from typing import Any
 
 import pytest
@@ -50,9 +52,10 @@ def test_what_ships_can_be_read_and_names_only_what_is_there(name: str) -> None:
 
 
 def test_the_named_drills_are_there() -> None:
-    wanted = """storm burst-loss black-hole asymmetric-partition flapping kill-relay kill-signaling redis-down cpu-storm
-                memory-pressure disk-full clock-jump rolling-upgrade""".split()
-    assert set(wanted) <= set(SHIPPED)
+    network = {"storm", "burst-loss", "black-hole", "asymmetric-partition", "flapping"}
+    nodes = {"kill-relay", "kill-signaling", "redis-down", "rolling-upgrade"}
+    resources = {"cpu-storm", "memory-pressure", "disk-full", "clock-jump"}
+    assert network | nodes | resources <= set(SHIPPED)
     assert {load(find(name)).dimension for name in SHIPPED} == set(DIMENSIONS)
 
 
@@ -140,10 +143,8 @@ def test_times_need_a_unit() -> None:
 @given(st.text(max_size=300))
 def test_no_text_breaks_the_reader(text: str) -> None:
     for candidate in (text, f"title: {text}\n{GOOD}", GOOD.replace("1s", text), GOOD.replace("load", text)):
-        try:
+        with contextlib.suppress(ScenarioError):
             parse(candidate)
-        except ScenarioError as error:
-            assert str(error)
 
 
 JSON = st.recursive(
@@ -156,14 +157,10 @@ JSON = st.recursive(
 @settings(max_examples=60)
 @given(st.sampled_from(["load", "method", "steady_state", "cluster", "seed", "lasts", "title"]), JSON)
 def test_no_value_breaks_the_reader(key: str, value: Any) -> None:
-    import json
-
     lines = {"load": "load: {}", "cluster": "cluster: {}", "seed": "seed: 1"}
     text = "\n".join(f"{name}: {json.dumps(value)}" if name == key else line for name, line in lines.items())
     rest = GOOD.replace("load:\n  hosts: {count: 2}\n", "")
     if key in ("method", "steady_state", "lasts", "title"):
         rest = f"{key}: {json.dumps(value)}\n" + "about: something longer\n"
-    try:
+    with contextlib.suppress(ScenarioError):
         parse(f"{text}\n{rest}")
-    except ScenarioError as error:
-        assert str(error)
