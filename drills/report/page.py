@@ -95,7 +95,8 @@ def _charts(result: Result) -> Iterator[str]:
     yield f"{timeline.faults_and_breakers(data)}</section>"
     yield "<section><h2>New pictures a second, and freezes</h2>"
     yield _legend({"mark": "pictures", "open": "frozen: path", "fault": "frozen: node",
-                   "suspect": "frozen: keyframe wait", "closed": "frozen: this machine", "bad": "frozen: unknown", "good": "▲ joined"})  # fmt: skip
+                   "suspect": "frozen: keyframe wait", "closed": "frozen: this machine", "bad": "frozen: unknown",
+                   "good": "▲ joined"})  # fmt: skip
     yield f"{timeline.viewers(data, result['freezes'], result['offset'])}</section>"
     yield f"<section><h2>Bitrate of each viewer</h2>{timeline.bitrate(data)}</section>"
     yield f"<section><h2>Answers of the API</h2>{timeline.api(data)}</section>"

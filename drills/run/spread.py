@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from hdrh.histogram import HdrHistogram  # type: ignore[import-untyped]
+from hdrh.histogram import HdrHistogram
 
 _LEAST_US, _MOST_US, _DIGITS = 1, 3_600_000_000, 3
 PARTS = {"p50": 50.0, "p95": 95.0, "p99": 99.0, "max": 100.0}

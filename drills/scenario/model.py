@@ -74,7 +74,7 @@ class LoadPart(Part):
     hosts: HostsPart = Field(default=HostsPart(), description="Who publishes.")
     viewers: ViewersPart = Field(default=ViewersPart(), description="Who watches.")
     near: int = Field(
-        1,
+        default=1,
         ge=0,
         le=4,
         description="Viewers at the hosts' own relay: they tell what was encoded and what this machine lost.",
