@@ -1,8 +1,8 @@
 """The breaker's oracle on recorded path samples: what should have happened when, beside what did.
 
-`drills.oracle` goes through all reports for every judgement, and a minute has 36,000. So where no breaker moved for
-a while and no fault began, reports of one path within 50 ms, the width of the loss windows' buckets, are told as one;
-what could happen and be over within those is not judged.
+`drills.oracle` goes through all reports for every judgement, and a minute has 36,000. So while the breaker
+rests in one of its two lasting states, with no move and no fault near, reports of one path within 50 ms, the width of
+the loss windows' buckets, are told as one; what could happen and be over within those is not judged.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from relay.link.path import PathReport
 from relay.settings import BreakerSettings
 
 _BUCKET_US = 50_000
+_FOR_EVER = 1 << 62
 _FINE_BEFORE_US, _FINE_AFTER_US = 1_500_000, 1_000_000
 
 
@@ -86,8 +87,7 @@ def _step(entry: Sequence[Any]) -> Step:
 
 def judge(trace: Trace, troubled: Iterable[int] = ()) -> Disagreement | None:
     """Replay a trace; `troubled` are the times of faults. None when breaker and oracle agree on every move."""
-    times = [move.now for move in trace.moves] + list(troubled)
-    wanted = expected(coarse(trace.steps, times), trace.settings)
+    wanted = expected(coarse(trace.steps, fine_spans(trace.moves, troubled)), trace.settings)
     if trace.steps:
         end = now_of(trace.steps[-1])
         wanted = [move for move in wanted if move.now < end or move in trace.moves]
@@ -99,13 +99,22 @@ def judge(trace: Trace, troubled: Iterable[int] = ()) -> Disagreement | None:
     return None
 
 
-def coarse(steps: Sequence[Step], times: Iterable[int]) -> Iterator[Step]:
-    """The steps, with reports of calm times put together; `times` are those of trouble."""
-    fine = sorted(times)
+def fine_spans(moves: Sequence[Move], troubled: Iterable[int]) -> list[tuple[int, int]]:
+    """When every report counts: around faults and moves, and all the time in doubt or on trial, whose ends depend on what
+    was seen since they began."""
+    spans = [(at, at) for at in troubled]
+    ends = [*(move.now for move in moves[1:]), _FOR_EVER]
+    for move, end in zip(moves, ends, strict=False):
+        spans.append((move.now, end if move.state in ("suspect", "half-open") else move.now))
+    return [(begin - _FINE_BEFORE_US, end + _FINE_AFTER_US) for begin, end in spans]
+
+
+def coarse(steps: Sequence[Step], fine: Sequence[tuple[int, int]]) -> Iterator[Step]:
+    """The steps, with reports outside the spans put together."""
     held: dict[str, Reported] = {}
     for step in steps:
         now = now_of(step)
-        is_calm = not any(at - _FINE_BEFORE_US <= now <= at + _FINE_AFTER_US for at in fine)
+        is_calm = not any(begin <= now <= end for begin, end in fine)
         if is_calm and isinstance(step, Reported):
             before = held.get(step.path)
             if before is None or _may_join(before, step):

@@ -63,7 +63,7 @@ def test_a_recorded_breaker_agrees_with_the_oracle(tmp_path: Path) -> None:
     trace = traced(tmp_path, a_storm())
     assert (trace.relay, trace.peer, len(trace.steps)) == ("relay-a", "relay-b", len(a_storm()))
     assert [move.state for move in trace.moves][:2] == ["suspect", "open"]
-    assert len(list(breakers.coarse(trace.steps, [move.now for move in trace.moves]))) < len(trace.steps) * 0.7
+    assert len(list(breakers.coarse(trace.steps, breakers.fine_spans(trace.moves, [])))) < len(trace.steps) * 0.8
     assert breakers.judge(trace) is None
 
 
