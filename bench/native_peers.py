@@ -14,6 +14,7 @@ the publisher put there. Each command answers with a line of JSON:
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import random
 import resource
@@ -45,6 +46,8 @@ _TAIL = struct.Struct("!I")
 _CHECKED = _FILL[64 + _TAIL.size :]  # after the descriptor, which the plane rewrites
 _LATE_S = 0.5  # a burst that has not come by then is lost
 _BEHIND_S = 0.002  # as far as the sender of frames may be behind its times
+_SO_RCVBUFFORCE = 33  # asm-generic/socket.h: beyond net.core.rmem_max, for root
+_READ_LATER = 4 << 20  # bytes that it keeps for a watched one
 _UNREAD = 4096  # bytes that the kernel keeps for a viewer who only makes load
 
 
@@ -65,6 +68,10 @@ class Rooms:
     def room(self, session: int) -> int:
         """Of a viewer."""
         return (session - self.rooms) // self.viewers
+
+    def watched(self) -> list[int]:
+        """One viewer of each room, at a different place in the fan-out of each."""
+        return [self.viewer(room, room % self.viewers) for room in range(self.rooms)]
 
 
 def key(session: int, *, incoming: bool) -> bytes:
@@ -220,24 +227,29 @@ class Peers:
         return {"seconds": seconds, "lost": 1 - len(delays) / wanted, **counts, **shares}
 
     def dropped(self) -> dict[str, Any]:
-        """What the kernel dropped at the plane's socket (messages, of several datagrams with UDP_GRO) and at those of
-        watched viewers (datagrams): the network's loss."""
+        """What the kernel dropped: at the plane's socket (messages, each what one `send` had given, with UDP_GRO), at
+        those of watched viewers (datagrams), and before any socket, when a core's backlog was full (datagrams or
+        messages, of anyone on this machine)."""
         viewers = {self._viewers[session].getsockname()[1] for session in self._watched}
         rows = [line.split() for line in Path("/proc/net/udp").read_text().splitlines()[1:]]
         drops = [(int(row[1].rsplit(":", 1)[1], 16), int(row[-1])) for row in rows]
         return {
             "plane": sum(count for port, count in drops if port == self._port),
             "viewers": sum(count for port, count in drops if port in viewers),
+            "backlog": sum(
+                int(line.split()[1], 16) for line in Path("/proc/net/softnet_stat").read_text().splitlines()
+            ),
         }
 
     def _watch(self) -> None:
         if not self._watched:
+            watched = set(self._rooms.watched())
             for session, viewer in self._viewers.items():
-                room = self._rooms.room(session)
-                # a different place in the fan-out of each room
-                if session == self._rooms.viewer(room, room % self._rooms.viewers):
+                if session in watched:
                     self._watched[session] = []
                     stamp(viewer)
+                    with contextlib.suppress(PermissionError):
+                        viewer.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _READ_LATER)
                 else:
                     viewer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _UNREAD)
         for session, arrivals in self._watched.items():

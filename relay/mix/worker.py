@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
-import select
+import selectors
 import signal
 import socket
 import threading
@@ -24,6 +24,9 @@ class ControlEnd(Generic[M]):
         self._socket = socket.socket(fileno=descriptor)
         self._socket.setblocking(True)
         self._socket.settimeout(SEND_S)
+        # Not select.select: it ends at descriptor 1024, and what the relay hands on has its numbers from there.
+        self._readable = selectors.DefaultSelector()
+        self._readable.register(self._socket, selectors.EVENT_READ)
         self._wire = wire
         self._lock = threading.Lock()
 
@@ -35,7 +38,7 @@ class ControlEnd(Generic[M]):
 
         Raises PeerError for nonsense.
         """
-        if not select.select([self._socket], [], [], timeout)[0]:
+        if not self._readable.select(timeout):
             return []
         try:
             data = self._socket.recv(1 << 16)

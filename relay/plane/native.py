@@ -22,6 +22,7 @@ from relay.plane import topology
 from relay.plane._native import NativePlane as _Shards
 from relay.plane.contract import Address, Command, Event, PlaneConfig, PlaneStats
 from relay.plane.driver import SOCKET_BUFFER
+from relay.plane.pins import Pins
 from relay.plane.resync import Told
 from relay.plane.rings import PlaneRings, RingOpener
 from relay.plane.shared_ring import SharedRing
@@ -33,7 +34,6 @@ Counters = Mapping[str, int | Mapping[int, int]]
 
 _BATCH = 1024  # events that one wake-up takes at most, as `rust/src/python/plane.rs` has it
 _FORGET = 4096  # entries of what was told; then those of what is gone are looked for
-_LOOK_S = 5.0  # between looks at CPUs and limits
 
 
 def _ignore(_: object) -> None:
@@ -106,7 +106,7 @@ class NativePlane(RingOpener):
                 f"UDP port {port}" if shards == 1 or not port else f"one of the UDP ports {port} to {port + shards - 1}"
             )
             raise SettingsError(f"{ports} on {host} cannot be opened: {reason}") from error
-        self._pins = _Pins(self._shards) if pin else None
+        self._pins = Pins(len(self._shards.addresses), self._shards.pin) if pin else None
         self._rings = PlaneRings(_Engine(self._shards), self._shards.submit)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = False
@@ -218,40 +218,6 @@ class NativePlane(RingOpener):
         tapped = self._shards.take_taps()
         if tapped and not self._closed:
             self.on_taps(tapped)
-
-
-class _Pins:
-    """Keeps each shard's thread on its CPU, and looks again when CPUs or limits may have changed."""
-
-    def __init__(self, shards: _Shards) -> None:
-        self._shards = shards
-        self._cpus = topology.read_cpus()
-        self._limits = topology.read_limits()
-        self.cpus = topology.plan(self._cpus, self._limits, len(shards.addresses))
-        self._timer: asyncio.TimerHandle | None = None
-
-    def start(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._pin()
-        self._timer = loop.call_later(_LOOK_S, self._look, loop)
-
-    def stop(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-
-    def _look(self, loop: asyncio.AbstractEventLoop) -> None:
-        limits = topology.read_limits()
-        if limits != self._limits:
-            if limits.online != self._limits.online:
-                self._cpus = topology.read_cpus()
-            self._limits = limits
-            self.cpus = topology.plan(self._cpus, limits, len(self._shards.addresses))
-            log.info("CPUs or their limits changed", cpus=list(self.cpus))
-            self._pin()
-        self._timer = loop.call_later(_LOOK_S, self._look, loop)
-
-    def _pin(self) -> None:
-        for shard, cpu in enumerate(self.cpus):
-            self._shards.pin(shard, [cpu])
 
 
 _DROPS = {

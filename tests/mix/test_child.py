@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 import signal
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -68,6 +69,24 @@ async def test_what_is_said_comes_back_and_stop_ends_it(tmp_path: Path, monkeypa
     story.child.send(messages[0])  # lost, and no error
     await story.child.stop()
     assert story.ends == ["stopped"]
+
+
+async def test_a_relay_with_thousands_of_descriptors_has_workers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(limits[0], min(4096, limits[1])), limits[1]))
+    held = [os.open("/dev/null", os.O_RDONLY) for _ in range(1100)]
+    try:
+        story = Story("echo", tmp_path, monkeypatch)
+        story.child.send(Echo("heard"))
+        await story.until(lambda: bool(story.heard) or bool(story.ends))
+        assert story.heard == [Echo("heard")]
+        await story.child.stop()
+    finally:
+        for descriptor in held:
+            os.close(descriptor)
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
 
 
 async def test_a_worker_that_talks_nonsense_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
