@@ -100,8 +100,8 @@ def judge(trace: Trace, troubled: Iterable[int] = ()) -> Disagreement | None:
 
 
 def fine_spans(moves: Sequence[Move], troubled: Iterable[int]) -> list[tuple[int, int]]:
-    """When every report counts: around faults and moves, and all the time in doubt or on trial, whose ends depend on what
-    was seen since they began."""
+    """When every report counts: around faults and moves, and all the time in doubt or on trial, whose ends depend on
+    what was seen since they began."""
     spans = [(at, at) for at in troubled]
     ends = [*(move.now for move in moves[1:]), _FOR_EVER]
     for move, end in zip(moves, ends, strict=False):

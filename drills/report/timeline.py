@@ -49,11 +49,14 @@ def faults_and_breakers(data: Data) -> str:
 def _strip(states: Sequence[Sequence[Any]], x: Scale, y: float, end: float) -> Iterator[str]:
     """Closed is a thin line, everything else a bar with its name where it fits."""
     times = [0.0, *(entry[0] for entry in states), end]
-    names = ["closed", *(entry[1] for entry in states)]
+    before = "ended" if states and states[0][2] == "a new link" else "closed"
+    names = [before, *(entry[1] for entry in states)]
     reasons = ["", *(entry[2] for entry in states)]
     for name, reason, begin, until in zip(names, reasons, times, times[1:], strict=False):
         left, width = x.at(begin), x.at(until) - x.at(begin)
         tip = f"{name}{f' ({reason})' if reason else ''}\n{begin:.3f} to {until:.3f} s"
+        if name == "ended":
+            continue
         if name == "closed":
             yield _bar(left, y + 10, width, 2, "closed", tip)
             continue

@@ -22,6 +22,7 @@ _LATE_SHARE = 0.5  # of the freeze's length, for a clock that was late to explai
 _AROUND_S = 0.3
 _BUSY_PERCENT = 95.0
 _NETWORK = ("impair", "partition", "flap")
+_SUDDEN, _SUDDEN_S = ("kill", "drain"), 3.0  # what they do to viewers is done soon; later their own lines tell
 _PROGRAM = ("kill-compositor", "kill-mixer")
 _CLOCK_MODULUS_MS = 1 << 24
 
@@ -53,7 +54,8 @@ def explain(
         _from_client(line, length, note)
     _from_pictures(told, freeze, length, note)
     for began, ended, name in faults:
-        if began < freeze.end and freeze.begin < ended + _AROUND_S:
+        until = min(ended, began + _SUDDEN_S) if name in _SUDDEN else ended
+        if began < freeze.end and freeze.begin < until + _AROUND_S:
             cause: Cause = "path" if name in _NETWORK else "compositor" if name in _PROGRAM else "node"
             note(cause, f"fault {name}")
     for move in moves:

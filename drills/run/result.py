@@ -28,6 +28,7 @@ from drills.scenario.model import Phase, Scenario
 FREEZE_S = 0.25
 """Longer than this without a new picture counts as a freeze that needs a cause (five pictures of 20 a second)."""
 VERSION = 1
+_ALIVE_S = 1.0  # a link whose breaker was told nothing for so long is gone
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +108,7 @@ def assess(
         oracles=oracles,
         causes=dict(Counter(each.cause for each in explained)),
         freezes=[_as_line(each, evidence.times.started) for each in explained],
-        timeline=series(told, moves, evidence),
+        timeline=series(told, sorted([*moves, *_lives(traces, evidence)], key=lambda move: move.at), evidence),
         offset=round((evidence.times.watching or evidence.times.started) - evidence.times.started, 3),
     )
 
@@ -159,6 +160,21 @@ def _figures(
 def _moves(trace: breakers.Trace) -> list[BreakerMove]:
     link = (trace.relay, trace.peer)
     return [BreakerMove(move.now / 1e6, link, move.previous, move.state, move.reason) for move in trace.moves]
+
+
+def _lives(traces: Sequence[breakers.Trace], evidence: Evidence) -> list[BreakerMove]:
+    """For the chart: a link that ends is no longer in any state, and one that comes anew begins closed."""
+    found = []
+    for trace in traces:
+        if not trace.steps:
+            continue
+        link = (trace.relay, trace.peer)
+        begin, end = (breakers.now_of(step) / 1e6 for step in (trace.steps[0], trace.steps[-1]))
+        if begin > evidence.times.watching:
+            found.append(BreakerMove(begin, link, "ended", "closed", "a new link"))
+        if end < _end(evidence) - _ALIVE_S:
+            found.append(BreakerMove(end, link, "", "ended", "the link ended"))
+    return found
 
 
 def _oracles(evidence: Evidence, traces: Sequence[breakers.Trace], faults: Sequence[Span]) -> dict[str, list[str]]:

@@ -143,6 +143,7 @@ class Drill:
             self._go(cluster, load, stage)
         finally:
             self._take_back_all(stage)
+            self.evidence.watched_until = time.monotonic()
             self._tell("collecting", 10.0)
             probes.stop()
             self._collect(cluster, load)
@@ -220,7 +221,6 @@ class Drill:
     def _collect(self, cluster: Cluster, load: Load) -> None:
         """Read what only the living cluster can tell, then end the clients."""
         evidence = self.evidence
-        evidence.watched_until = time.monotonic()
         evidence.near, evidence.expected, evidence.publishers = load.near, load.watching.expected, load.publishers
         for relay in cluster.relays:
             with contextlib.suppress(httpx2.HTTPError, FabricError), cluster.api(relay.name, timeout=2.0) as api:

@@ -23,7 +23,7 @@ from tests.drills.fabrics import need
 from tests.interop.clients.chromium import launched
 from tests.interop.clients.requirements import need as need_client
 
-pytestmark = [pytest.mark.interop, pytest.mark.timeout(280)]
+pytestmark = [pytest.mark.interop, pytest.mark.timeout(480)]
 
 SMALL = """\
 title: A small drill
@@ -77,7 +77,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
             command("run", str(out / "small.yaml"), "--out", str(out / "runs")),
             cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         )  # fmt: skip
-        said, _ = process.communicate(timeout=130)
+        said, _ = process.communicate(timeout=200)
         assert process.returncode == 0, said
         assert "passed" in said
         assert left_by(process.pid) == []
@@ -98,6 +98,9 @@ def test_a_drill_runs_and_says_what_came_of_it(small: Path) -> None:
     assert all(each["holds"] for each in result["verdicts"])
     assert result["oracles"] == {"breaker": [], "owners": [], "packets": []}
     assert [fault["name"] for fault in result["timeline"]["faults"]] == ["partition"]
+    (far,) = (of for of in result["timeline"]["viewers"].values() if not of["near"])
+    assert sum(far["frames"]) > 20
+    assert max(rate for rate in far["kbps"] if rate is not None) > 0
     suite = Xml.fromstring((second / "junit.xml").read_text())[0]
     assert (suite.get("tests"), suite.get("failures")) == ("8", "0")
     kinds = {json.loads(line)["kind"] for line in (first / "record.jsonl").read_text().splitlines()}
