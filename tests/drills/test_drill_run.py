@@ -130,7 +130,7 @@ async def test_the_report_is_a_page_that_needs_nothing_else(small: Path) -> None
             context = await chromium.browser.new_context(color_scheme=scheme, viewport={"width": 1280, "height": 900})
             page = await context.new_page()
             errors: list[Any] = []
-            page.on("pageerror", errors.append)
+            page.on("pageerror", lambda error, errors=errors: errors.append(error))
             page.on("request", lambda request: asked.append(request.url))
             await page.goto((runs(small)[1] / "report.html").as_uri())
             assert await page.evaluate("() => document.documentElement.dataset.theme") == scheme
