@@ -12,7 +12,7 @@ from typing import Any
 
 from drills.run.metrics import NodeFigures
 
-_QUEUED = 64  # packets that a link may have under way between two readings
+_QUEUED = 64  # packets that a link may still have under way: sent again, or in a batch that waits
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +38,8 @@ def of_lanes(lanes: Sequence[Mapping[str, Any]]) -> list[Unaccounted]:
     return found
 
 
-def of_links(nodes: Mapping[str, NodeFigures]) -> list[Unaccounted]:
-    """Every link that both ends still know: what the origin sent is at the subscriber, or counted as given up.
+def of_links(nodes: Mapping[str, NodeFigures], later: Mapping[str, NodeFigures]) -> list[Unaccounted]:
+    """Every link that both ends still know: what the origin had sent is `later` at the subscriber, or given up.
 
     A packet that both ends count for a moment (late after having been given up) makes the sum negative;
     that is no loss.
@@ -47,7 +47,7 @@ def of_links(nodes: Mapping[str, NodeFigures]) -> list[Unaccounted]:
     found = []
     for name, node in nodes.items():
         for (peer, role), sent in node.links.items():
-            got = nodes[peer].links.get((name, "subscriber")) if role == "origin" and peer in nodes else None
+            got = later[peer].links.get((name, "subscriber")) if role == "origin" and peer in later else None
             if got is None or got.link != sent.link:
                 continue
             arrived = got.counts.get("packets", 0)

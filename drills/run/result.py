@@ -92,7 +92,7 @@ def assess(
         of_phase |= {
             "breaker.disagreements": len(oracles["breaker"]) if traces else None,
             "owners.violations": len(oracles["owners"]) if evidence.leases else None,
-            "packets.unaccounted": _unaccounted(evidence) if evidence.nodes else None,
+            "packets.unaccounted": sum(abs(each.packets) for each in _lost(evidence)) if evidence.nodes else None,
         }
     return Result(
         name=name,
@@ -124,7 +124,7 @@ def _phases(evidence: Evidence) -> dict[str, Span]:
     times = evidence.times
     found: dict[str, Span] = {}
     if times.watching:
-        found["before"] = (times.watching, times.method or times.over)
+        found["before"] = (times.watching, times.method or _end(evidence))
         found["whole"] = (times.watching, _end(evidence))
     if times.method:
         found["during"] = (times.method, times.calm or _end(evidence))
@@ -180,17 +180,16 @@ def _lives(traces: Sequence[breakers.Trace], evidence: Evidence) -> list[Breaker
 def _oracles(evidence: Evidence, traces: Sequence[breakers.Trace], faults: Sequence[Span]) -> dict[str, list[str]]:
     troubled = [round(at * 1e6) for span in faults for at in span]
     judged = [breakers.judge(trace, troubled) for trace in traces]
-    lost = [*conservation.of_lanes(evidence.lanes.get("lanes", [])), *conservation.of_links(evidence.nodes)]
     return {
         "breaker": [str(each) for each in judged if each is not None],
         "owners": owners.violations(evidence.leases),
-        "packets": [str(each) for each in lost],
+        "packets": [str(each) for each in _lost(evidence)],
     }
 
 
-def _unaccounted(evidence: Evidence) -> int:
-    lost = [*conservation.of_lanes(evidence.lanes.get("lanes", [])), *conservation.of_links(evidence.nodes)]
-    return sum(abs(each.packets) for each in lost)
+def _lost(evidence: Evidence) -> list[conservation.Unaccounted]:
+    lanes = conservation.of_lanes(evidence.lanes.get("lanes", []))
+    return [*lanes, *conservation.of_links(evidence.nodes, evidence.nodes_later)]
 
 
 def _explained(told: Told, moves: Sequence[BreakerMove], evidence: Evidence) -> list[Explained]:

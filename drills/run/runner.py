@@ -33,6 +33,7 @@ from relay.errors import StoreUnavailable
 _PLAY_S = 90.0
 _TICK_S = 0.05
 _WARM_S = 1.5
+_ARRIVE_S = 0.5  # what was on its way has arrived, or been given up
 Tell = Callable[[str, float], None]
 """Progress: what is being done, and for how many seconds at most."""
 
@@ -64,6 +65,8 @@ class Evidence:
     publishers: dict[int, str] = field(default_factory=dict)
     leases: dict[str, list[LeaseEntry]] = field(default_factory=dict)
     nodes: dict[str, NodeFigures] = field(default_factory=dict)
+    nodes_later: dict[str, NodeFigures] = field(default_factory=dict)
+    """The same, once what was on its way then has arrived."""
     lanes: dict[str, Any] = field(default_factory=dict)
     wall: float = 0.0
     """Wall clock minus CLOCK_MONOTONIC."""
@@ -222,9 +225,9 @@ class Drill:
         """Read what only the living cluster can tell, then end the clients."""
         evidence = self.evidence
         evidence.near, evidence.expected, evidence.publishers = load.near, load.watching.expected, load.publishers
-        for relay in cluster.relays:
-            with contextlib.suppress(httpx2.HTTPError, FabricError), cluster.api(relay.name, timeout=2.0) as api:
-                evidence.nodes[relay.name] = read_metrics(api.get("/metrics").text)
+        evidence.nodes = _read_nodes(cluster)
+        time.sleep(_ARRIVE_S)
+        evidence.nodes_later = _read_nodes(cluster)
         with contextlib.suppress(FabricError):
             evidence.lanes = cluster.fabric.counters()
         for room in load.rooms:
@@ -244,6 +247,15 @@ class Drill:
         setattr(self.evidence.times, name, now)
         self._record.write("run", now, what=name)
         self._tell(text, seconds)
+
+
+def _read_nodes(cluster: Cluster) -> dict[str, NodeFigures]:
+    """The figures of all relays that answer."""
+    found = {}
+    for relay in cluster.relays:
+        with contextlib.suppress(httpx2.HTTPError, FabricError), cluster.api(relay.name, timeout=2.0) as api:
+            found[relay.name] = read_metrics(api.get("/metrics").text)
+    return found
 
 
 async def _history(url: str, room: str) -> list[LeaseEntry]:
