@@ -27,7 +27,8 @@ class Progress:
         if seconds < 0 or not self._console.is_terminal:
             self._console.print(f"  {text}", markup=False, highlight=False)
         if seconds >= 0:
-            self._bars.reset(self._task, description=f"{self._title}: {text}", total=None)
+            lasts = f", {seconds:g} s at most" if seconds else ""
+            self._bars.reset(self._task, description=f"{text}{lasts}", total=None)
 
     def __enter__(self) -> Self:
         self._console.print(self._title, style="bold", markup=False)

@@ -16,6 +16,7 @@ _CLOCK_MODULUS_MS = 1 << 24  # the painted clock has 24 bits
 _HALF_MS = _CLOCK_MODULUS_MS // 2
 _PER_MS = 64
 _SERVER_ERROR = 500
+_REFUSED = (307, 503)  # sent to another relay, or told to come back later
 
 
 @dataclass(slots=True)
@@ -96,7 +97,7 @@ def probe_figures(told: Told, begin: float, end: float) -> Figures:
     found |= {f"event.{part}": value for part, value in spread_ms(line["took"] for line in events).items()}
     found |= {f"sync.{part}": value for part, value in spread_ms(_apart(told, events)).items()}
     newcomers = told.of("newcomer", begin, end)
-    refused = [line["took"] for line in newcomers if line["status"] == 503]
+    refused = [line["took"] for line in newcomers if line["status"] in _REFUSED]
     found["refused.p99"] = spread_ms(refused)["p99"]
     found["refusals"] = len(refused)
     return found

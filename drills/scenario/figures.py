@@ -46,7 +46,7 @@ _ALL = [
     Figure(
         "packets.unaccounted", "", "packets that entered and are neither delivered, dropped with a reason nor queued"
     ),
-    Figure("refused.p99", "ms", "how long a newcomer waited for a refusal: p99"),
-    Figure("refusals", "", "newcomers that were refused", "more"),
+    Figure("refused.p99", "ms", "how long a newcomer waited for a refusal, or to be sent to another relay: p99"),
+    Figure("refusals", "", "newcomers that were refused, or sent to another relay", "more"),
 ]
 FIGURES: dict[str, Figure] = {figure.name: figure for figure in _ALL}

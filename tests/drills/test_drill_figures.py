@@ -68,7 +68,7 @@ def test_what_the_probes_measured() -> None:
     ]
     record.append({"at": 3.0, "kind": "api", "took": 5.0, "status": 0, "member": "s"})
     record.append({"at": 3.0, "kind": "event", "sent": 2.975, "took": 0.025})
-    record += [{"at": 3.0, "kind": "newcomer", "took": 0.01 * n, "status": 503 if n else 201} for n in range(3)]
+    record += [{"at": 3.0, "kind": "newcomer", "took": 0.01 * n, "status": (201, 307, 503)[n]} for n in range(3)]
     found = probe_figures(told(show((0.0, 0.0)), record), 1.0, 9.0)
     assert found["api.errors"] == 10
     assert found["api.max"] == pytest.approx(5000, rel=0.01)
