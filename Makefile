@@ -72,6 +72,17 @@ native-memcheck:  ## run the tests of the crate's files with `unsafe` (I/O and s
 cluster: .venv/.test  ## start a test cluster here (root: network namespaces; else loopback) and break it by commands
 	$(BIN)/python -m drills cluster $(ARGS)
 
+DRILLS := black-hole asymmetric-partition burst-loss flapping storm kill-relay kill-signaling redis-down
+DRILLS += cpu-storm memory-pressure disk-full clock-jump
+
+.PHONY: drills
+drills: setup-tests  ## break a test cluster with live media, the short set (root; 15 minutes); reports in .costream/drills
+	$(BIN)/python -m costream.cli drill run $(DRILLS) $(ARGS)
+
+.PHONY: drills-all
+drills-all: setup-tests  ## all drills that ship
+	$(BIN)/python -m costream.cli drill run $(basename $(notdir $(wildcard configs/drills/*.yaml))) $(ARGS)
+
 .PHONY: bench
 bench: .venv/.test  ## measure; a table, and JSON in bench/results
 	$(BIN)/python -m bench $(ARGS)

@@ -13,6 +13,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from costream import drill
 from relay.errors import CostreamError, RequestError, SettingsError
 from relay.settings import (
     NodeSettings,
@@ -145,6 +146,7 @@ authority = typer.Typer(
     help="Make the cluster's certificate authority and its nodes' certificates.", no_args_is_help=True
 )
 app.add_typer(authority, name="ca")
+app.add_typer(drill.app, name="drill")
 CaDirectory = Annotated[Path, typer.Argument(metavar="DIR", help="Where ca.pem, ca.key and the nodes' files are.")]
 Days = typer.Option(min=1, max=3650, help="Until it expires.")
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 
-from drills import cluster_console
+from drills.cluster import console
 
-COMMANDS: dict[str, Callable[[list[str]], None]] = {"cluster": cluster_console.main}
+COMMANDS: dict[str, Callable[[list[str]], None]] = {"cluster": console.main}
 
 
 def main() -> None:

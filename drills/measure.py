@@ -103,7 +103,8 @@ def _judge(of_stream: Sequence[tuple[float, int]], begin: float, end: float, enc
             newest, newest_at = counter, at
     if end - newest_at > gap:
         gap, gap_at = end - newest_at, newest_at
-    lost = encoded.intersection(range(min(within), max(within))).difference(c for _, c in of_stream) if within else ()
+    least, most = min(within, default=0), max(within, default=0)
+    lost = {counter for counter in encoded if least <= counter < most}.difference(counter for _, counter in of_stream)
     return Watched(len(within), gap, gap_at, tuple(sorted(lost)), repeated, reordered)
 
 

@@ -182,10 +182,11 @@ def _newest(buckets: Buckets, packets: int, span: int, end: int | None = None) -
     if not buckets:
         return [], []
     end = buckets[-1][0] + _BUCKET if end is None else end
-    for count in range(1, len(buckets) + 1):
-        taken = buckets[-count:]
-        if _settled(taken) >= packets and end - taken[0][0] >= span:
-            return taken, buckets[:-count]
+    settled = 0
+    for count, (start, of_bucket, _) in enumerate(reversed(buckets), 1):
+        settled += of_bucket
+        if settled >= packets and end - start >= span:
+            return buckets[-count:], buckets[:-count]
     return [], []
 
 

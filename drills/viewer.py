@@ -10,6 +10,8 @@
 | `joining`, `joined` | `url`; joined has `session` and `took` in seconds |
 | `moving`, `moved` | its node drains: `joined` elsewhere comes between; moved, when that plays, as joined |
 | `refused`, `failed` | `url`, `reason`; it tries the next of its addresses |
+| `stats` | `over` in seconds: `bits` that came, `plis` that were sent, `dropped` pictures, since the last of them |
+| `late` | `by` in seconds: this process had no CPU for so long |
 | `left` | |
 """
 
@@ -40,6 +42,9 @@ _SOUND_S = 0.02
 _SILENCE_DBFS = -100.0
 _RETRY_S = 0.2
 _CONNECT_S = 8.0
+_STATS_S = 1.0
+_LOOK_S = 0.05
+_LATE_S = 0.1  # of a look: what a viewer could notice
 _OFFER_S = 3.0  # more than a service takes for an answer or a refusal (`join.timeout_s`)
 
 Tell = Callable[..., None]
@@ -149,6 +154,7 @@ class Connection:
         self._resource: Resource | None = None
         self._following: Following | None = None
         self._readers: list[asyncio.Task[None]] = []
+        self._counting: asyncio.Task[None] | None = None
         self._last_frame = 0.0
         self.url = ""
         self.is_shown = False
@@ -177,6 +183,7 @@ class Connection:
                 continue
             self._readers.append(asyncio.create_task(self._read(slot, kind, line.receiver.track)))
         self._following = following(self._resource, self._token, self._plan.urls)
+        self._counting = asyncio.create_task(self._count())
         self._tell("joined", url=url, session=self.session, took=time.monotonic() - began)
 
     async def watched(self) -> str | None:
@@ -210,6 +217,8 @@ class Connection:
     async def leave(self, *, delete: bool) -> None:
         """Release everything; with `delete` the relay is told."""
         readers, self._readers = self._readers, []
+        if self._counting is not None:
+            readers.append(self._counting)
         for reader in readers:
             reader.cancel()
         await asyncio.gather(*readers, return_exceptions=True)
@@ -223,6 +232,17 @@ class Connection:
         if self._pc is not None:
             self._pc.close()
             self._pc = None
+
+    async def _count(self) -> None:
+        """Tell what came and what was asked for, once a second."""
+        before, since = await received(self._pc), time.monotonic()
+        while True:
+            await asyncio.sleep(_STATS_S)
+            now, at = await received(self._pc), time.monotonic()
+            if self.is_shown:
+                bits, plis, dropped = (b - a for a, b in zip(before, now, strict=True))
+                self._tell("stats", over=round(at - since, 3), bits=8 * bits, plis=plis, dropped=dropped)
+            before, since = now, at
 
     async def _read(self, slot: int, kind: str, track: Any) -> None:
         size = 4 if kind == "video" else 50
@@ -254,6 +274,27 @@ class Connection:
             clock_ms=told.clock_ms if told else None,
             width=width,
         )
+
+
+async def received(pc: Any) -> tuple[int, int, int]:
+    """Bytes that came, keyframes asked for, and pictures that were dropped, of all tracks of a connection."""
+    report = await pc.get_stats()
+    found = [entry for entry in report.values() if str(entry.type) == "inbound-rtp"]
+    return (
+        sum(int(entry.bytes_received or 0) for entry in found),
+        sum(int(getattr(entry, "pli_count", 0) or 0) for entry in found),
+        sum(int(getattr(entry, "frames_dropped", 0) or 0) for entry in found),
+    )
+
+
+async def tell_lateness(tells: Sequence[Tell]) -> None:
+    """Tell all viewers of this process when it had no CPU: what they saw then is not the cluster's doing."""
+    while True:
+        due = time.monotonic() + _LOOK_S
+        await asyncio.sleep(_LOOK_S)
+        if (late := time.monotonic() - due) > _LATE_S:
+            for tell in tells:
+                tell("late", by=round(late, 3))
 
 
 class _Sound:
@@ -316,12 +357,16 @@ async def until_told_to_end(*running: asyncio.Task[None]) -> None:
 async def _watch(plan: ViewerPlan) -> None:
     allow_loopback()
 
-    async def one(number: int, name: str, token: str) -> None:
+    async def one(number: int, token: str, tell: Tell) -> None:
         await asyncio.sleep(number * plan.every_s)
-        await Viewer(plan, token, teller(out, name)).run()
+        await Viewer(plan, token, tell).run()
 
     with open(plan.out, "a", encoding="utf-8") as out:  # noqa: ASYNC230 - lines to a local file
-        await until_told_to_end(*(asyncio.create_task(one(n, *who)) for n, who in enumerate(plan.viewers)))
+        tells = [teller(out, name) for name, _ in plan.viewers]
+        viewing = [
+            one(number, token, tell) for number, ((_, token), tell) in enumerate(zip(plan.viewers, tells, strict=True))
+        ]
+        await until_told_to_end(*map(asyncio.create_task, (tell_lateness(tells), *viewing)))
 
 
 if __name__ == "__main__":

@@ -120,8 +120,15 @@ class Metrics:
         GCCollector(registry=self.registry)
         build = Gauge(f"{PREFIX}_build_info", "Version and node id.", ["version", "node"], registry=self.registry)
         build.labels(version, node).set(1)
-        self.rooms = self._gauge("rooms", "Rooms that this process has sessions in.")
-        self.sessions = self._gauge("sessions", "Open sessions by kind: publisher or viewer.", "kind")
+        self.rooms = self._gauge(
+            "rooms", "Rooms that this process has sessions in, by traffic: live, drill, load.", "traffic"
+        )
+        self.sessions = self._gauge(
+            "sessions",
+            "Open sessions by kind (publisher or viewer) and by the traffic of their room.",
+            "kind",
+            "traffic",
+        )
         self.event_streams = self._gauge("event_streams", "Clients that follow a room's events.")
         self.joins = self._counter("joins", "Sessions that reached media, by kind.", "kind")
         self.refusals = self._counter("refusals", "Joins refused by admission, by reason.", "reason")

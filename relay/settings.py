@@ -295,6 +295,7 @@ class BreakerSettings(Section):
     probe_samples: Annotated[int, Field(ge=1, le=10_000)] = 10
     probes_in_flight: Annotated[int, Field(ge=1, le=10_000)] = 20
     half_open_timeout_s: Annotated[float, Field(gt=0, le=600)] = 30.0
+    trace_dir: str = ""
 
     @model_validator(mode="after")
     def _figures_fit_together(self) -> Self:

@@ -13,7 +13,7 @@ import structlog
 
 from relay.clock import now_us
 from relay.link import varint
-from relay.link.breaker import Breaker, BreakerMoved, BreakerState
+from relay.link.breaker import BreakerMoved, BreakerState
 from relay.link.media_path import MediaPath
 from relay.link.messages import LinkState, Message
 from relay.link.metadata import MetadataChannel
@@ -21,6 +21,7 @@ from relay.link.path import PathName, PathReport
 from relay.link.paths import PATHS
 from relay.link.sender import LinkSender
 from relay.link.sender_events import KeyframeWanted, MediaMoved
+from relay.link.trace import breaker_of
 from relay.link.transport import Connection
 from relay.settings import BreakerSettings, LinkFlowSettings
 
@@ -44,7 +45,7 @@ class ServedLink:
     ) -> None:
         self.link = link
         self.peer = peer
-        self.breaker = Breaker(breaker)
+        self.breaker = breaker_of(breaker, link, peer)
         self.sender = LinkSender(settings, self.breaker.take_probe)
         self.channel: MetadataChannel | None = None
         self.paths: dict[PathName, MediaPath] = {}

@@ -10,7 +10,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import asdict
 from random import Random
-from typing import Any, assert_never
+from typing import Any, assert_never, get_args
 
 import structlog
 
@@ -45,6 +45,7 @@ from relay.plane import open_plane
 from relay.ports import Answer, IceFragment, KnownNodes, LeaseStore, Offer, RoomEvent, RoomStore, SlotChange
 from relay.settings import NodeSettings
 from relay.stage import people
+from relay.stage.document import Traffic
 from relay.stage.permissions import Action, Actor, Role
 
 log = structlog.get_logger()
@@ -250,9 +251,10 @@ class Node:
             counted = stats.sessions.get(local.session.info.handle)
             if counted is not None:
                 local.session.tick(counted)
-        self._metrics.rooms.set(len(self._rooms))
-        for kind in ("publisher", "viewer"):
-            self._metrics.sessions.labels(kind).set(self._count(kind))
+        for traffic in get_args(Traffic):
+            self._metrics.rooms.labels(traffic).set(sum(room.state.traffic == traffic for room in self._rooms))
+            for kind in ("publisher", "viewer"):
+                self._metrics.sessions.labels(kind, traffic).set(self._count(kind, traffic))
         await self._rooms.sweep()
 
     async def _tick_rooms(self) -> None:
@@ -443,8 +445,11 @@ class Node:
     def _heights(self, track: int) -> list[int]:
         return [layer.height for layer in self._meter.stats.tracks.get(track, ())]
 
-    def _count(self, kind: str) -> int:
-        return sum(local.session.info.kind == kind for _, local in self._sessions.values())
+    def _count(self, kind: str, traffic: str = "") -> int:
+        return sum(
+            local.session.info.kind == kind and traffic in ("", room.state.traffic)
+            for room, local in self._sessions.values()
+        )
 
     def _find(self, session: str) -> tuple[HostedRoom, LocalSession]:
         found = self._sessions.get(session)

@@ -20,6 +20,8 @@ PROGRAM: Literal["program"] = "program"
 """Identity and source of the program's publications. No participant may be called so."""
 SeatState = Literal["on_air", "backstage"]
 StagePolicy = Literal["open", "invite"]
+Traffic = Literal["live", "drill", "load"]
+"""What a room is for: `live` is real; the others are synthetic, and no figure or output of theirs counts as real."""
 
 RoomChange = tuple["RoomState", list[tuple[str, dict[str, Any]]]]
 """What every function on a room returns: the new state and its events (type, data)."""
@@ -110,6 +112,7 @@ class RoomState:
     codecs: tuple[Codec, ...] = ("opus", "vp8", "h264", "vp9", "av1")
     max_seats: int = 8
     stage_policy: StagePolicy = "open"
+    traffic: Traffic = "live"
     metadata: dict[str, Any] = field(default_factory=dict)
     participants: dict[str, Participant] = field(default_factory=dict)
     seats: dict[str, Seat] = field(default_factory=dict)

@@ -12,7 +12,7 @@ from typing import Any
 
 from relay.errors import Conflict, Forbidden, NotFound
 from relay.stage import people, publications, seats
-from relay.stage.document import Codec, RoomChange, RoomState, StagePolicy
+from relay.stage.document import Codec, RoomChange, RoomState, StagePolicy, Traffic
 from relay.stage.permissions import Action, Actor, Role, is_host, require
 from relay.stage.views import room_view, timestamp
 
@@ -40,6 +40,7 @@ def create(
     codecs: tuple[Codec, ...] = ("opus", "vp8", "h264", "vp9", "av1"),
     max_seats: int = 8,
     stage_policy: StagePolicy = "open",
+    traffic: Traffic = "live",
     metadata: dict[str, Any] | None = None,
 ) -> RoomChange:
     """Make a room. Its event is `room.created` with the `Room` schema."""
@@ -50,6 +51,7 @@ def create(
         codecs=codecs,
         max_seats=max_seats,
         stage_policy=stage_policy,
+        traffic=traffic,
         metadata=metadata or {},
     )
     return state, [("room.created", {"room": room_view(state)})]

@@ -16,6 +16,7 @@ def room_view(state: RoomState, viewers: int = 0) -> dict[str, Any]:
         "codecs": list(state.codecs),
         "max_seats": state.max_seats,
         "stage_policy": state.stage_policy,
+        "traffic": state.traffic,
         "metadata": state.metadata,
         "on_air": state.on_air(),
         "participants": len(state.participants) + viewers,

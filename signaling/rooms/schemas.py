@@ -16,6 +16,7 @@ MAX_DATA_BYTES = 4096
 Codec = Literal["opus", "vp8", "h264", "vp9", "av1"]
 ALL_CODECS: tuple[Codec, ...] = get_args(Codec)
 StagePolicy = Literal["open", "invite"]
+Traffic = Literal["live", "drill", "load"]
 
 
 def _is_small(value: dict[str, JsonValue]) -> dict[str, JsonValue]:
@@ -48,6 +49,10 @@ class CreateRoom(Strict):
     codecs: Annotated[list[Codec], Field(min_length=1, max_length=5), AfterValidator(_is_unique)] | None = None
     max_seats: Annotated[int, Field(ge=1, le=64)] | None = None
     stage_policy: StagePolicy | None = None
+    traffic: Traffic = Field(
+        default="live",
+        description="What the room is for. Metrics and events of synthetic rooms (`drill`, `load`) carry it.",
+    )
     metadata: Data = Field(default_factory=dict)
 
 
@@ -59,6 +64,7 @@ class Room(BaseModel):
     codecs: list[str]
     max_seats: int
     stage_policy: StagePolicy
+    traffic: Traffic
     metadata: dict[str, Any]
     on_air: list[str]
     participants: int

@@ -102,6 +102,7 @@ async def make_room(context: Context, caller: Caller, wanted: CreateRoom) -> Roo
         codecs=tuple(wanted.codecs or ALL_CODECS),
         max_seats=wanted.max_seats or defaults.max_seats,
         stage_policy=wanted.stage_policy or defaults.stage_policy,
+        traffic=wanted.traffic,
         metadata=wanted.metadata,
     )
     try:

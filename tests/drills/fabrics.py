@@ -13,8 +13,8 @@ from typing import Any, Literal
 import psutil  # type: ignore[import-untyped]
 import pytest
 
-from drills import namespaces, ownership
-from drills.fabric import Fabric, why_no_namespaces
+from drills import ownership
+from drills.fabric import Fabric, namespaces, why_no_namespaces
 from drills.processes import Process
 
 PEERS = Path(__file__).with_name("fabric_peers.py")

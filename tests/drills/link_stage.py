@@ -16,7 +16,7 @@ from typing import Any
 import psutil  # type: ignore[import-untyped]
 
 from drills.cluster import Cluster
-from drills.impairment import Impairment
+from drills.fabric.impairment import Impairment
 from drills.measure import Seen, Spread, frames, silences, spread, watched, worst
 from drills.processes import Process
 from tests.drills.fabrics import eventually

@@ -13,8 +13,8 @@ from rich.console import Console
 
 from drills import ownership
 from drills.cluster import Cluster
-from drills.cluster_config import Place
-from drills.cluster_console import converse
+from drills.cluster.config import Place
+from drills.cluster.console import converse
 from drills.fabric import OUTSIDE
 from relay.settings import load_node_settings
 from signaling.tokens import verify

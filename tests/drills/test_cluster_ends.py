@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from drills import namespaces, ownership
+from drills import ownership
 from drills.cluster import Cluster
-from drills.fabric import FabricError
-from drills.fabric_base import ROOT
+from drills.fabric import FabricError, namespaces
+from drills.fabric.base import ROOT
 from relay.settings import load_node_settings
 from tests.drills.fabrics import left, need
 

@@ -12,8 +12,8 @@ import pytest
 
 from drills import ownership
 from drills.cluster import Cluster
-from drills.cluster_config import HTTPS_PORT, LINK_PORT
-from drills.fabric_base import ROOT
+from drills.cluster.config import HTTPS_PORT, LINK_PORT
+from drills.fabric.base import ROOT
 from drills.processes import Process
 from tests.drills.fabrics import eventually, left, need
 from tests.drills.shows import PATIENCE_S, Show

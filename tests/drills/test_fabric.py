@@ -10,11 +10,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from drills import namespaces
-from drills.fabric import OUTSIDE, Fabric, FabricError, LoopbackFabric, open_fabric
-from drills.fabric_base import ROOT
-from drills.fabric_control import ControlClient
-from drills.impairment import GilbertElliott, Impairment, Lane
+from drills.fabric import OUTSIDE, Fabric, FabricError, LoopbackFabric, namespaces, open_fabric
+from drills.fabric.base import ROOT
+from drills.fabric.control import ControlClient
+from drills.fabric.impairment import GilbertElliott, Impairment, Lane
 from tests.drills.fabrics import Kind, eventually, need, start, told
 
 SEED = 11
@@ -169,8 +168,8 @@ def test_a_host_is_cut_off_and_comes_back(fabric: Fabric) -> None:
 
 def test_another_process_changes_it(fabric: Fabric) -> None:
     code = (
-        "import sys; from pathlib import Path; from drills.fabric_control import *\n"
-        "from drills.fabric_rules import FabricError\n"
+        "import sys; from pathlib import Path; from drills.fabric.control import *\n"
+        "from drills.fabric.rules import FabricError\n"
         "client = ControlClient(Path(sys.argv[1])); client.partition('a', 'b')\n"
         "print(len(client.rules()['rules']))\n"
         "try: client.ask('attach', host='x', addresses=['10.0.0.1'])\n"

@@ -9,8 +9,9 @@ import sys
 
 import pytest
 
-from drills import fabric_base, ownership
+from drills import ownership
 from drills.fabric import FabricError, open_fabric
+from drills.fabric import base as fabric_base
 from tests.drills.fabrics import Kind, eventually, left, need
 
 OWNER = """

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from drills.fabric_rules import ANY, FabricError, Rules
-from drills.impairment import BLACK_HOLE, CLEAR, Impairment
+from drills.fabric.impairment import BLACK_HOLE, CLEAR, Impairment
+from drills.fabric.rules import ANY, FabricError, Rules
 
 SLOW, LOSSY = Impairment(delay_us=1000), Impairment(loss=0.5)
 

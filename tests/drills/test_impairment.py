@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from drills.impairment import BLACK_HOLE, CLEAR, Delivery, GilbertElliott, Impairment, Lane
-from drills.impairment_text import from_json, parse_impairment, to_json
+from drills.fabric.impairment import BLACK_HOLE, CLEAR, Delivery, GilbertElliott, Impairment, Lane
+from drills.fabric.impairment_text import from_json, parse_impairment, to_json
 
 SIGMAS = 4  # of what theory says about so many packets
 ONE_PERCENT = 0.01

@@ -19,9 +19,9 @@ import pytest
 from costream import ca
 from drills import ownership
 from drills.cluster import Cluster
-from drills.cluster_config import LINK_PORT
-from drills.fabric_base import ROOT
-from drills.impairment import BLACK_HOLE, Impairment
+from drills.cluster.config import LINK_PORT
+from drills.fabric.base import ROOT
+from drills.fabric.impairment import BLACK_HOLE, Impairment
 from tests.drills import hostile
 from tests.drills.fabrics import eventually, left, need
 from tests.drills.link_stage import BACKUP, ORIGIN, SUBSCRIBERS, LinkStage, Run, report

@@ -17,7 +17,7 @@ from playwright.async_api import Error
 
 from drills import ownership
 from drills.cluster import Cluster
-from drills.impairment import Impairment
+from drills.fabric.impairment import Impairment
 from tests.drills.fabrics import left, need
 from tests.interop.clients.chromium import Tab, launched
 from tests.interop.clients.requirements import need as need_client

@@ -20,6 +20,7 @@ declare -A WANTED=(
   [gstreamer1.0-plugins-ugly]=/usr/lib/*/gstreamer-1.0/libgstx264.so
   [fonts-dejavu-core]=/usr/share/fonts/truetype/dejavu/DejaVuSans.ttf
   [iproute2]=ip
+  [libfaketime]=/usr/lib/*/faketime/libfaketimeMT.so.1
 )
 
 present() {

@@ -116,6 +116,7 @@ NAMES = st.sampled_from(
         "codecs",
         "max_seats",
         "stage_policy",
+        "traffic",
         "metadata",
         "room",
         "identity",

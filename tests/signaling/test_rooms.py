@@ -49,6 +49,14 @@ async def test_a_room_from_creation_to_end(api: Api) -> None:
     assert problem(await api.call("GET", "/v1/rooms/show", "owner@show")) == (404, "room-not-found")
 
 
+async def test_synthetic_rooms_carry_their_traffic(api: Api) -> None:
+    made = await api.call("POST", "/v1/rooms", "service", json={"id": "dry-run", "traffic": "drill"})
+    assert (made.status_code, made.json()["traffic"]) == (201, "drill")
+    assert (await api.call("GET", "/v1/rooms/demo", "guest")).json()["traffic"] == "live"
+    wrong = await api.call("POST", "/v1/rooms", "service", json={"id": "other", "traffic": "real"})
+    assert problem(wrong) == (422, "invalid-request")
+
+
 async def test_minted_tokens_work_and_expire(api: Api) -> None:
     wanted = {"room": "demo", "identity": "bob", "role": "guest", "ttl_s": 60}
     minted = await api.call("POST", "/v1/tokens", "owner", json=wanted)

@@ -33,6 +33,7 @@ const ROOM_COLUMNS = [
   ['participants', (r) => r.participants, true],
   ['seats', (r) => r.max_seats, true],
   ['stage', (r) => r.stage_policy],
+  ['traffic', (r) => r.traffic],
   ['codecs', (r) => r.codecs.join(', ')],
 ];
 

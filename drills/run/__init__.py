@@ -1,0 +1,1 @@
+"""One drill from beginning to end: start, load, steady state, faults, rollback, measurement."""

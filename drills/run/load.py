@@ -1,0 +1,176 @@
+"""The load of a drill: hosts and viewers in their rooms, each group in a process of its own on a host of its own."""
+
+from __future__ import annotations
+
+import json
+import random
+import time
+from collections import defaultdict
+from dataclasses import dataclass, field
+from typing import Any
+
+from drills.cluster import Cluster
+from drills.fabric import FabricError
+from drills.processes import Process
+from drills.scenario.model import LoadPart
+
+NEAR = "near"
+NEWCOMERS = "newcomers"
+_STALL_S = 1.0
+_SILENCE_S = 0.5
+
+
+class Tail:
+    """A file of JSON lines that somebody is writing; what was read is not read again."""
+
+    def __init__(self, cluster: Cluster, name: str) -> None:
+        self._path = cluster.directory / f"{name}.jsonl"
+        self._offset = 0
+        self.lines: list[dict[str, Any]] = []
+
+    def read(self) -> list[dict[str, Any]]:
+        """Read on; returns the new lines. One in the making is left for the next time."""
+        if not self._path.exists():
+            return []
+        with self._path.open("rb") as file:
+            file.seek(self._offset)
+            data = file.read()
+        data = data[: data.rfind(b"\n") + 1]
+        self._offset += len(data)
+        new = [json.loads(line) for line in data.splitlines()]
+        self.lines += new
+        return new
+
+
+@dataclass(slots=True)
+class Watching:
+    """When each picture was last seen: (viewer, publisher) → time; and which ones are expected."""
+
+    expected: set[tuple[str, int]] = field(default_factory=set)
+    newest: dict[tuple[str, int], float] = field(default_factory=dict)
+
+    def missing(self, since: float) -> set[tuple[str, int]]:
+        """Who does not see what, as of `since`."""
+        return {pair for pair in self.expected if self.newest.get(pair, 0.0) < since}
+
+
+class Load:
+    """Publishers and viewers of all rooms."""
+
+    def __init__(self, cluster: Cluster, wanted: LoadPart, seed: int) -> None:
+        self._cluster, self._wanted = cluster, wanted
+        self._dice = random.Random(f"{seed}/load")
+        self._tails: dict[str, Tail] = {}
+        self._processes: list[tuple[str, Process]] = []
+        self.rooms = [f"drill-{number}" for number in range(1, wanted.rooms + 1)]
+        self.watching = Watching()
+        self.near: set[str] = set()
+        """Viewers at the hosts' relay."""
+        self.publishers: dict[int, str] = {}
+        """By the number in their picture."""
+
+    def start_hosts(self) -> None:
+        """Make the rooms and start whoever publishes."""
+        hosts = self._wanted.hosts
+        for index, room in enumerate(self.rooms):
+            self._cluster.make_room(room, max_seats=hosts.count + hosts.voices, traffic=self._wanted.traffic)
+            for number in range(hosts.count):
+                name = f"host-{index + 1}-{number + 1}"
+                picture = index * hosts.count + number + 1
+                self.publishers[picture] = name
+                width, height = hosts.size
+                self._publish(
+                    room, name, number, publisher=picture, tone=220.0 + 70 * number, width=width, height=height,
+                    fps=hosts.fps, codec=hosts.codec, simulcast=hosts.layers == 3,
+                )  # fmt: skip
+            for number in range(hosts.voices):
+                self._publish(room, f"voice-{index + 1}-{number + 1}", number, video=False, tone=100.0 + 10 * number)
+
+    def start_viewers(self) -> None:
+        """Start whoever watches: one process for each room and member."""
+        hosts, viewers = self._wanted.hosts, self._wanted.viewers
+        for index, room in enumerate(self.rooms):
+            groups: defaultdict[str, int] = defaultdict(int)
+            for number in range(viewers.count):
+                groups[viewers.at[number % len(viewers.at)]] += 1
+            pictures = range(index * hosts.count + 1, (index + 1) * hosts.count + 1)
+            for member, count in groups.items():
+                self._watch(room, f"viewer-{index + 1}-{member}", member, count, pictures, rejoin=viewers.rejoin)
+            if self._wanted.near:
+                self._watch(room, f"{NEAR}-{index + 1}", hosts.at[0], self._wanted.near, pictures, rejoin=True)
+
+    def start_newcomers(self) -> None:
+        """People at the door of the first room, if the scenario wants any: at the viewers' member."""
+        if not self._wanted.newcomers:
+            return
+        host, via = self._cluster.add_client(NEWCOMERS), self._wanted.newcomers_at
+        rate = self._wanted.newcomers
+        self._started(NEWCOMERS, self._cluster.knock(self.rooms[0], NEWCOMERS, host=host, via=via, rate=rate))
+
+    def read(self) -> list[dict[str, Any]]:
+        """New lines of everybody."""
+        found = [line for tail in self._tails.values() for line in tail.read()]
+        for line in found:
+            if line["event"] == "frame" and line["publisher"] is not None:
+                self.watching.newest[line["viewer"], line["publisher"]] = line["at"]
+        return found
+
+    def lines(self) -> list[dict[str, Any]]:
+        """Everything that was read so far, in the order of time."""
+        return sorted((line for tail in self._tails.values() for line in tail.lines), key=lambda line: line["at"])
+
+    def wait_until_all_play(self, seconds: float, since: float | None = None) -> None:
+        """Raises FabricError, naming who does not see whom, when that takes longer."""
+        since = time.monotonic() if since is None else since
+        deadline = time.monotonic() + seconds
+        while True:
+            self.read()
+            missing = self.watching.missing(since)
+            if not missing:
+                return
+            self._require_processes()
+            if time.monotonic() > deadline:
+                named = ", ".join(
+                    f"{viewer} sees no {self.publishers[number]}" for viewer, number in sorted(missing)[:6]
+                )
+                raise FabricError(f"not everybody plays within {seconds:g} s: {named}")
+            time.sleep(0.05)
+
+    def stop(self) -> None:
+        """End everybody, viewers first; they leave as clients do."""
+        for _, process in reversed(self._processes):
+            process.stop(4.0)
+        self.read()
+
+    def _publish(self, room: str, name: str, number: int, **show: Any) -> None:
+        member = self._wanted.hosts.at[number % len(self._wanted.hosts.at)]
+        host = self._cluster.add_client(name)
+        process = self._cluster.publish(room, name, host=host, via=self._via(member), silence_s=_SILENCE_S, **show)
+        self._started(name, process)
+
+    def _watch(self, room: str, name: str, member: str, count: int, pictures: range, *, rejoin: bool) -> None:
+        host = self._cluster.add_client(name)
+        wait = 1 / self._wanted.viewers.join_rate + self._dice.uniform(0.0, self._wanted.viewers.jitter)
+        process = self._cluster.watch(
+            room, name, host=host, via=self._via(member), count=count, videos=len(pictures), audios=1, every_s=wait,
+            stall_s=_STALL_S if rejoin else 0.0, silence_s=_SILENCE_S if rejoin else 0.0,
+        )  # fmt: skip
+        names = [name] if count == 1 else [f"{name}-{number}" for number in range(1, count + 1)]
+        self.watching.expected |= {(viewer, picture) for viewer in names for picture in pictures}
+        if name.startswith(NEAR):
+            self.near |= set(names)
+        self._started(name, process)
+
+    def _started(self, name: str, process: Process) -> None:
+        self._processes.append((name, process))
+        self._tails[name] = Tail(self._cluster, name)
+
+    def _via(self, member: str) -> list[str]:
+        """The member named, then every signaling service, then the other relays: as clients know them."""
+        others = [each.name for each in (*self._cluster.signaling, *self._cluster.relays)]
+        return list(dict.fromkeys([member, *others]))
+
+    def _require_processes(self) -> None:
+        for name, process in self._processes:
+            if not process.is_running:
+                raise FabricError(f"{name} has ended ({process.code}):\n{process.tail()}")
