@@ -27,6 +27,7 @@ from relay.node.clocks import TrackClocks
 from relay.node.clustered import ClusteredRoom, ClusterSide
 from relay.node.following import FollowedRoom
 from relay.node.local import LocalSession, LocalTrack, TrackKey, add_track, move_track
+from relay.node.presence import INTERVAL_S as PRESENCE_S
 from relay.node.presence import Presence, is_audience
 from relay.plane.contract import LayerStats
 from relay.ports import RoomEvent, RoomStore
@@ -59,6 +60,9 @@ class Surroundings:
     clock: HybridClock
     clocks: TrackClocks
     cluster: Callable[[], ClusterSide | None] = lambda: None
+    new_id: Callable[[], str] = lambda: secrets.token_hex(8)
+    """Makes the ids of publications; a simulation has to get the same ones again."""
+    presence_s: float = PRESENCE_S
 
 
 HANDOVER_S = 1.0
@@ -98,6 +102,7 @@ class HostedRoom:
             around.store,
             lambda: [local.session.info for local in self.sessions.values()],
             self._tell_unstored,
+            around.presence_s,
         )
         self._shared: ClusteredRoom | None = None
         cluster = around.cluster()
@@ -199,7 +204,7 @@ class HostedRoom:
                 known = publications.publication_of(
                     self.state, info.identity, plan.kind.value, cast(Source, plan.source)
                 )
-                publication = known.id if known else secrets.token_hex(8)
+                publication = known.id if known else self._around.new_id()
                 track = LocalTrack(key, self._around.next_handle(), publication, info.id, plan)
                 self._tracks[key] = self._by_handle[track.handle] = track
                 self._on_track(track.handle, self)
@@ -525,7 +530,7 @@ class HostedRoom:
             if track.key[0] != identity or track.publication in self.state.publications or not track.active:
                 continue
             self._give_up(track)
-            track.publication, track.registered, track.epoch = secrets.token_hex(8), False, 0
+            track.publication, track.registered, track.epoch = self._around.new_id(), False, 0
             self._lease(track)
             first = next(each for each in track.plan.payload_types if each.codec == track.codec)
             for layer in sorted(track.active):

@@ -10,7 +10,7 @@ from drills.oracle import Forced, Move, Reported, Restored, Woken, expected
 from relay.link.breaker import LAW, BreakerMoved
 from relay.link.path import PathReport
 from relay.settings import BreakerSettings
-from tests.link.model_path import MS, SECOND
+from drills.simulation.model_path import MS, SECOND
 from tests.link.traces import random_story
 
 STORIES = 10_000

@@ -22,7 +22,7 @@ from relay.plane.contract import Kind
 from relay.plane.reference import rtp
 from relay.plane.reference.descriptors import Codec
 from relay.settings import BreakerSettings, LinkFlowSettings
-from tests.link.model_path import MS, Direction, ModelPath
+from drills.simulation.model_path import MS, Direction, ModelPath
 
 VP8_KEY = b"\x90\x80\x01\x10\x00\x00\x9d\x01\x2a\x80\x02\x68\x01"
 VP8_DELTA = b"\x90\x80\x01\x11\x00\x00"

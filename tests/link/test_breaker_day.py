@@ -8,7 +8,7 @@ import pytest
 from relay.link.breaker import Breaker, BreakerState
 from relay.link.path import PathReport
 from relay.settings import BreakerSettings
-from tests.link.model_path import MS, SECOND
+from drills.simulation.model_path import MS, SECOND
 
 HOUR = 3600
 RATE = 500  # packets a second

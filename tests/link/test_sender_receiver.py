@@ -12,7 +12,7 @@ from relay.link.path import PathName
 from relay.link.sender_events import FramesSkipped, KeyframeWanted, MediaMoved, ParityChanged
 from relay.settings import BreakerSettings, LinkFlowSettings
 from tests.link.joined import AUDIO, VIDEO, CarryingPath, Link, good
-from tests.link.model_path import MS, SECOND, Direction, black_hole
+from drills.simulation.model_path import MS, SECOND, Direction, black_hole
 
 PRIMARY: tuple[PathName, ...] = ("primary",)
 BOTH: tuple[PathName, ...] = ("primary", "backup")

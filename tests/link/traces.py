@@ -9,7 +9,7 @@ from drills.oracle import Forced, Reported, Restored, Step, Woken
 from relay.link.breaker import Breaker, BreakerMoved
 from relay.link.path import PathName, PathReport
 from relay.settings import BreakerSettings
-from tests.link.model_path import MS, SECOND
+from drills.simulation.model_path import MS, SECOND
 
 WEATHERS = (
     "fine",
