@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
@@ -45,7 +46,7 @@ class Healing:
             self.times.append(now - since)
             self._world.tell(f"{room} is whole after {now - since:.3f} s")
         elif now - since > self._world.plan.heal_s:
-            self._world.fail(Violation(*wrong[:1], now, f"{room}, {now - since:.1f} s after the last fault: {wrong[1]}"))
+            self._world.fail(Violation(wrong[0], now, f"{room}, {now - since:.1f} s after the last fault: {wrong[1]}"))
         else:
             self._loop.call_later(LOOK_S, self._look, room, turn, since)
 
@@ -89,15 +90,8 @@ class Healing:
     def _document(self, room: str, body: str) -> RoomState:
         known = self._stored.get(room)
         if known is None or known[0] is not body:
-            known = self._stored[room] = body, replace(RoomState.from_json(_load(body)), sync_id="0")
+            known = self._stored[room] = body, replace(RoomState.from_json(json.loads(body)), sync_id="0")
         return known[1]
-
-
-def _load(body: str) -> dict[str, object]:
-    import json
-
-    found: dict[str, object] = json.loads(body)
-    return found
 
 
 def _differ(one: RoomState, other: RoomState) -> str:

@@ -28,7 +28,7 @@ from relay.node.rooms import HostedRooms
 from relay.ports import NodeRecord, RoomEvent
 from relay.settings import ClusterSettings
 
-CALM_S = 12.0
+CALM_S = 6.0
 """After the last disturbance a node goes on for so long before it may sleep: longer than every retry takes."""
 _DAY_S = 86_400.0
 
@@ -74,7 +74,7 @@ class SimUpstream:
         """See `Upstream`."""
         if self.rooms.get(room) != nodes:
             self.rooms[room] = nodes
-            self._node.wake()
+            self._node.wake(room)
 
     def subscribe(self, node: str, publication: str, epoch: int, layers: tuple[int, ...]) -> None:
         """See `Upstream`."""
@@ -115,8 +115,9 @@ class SimNode:
         self._timer: asyncio.TimerHandle | None = None
         self._leases: asyncio.TimerHandle | None = None
         self._handles = itertools.count(1)
-        self._beats = 0
         self._seen = -1
+        self._stirred: dict[str, float] = {}
+        self._catalog: dict[str, messages.Publication] | None = None
         self._lived: frozenset[str] = frozenset()
         self._table = NodeTable(world.cluster.expiry_s)
         self.store = StoreClient(name, world.store, world.network, self.wall)
@@ -159,10 +160,12 @@ class SimNode:
         """Its wall clock, which may jump."""
         return self.world.epoch_s + self._loop.time() + self.wall_error
 
-    def wake(self) -> None:
-        """Something touches it."""
+    def wake(self, room: str | None = None) -> None:
+        """Something touches it: one of its rooms, or all."""
         now = self._loop.time()
         self._disturbed = now
+        for each in [room] if room is not None else [hosted.id for hosted in self.rooms]:
+            self._stirred[each] = now
         if not self.sleeps or not self.alive:
             return
         slept = now - self._asleep_at
@@ -170,7 +173,7 @@ class SimNode:
         self.spent.slept_s += slept
         self.world.store.extend(self.name, self.keeper.kept(), slept)
         self._seen = -1
-        self._timer = self._loop.call_later(self.world.dice.random() * self.world.cluster.heartbeat_s / 2, self._beat)
+        self._timer = self._loop.call_later(self.world.dice.random() * self.world.cluster.heartbeat_s, self._beat)
         self.drive()
 
     def _may_sleep(self) -> bool:
@@ -235,13 +238,11 @@ class SimNode:
         if self._may_sleep():
             self._sleep()
             return
-        self._timer = self._loop.call_later(self.world.cluster.heartbeat_s / 2, self._beat)
+        self._timer = self._loop.call_later(self.world.cluster.heartbeat_s, self._beat)
         if self.is_frozen:
             return
-        self._beats += 1
         if self.world.network.reaches_store(self.name):
-            if self._beats % 2:
-                self._loop.call_later(self.world.network.delay(self.name), self._announce)
+            self._loop.call_later(self.world.network.delay(self.name), self._announce)
             self._look()
         else:
             self._table.failed()
@@ -255,7 +256,7 @@ class SimNode:
 
     def _look(self) -> None:
         store = self.world.store
-        store.ops["node.look"] += 1
+        store.ops["node.look"] += 2  # once per look_s, half a heartbeat; what it would find does not differ
         store.expired(self._is_sleeping)
         if store.changes != self._seen or self._loop.time() - self._disturbed < 2 * self.world.cluster.expiry_s:
             self._table.took(store.nodes(), self.mono())
@@ -272,11 +273,16 @@ class SimNode:
             nodes |= {peer for peer in self._links.origins() if self._hears(peer)}
             if nodes != self._lived:
                 self._lived = nodes
+                self._stirred = dict.fromkeys((room.id for room in self.rooms), self._loop.time())
                 self._recheck()
-            for room in self.rooms:
-                room.nodes_known(nodes)
-        for room in self.rooms:
-            room.tick()
+        calm = self._loop.time() - CALM_S
+        self._stirred = {room: at for room, at in self._stirred.items() if at > calm}
+        for name in list(self._stirred):
+            room = self.rooms.get(name)
+            if room is not None:
+                if self.name in nodes:
+                    room.nodes_known(nodes)
+                room.tick()
 
     def _hears(self, name: str) -> bool:
         peer = self.world.peer(name)
@@ -328,7 +334,7 @@ class SimNode:
                 room.lease_refused(publication, owner_epoch)
             case _:
                 pass
-        self._disturbed = self._loop.time()
+        self.wake(event.room)
 
     # --- ClusterSide -------------------------------------------------------------------------------------------------
 
@@ -339,6 +345,7 @@ class SimNode:
 
     def publications_changed(self) -> None:
         """What this node offers has changed: those who follow it hear of it."""
+        self._catalog = None
         for room in self.rooms:
             self._loop.call_later(self.world.network.delay(self.name), self._offer, room.id)
 
@@ -348,7 +355,7 @@ class SimNode:
         offers = self.offers()
         for other in self.world.followers(room, self.name):
             if self.world.network.reaches(self.name, other.name):
-                other.wake()
+                other.wake(room)
                 hosted = other.rooms.get(room)
                 if hosted is not None:
                     hosted.offered(self.name, offers)
@@ -371,8 +378,10 @@ class SimNode:
         self._loop.call_soon(self.drive)
 
     def offers(self) -> dict[str, messages.Publication]:
-        """Its catalog."""
-        return {track.publication: track.offer(room.id) for room in self.rooms for track in room.offers()}
+        """Its catalog, as others have it."""
+        if self._catalog is None:
+            self._catalog = {each.publication: each.offer(room.id) for room in self.rooms for each in room.offers()}
+        return self._catalog
 
     def room_of(self, publication: str) -> str:
         """Which hosted room has a publication."""
@@ -382,7 +391,6 @@ class SimNode:
 
     async def publish(self, room: str, identity: str, session: str) -> sessions.PlainSession:
         """Somebody's picture comes here. Raises StoreUnavailable, NotFound."""
-        self.wake()
         hosted = await self._open(room)
         made = self._session(hosted, identity, session, "publisher", "guest")
         hosted.add(sessions.host(made))
@@ -393,7 +401,6 @@ class SimNode:
 
     async def watch(self, room: str, identity: str, session: str) -> sessions.PlainSession:
         """Somebody watches here. Raises StoreUnavailable, NotFound."""
-        self.wake()
         hosted = await self._open(room)
         made = self._session(hosted, identity, session, "viewer", "viewer")
         hosted.add(sessions.viewer(made, self._handles))
@@ -401,14 +408,15 @@ class SimNode:
         return made
 
     async def _open(self, room: str) -> HostedRoom:
+        self.wake(room)
         hosted = await self.rooms.open(room)
-        self.wake()
+        self.wake(room)
         self.world.hosted(self, room)
         return hosted
 
     def _session(self, room: HostedRoom, identity: str, session: str, kind: str, role: str) -> sessions.PlainSession:
         def told(made: sessions.PlainSession, transition: Transition) -> None:
-            self.wake()
+            self.wake(room.id)
             room.took_transition(made, transition)
             if isinstance(transition, SessionClosed):
                 self.world.session_closed(self, made, transition.reason)

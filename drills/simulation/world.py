@@ -20,6 +20,7 @@ from drills.simulation.sessions import PlainSession
 from drills.simulation.store import StoreModel, sync_id_of_wall
 from drills.simulation.trace import Trace, Violation
 from relay.cluster.lease_keeper import LeaseKeeper
+from relay.errors import CostreamError
 from relay.settings import ClusterSettings
 from relay.stage import room as rooms
 from relay.stage.permissions import Actor, Role
@@ -56,6 +57,7 @@ class Outcome:
     lines: int
     newest: list[str]
     took_s: float
+    """CPU seconds."""
     virtual_s: float
     ops: Counter[str]
     """Calls of the store, those of sleeping nodes included."""
@@ -103,7 +105,7 @@ class World:
 
     async def run(self) -> Outcome:
         """Let the time of the plan pass, or as much of it as everything holds."""
-        began, violation = time.perf_counter(), None
+        began, violation = time.process_time(), None
         try:
             self._begin()
             until = self.plan.hours * 3600.0
@@ -113,7 +115,7 @@ class World:
         except Violation as found:
             violation = found
             self.tell(f"VIOLATION {found}")
-        return self._outcome(violation, time.perf_counter() - began)
+        return self._outcome(violation, time.process_time() - began)
 
     def _begin(self) -> None:
         for number in range(self.plan.nodes):
@@ -159,8 +161,6 @@ class World:
 
     @staticmethod
     def _is_answer(error: BaseException) -> bool:
-        from relay.errors import CostreamError
-
         return isinstance(error, CostreamError)  # of a task that somebody awaits
 
     def _outcome(self, violation: Violation | None, took_s: float) -> Outcome:
@@ -245,7 +245,7 @@ class World:
 
     def _poke(self, node: SimNode, room: str) -> None:
         if node.alive and self.network.reaches_store(node.name):
-            node.wake()
+            node.wake(room)
             node.store.poke(room)
 
     def _healed(self) -> None:
@@ -340,7 +340,7 @@ class World:
         near = [room for room, hosting in self.hosting.items() if any(name in hosting for name in nodes)]
         for room in near:
             for node in self.hosts_of(room):
-                node.wake()
+                node.wake(room)
         self.healing.touched(near, on)
 
     def _dice(self, what: str) -> random.Random:
