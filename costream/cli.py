@@ -13,6 +13,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from costream.simulate import planning, simulate
 from relay.errors import CostreamError, RequestError, SettingsError
 from relay.settings import (
     NodeSettings,
@@ -180,6 +181,10 @@ def ca_issue(
             ["[link]", *(f'{key} = "{file}"' for key, file in zip(("certificate", "key", "ca"), files, strict=True))]
         )
     )
+
+
+app.command()(simulate)
+app.command()(planning)
 
 
 @app.command()

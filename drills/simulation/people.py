@@ -55,8 +55,8 @@ class People:
         """Who watches a room."""
         return [client for client in self._of[room] if client.kind == "viewer"]
 
-    def come(self, client: Client, after_s: float = 0.0, avoid: str = "") -> None:
-        """Connect, wherever that succeeds; what he has so far goes silent, as a client that lost its network."""
+    def come(self, client: Client, after_s: float = 0.0, avoid: str = "", to: str = "") -> None:
+        """Connect, wherever that succeeds (or to that node only); what he has so far goes silent, as a client that lost its network."""
         if client.task is not None:
             client.task.cancel()
         old, client.made = client.made, None
@@ -64,7 +64,7 @@ class People:
             loop = asyncio.get_running_loop()
             loop.call_later(_SILENT_S, old.pause)
             loop.call_later(_SEAT_S, old.close, "seat-timeout")
-        client.task = asyncio.get_running_loop().create_task(self._connect(client, after_s, avoid))
+        client.task = asyncio.get_running_loop().create_task(self._connect(client, after_s, avoid, to))
 
     def node_gone(self, name: str) -> None:
         """Its sessions are gone with it."""
@@ -81,11 +81,11 @@ class People:
             client.made = None
             self.come(client, self._dice.uniform(*NOTICE_S))
 
-    async def _connect(self, client: Client, after_s: float, avoid: str) -> None:
+    async def _connect(self, client: Client, after_s: float, avoid: str, to: str) -> None:
         await asyncio.sleep(after_s)
         while True:
             node = self._choose(client)
-            if node is not None and node.name != avoid and not node.is_frozen:
+            if node is not None and node.name != avoid and to in ("", node.name) and not node.is_frozen:
                 client.node, client.sessions = node.name, client.sessions + 1
                 session = f"{client.room}-{client.identity}-{client.sessions}"
                 join = node.publish if client.kind == "host" else node.watch

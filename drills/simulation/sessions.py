@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 from relay.edge.plan import SlotPlan, TrackPlan
 from relay.edge.session import Session, SessionInfo
-from relay.edge.session_state import PublishingPaused, SessionClosed, State, Transition
+from relay.edge.session_state import PublishingPaused, PublishingResumed, SessionClosed, State, Transition
 from relay.node.local import LocalSession, LocalSlot
 from relay.plane.contract import Feedback, Kind, LayerSpec, PayloadType
 
@@ -34,6 +34,12 @@ class PlainSession(Session):
         if self._now is State.PUBLISHING:
             self._now = State.PAUSING
             self._told(self, PublishingPaused("media-lost"))
+
+    def resume(self) -> None:
+        """Its media comes again."""
+        if self._now is State.PAUSING:
+            self._now = State.PUBLISHING
+            self._told(self, PublishingResumed())
 
     def close(self, reason: str) -> None:
         """See `Session.close`."""

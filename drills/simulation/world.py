@@ -43,6 +43,8 @@ class Plan:
     faults_per_hour: float = 30.0
     common_per_hour: float = 0.25
     heal_s: float = 30.0
+    script: Callable[[World], None] = lambda world: None
+    """Called once everything is set up: a story of its own, told by `call_at`."""
     make_store: Callable[[Callable[[], float], float], StoreModel] = StoreModel
     make_keeper: Callable[[str, float], LeaseKeeper] = LeaseKeeper
 
@@ -110,6 +112,7 @@ class World:
             self._begin()
             until = self.plan.hours * 3600.0
             self.faults.start(until)
+            self.plan.script(self)
             self._loop.call_at(until + START_S + self.plan.heal_s + 60.0, self._end)
             await self._over
         except Violation as found:

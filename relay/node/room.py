@@ -222,7 +222,11 @@ class HostedRoom:
     def _join(self, session: Session) -> None:
         actor, ident = Actor(session.info.identity, Role(session.info.role)), session.info.id
         now = self._wall()
-        self._change(lambda state: people.join(state, actor, now, ident), self._refuser(session))
+
+        def join(state: RoomState) -> RoomChange:
+            return (state, []) if _is_passed_by(state, session) else people.join(state, actor, now, ident)
+
+        self._change(join, self._refuser(session))
 
     def _closed(self, session: Session, reason: str) -> None:
         info = session.info
@@ -308,6 +312,8 @@ class HostedRoom:
         _, kind, source = track.key
 
         def register(state: RoomState) -> RoomChange:
+            if _is_passed_by(state, session):
+                return state, []
             if known:
                 if ident not in state.publications:
                     return state, []
@@ -371,6 +377,9 @@ class HostedRoom:
     def lease_refused(self, publication: str, owner_epoch: int) -> None:
         """Another node still holds a publication whose publisher is here now: he has proved who he is, so take it."""
         for track in self._tracks.values():
+            local = self.sessions.get(track.session)
+            if local is not None and _is_passed_by(self.state, local.session):
+                continue
             if track.publication == publication and self._shared is not None:
                 self._shared.take_over(publication, owner_epoch)
 
@@ -563,3 +572,11 @@ class HostedRoom:
             session.close("refused")
 
         return refused
+
+
+def _is_passed_by(state: RoomState, session: Session) -> bool:
+    """Whether a publisher is elsewhere by now and silent here: what a node writes of him after a long outage of the
+    store must not send him away from where he is."""
+    who = state.participants.get(session.info.identity)
+    elsewhere = who is not None and who.connected and who.session not in (None, session.info.id)
+    return elsewhere and session.state in (State.PAUSING, State.CLOSED)
