@@ -13,6 +13,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from costream.load import load
 from costream.simulate import planning, simulate
 from relay.errors import CostreamError, RequestError, SettingsError
 from relay.settings import (
@@ -183,6 +184,7 @@ def ca_issue(
     )
 
 
+app.command()(load)
 app.command()(simulate)
 app.command()(planning)
 
