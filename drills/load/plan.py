@@ -12,7 +12,7 @@ from relay.errors import SettingsError
 MOST_SEATS = 64
 """On one stage (the API's limit)."""
 LAYERS: tuple[str | None, ...] = ("q", "h", "f", None)
-"""Caps that viewers choose among; None gives the choice back to the relay."""
+"""Caps that viewers choose among where hosts send three layers; None gives the choice back to the relay."""
 
 Action = Literal["join", "switch", "leave"]
 
@@ -83,7 +83,7 @@ def story(plan: LoadPlan, number: int) -> Iterator[Step]:
         leaves = at + _draw(dice, plan.stay_s)
         switches = at + _draw(dice, plan.switch_s)
         while switches < min(leaves, plan.seconds):
-            yield Step(switches, "switch", dice.choice(LAYERS))
+            yield Step(switches, "switch", dice.choice(LAYERS) if plan.simulcast else None)
             switches += _draw(dice, plan.switch_s)
         if leaves >= plan.seconds:
             return

@@ -1,7 +1,7 @@
 """Viewers of a load who follow their stories: one process of them, by the classes of `drills.viewer`.
 
 `python -m drills.load.viewers PLAN.json`. Beside the lines of `drills.viewer` it writes `switched` (`layer`, `status`
-of the API, 0 for no answer).
+of the API, 0 for no answer, `reason` when it refused).
 """
 
 from __future__ import annotations
@@ -79,12 +79,12 @@ class Story:
         slot = self._plan.audios  # the first picture comes after the sounds
         path = f"/v1/sessions/{parts.path.rsplit('/', 1)[1]}/slots/{slot}"
         headers = {"Authorization": f"Bearer {self._token}"}
-        status = 0
+        status, reason = 0, ""
         with contextlib.suppress(httpx2.HTTPError):
             async with httpx2.AsyncClient(verify=False, trust_env=False, timeout=3.0, headers=headers) as client:
                 answer = await client.patch(f"{parts.scheme}://{parts.netloc}{path}", json={"max_layer": layer})
-                status = answer.status_code
-        self._tell("switched", layer=layer, status=status)
+                status, reason = answer.status_code, "" if answer.is_success else answer.text[:200]
+        self._tell("switched", layer=layer, status=status, reason=reason)
 
 
 async def _watch(plan: CrowdPlan) -> None:

@@ -104,7 +104,7 @@ def test_viewers_join_switch_leave_and_return(relay: str, tmp_path: Path) -> Non
     viewers = {line["viewer"] for line in clients if line["event"] == "joined"}
     assert viewers >= {"host-1-1", "viewer-1", "viewer-2"}
     assert [line for line in clients if line["event"] == "frame" and line["publisher"] == 1]
-    assert {line["status"] for line in clients if line["event"] == "switched"} == {200}
+    assert {(line["status"], line["reason"]) for line in clients if line["event"] == "switched"} == {(200, "")}
     returned = [line for line in clients if line["event"] == "joining" and line["viewer"].startswith("viewer")]
     assert len(returned) > 2
     assert {line["status"] for line in told if line["kind"] == "api"} == {200}
