@@ -12,13 +12,17 @@ from costream.token import signing_keys
 
 
 def load(
-    url: Annotated[list[str] | None, typer.Option(help="Address of the API; may be repeated.  [default: that of costream dev]")] = None,
+    url: Annotated[
+        list[str] | None, typer.Option(help="Address of the API; may be repeated.  [default: that of costream dev]")
+    ] = None,
     rooms: Annotated[int, typer.Option(min=1, help="Rooms.")] = 1,
     hosts: Annotated[int, typer.Option(min=0, help="Per room.")] = 1,
     viewers: Annotated[int, typer.Option(min=0, help="Per room.")] = 4,
     seconds: Annotated[float, typer.Option(help="How long.")] = 60.0,
     ramp: Annotated[float, typer.Option(min=0, help="Seconds until all viewers have come.")] = 10.0,
-    jitter: Annotated[float, typer.Option(min=0, help="Seconds by which each comes later than his turn, at most.")] = 0.5,
+    jitter: Annotated[
+        float, typer.Option(min=0, help="Seconds by which each comes later than his turn, at most.")
+    ] = 0.5,
     stay: Annotated[float, typer.Option(min=0, help="Mean seconds until a viewer leaves; 0: never.")] = 0.0,
     away: Annotated[float, typer.Option(min=0, help="Mean seconds until he returns.")] = 5.0,
     switch: Annotated[float, typer.Option(min=0, help="Mean seconds between changes of his layer; 0: none.")] = 0.0,
@@ -28,9 +32,13 @@ def load(
     seed: Annotated[int, typer.Option(min=0, help="Of all dice.")] = 0,
     out: Annotated[Path, typer.Option(help="Where runs are kept: DIR/TIME.")] = Path(".costream/load"),
     label: Annotated[Path | None, typer.Option(help="The file that labels the target as a test cluster.")] = None,
-    sure: Annotated[bool, typer.Option("--i-know-this-is-no-test-cluster", help="Load a target without a label.")] = False,
+    sure: Annotated[
+        bool, typer.Option("--i-know-this-is-no-test-cluster", help="Load a target without a label.")
+    ] = False,
     key_id: Annotated[str | None, typer.Option(help="Which key signs.  [default: the first]")] = None,
-    secret: Annotated[str | None, typer.Option(envvar="COSTREAM_SECRET", help="Secret of that key; better in the environment.")] = None,
+    secret: Annotated[
+        str | None, typer.Option(envvar="COSTREAM_SECRET", help="Secret of that key; better in the environment.")
+    ] = None,
     config: Annotated[Path | None, typer.Option("--config", "-c", help="TOML file with the keys.")] = None,
 ) -> None:
     """Put a load on a test cluster: viewers join, watch, switch layers, leave and return. Ctrl-C takes all away."""

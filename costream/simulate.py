@@ -17,7 +17,9 @@ def simulate(
     rooms: Annotated[int, typer.Option(min=0, max=20_000, help="0: as many as nodes.")] = 0,
     hours: Annotated[float, typer.Option(min=0.001, max=240, help="Of virtual time.")] = 1.0,
     faults_per_hour: Annotated[float, typer.Option(min=0, help="That touch some nodes.")] = 30.0,
-    common_per_hour: Annotated[float, typer.Option(min=0, help="That touch all: the store away, empty, its clock.")] = 0.25,
+    common_per_hour: Annotated[
+        float, typer.Option(min=0, help="That touch all: the store away, empty, its clock.")
+    ] = 0.25,
     link_minutes: Annotated[float, typer.Option(min=0, help="Of one link packet by packet; 0: no links.")] = 2.0,
     trace: Annotated[Path | None, typer.Option(help="A file that gets every line of the traces.")] = None,
 ) -> None:

@@ -48,7 +48,7 @@ class Backend(HttpUser):  # type: ignore[misc]
 
     def on_start(self) -> None:
         """Make the show."""
-        self.dice = random.Random()  # noqa: S311 - load
+        self.dice = random.Random()
         self.room = f"locust-{secrets.token_hex(6)}"
         self.bearer = sign(KEY_ID, SECRET, room="*", identity="locust", role="service")
         self.client.verify = False

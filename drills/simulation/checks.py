@@ -75,7 +75,9 @@ class Ownership:
         """A node (`life` names its process) takes media of a publication under this token."""
         key = (life, f"{room}/{publication}")
         if epoch < self._taken.get(key, 0):
-            self._fail("fencing", f"{life} goes back from token {self._taken[key]} to {epoch} of {publication} of {room}")
+            self._fail(
+                "fencing", f"{life} goes back from token {self._taken[key]} to {epoch} of {publication} of {room}"
+            )
         self._taken[key] = epoch
 
     def forget(self, life: str) -> None:

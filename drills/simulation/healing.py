@@ -60,7 +60,10 @@ class Healing:
         for node in world.hosts_of(room):
             hosted = node.rooms.get(room)
             if hosted is not None and replace(hosted.state, sync_id="0") != document:
-                return "converges", f"{node.name} has another document than the store: {_differ(hosted.state, document)}"
+                return (
+                    "converges",
+                    f"{node.name} has another document than the store: {_differ(hosted.state, document)}",
+                )
         return self._hosts_are_wrong(room, document)
 
     def _hosts_are_wrong(self, room: str, document: RoomState) -> tuple[str, str] | None:

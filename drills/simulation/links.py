@@ -205,7 +205,9 @@ def a_day_of_bursts(seed: int, hours: float, settings: BreakerSettings | None = 
             moves.append(move)
             trace.tell(f"{move.previous.value} -> {move.state.value}: {move.reason}")
             if move.state is BreakerState.OPEN:
-                violation = Violation("no-false-trip", now / SECOND, f"{loss:.1%} in bursts of {burst:g}: {move.reason}")
+                violation = Violation(
+                    "no-false-trip", now / SECOND, f"{loss:.1%} in bursts of {burst:g}: {move.reason}"
+                )
         if violation is not None:
             break
     return LinkOutcome(violation, trace.hash, moves, time.process_time() - began, now / SECOND)

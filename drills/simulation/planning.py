@@ -135,7 +135,9 @@ def markdown() -> str:
     ]
     lines += ["", "Where the store's calls come from:", "", "| what | 100 nodes, 100 rooms | 1,000 and 1,000 | 5,000 and 50,000 |",
               "| --- | --: | --: | --: |"]  # fmt: skip
-    samples = [store_calls(Cluster(nodes=nodes, rooms=rooms)) for nodes, rooms in ((100, 100), (1000, 1000), (5000, 50_000))]
+    samples = [
+        store_calls(Cluster(nodes=nodes, rooms=rooms)) for nodes, rooms in ((100, 100), (1000, 1000), (5000, 50_000))
+    ]
     lines += [f"| {name} | {' | '.join(f'{sample[name]:,.0f}' for sample in samples)} |" for name in samples[0]]
     lines += [
         "",
@@ -190,9 +192,13 @@ def svg(table: Sequence[Row]) -> str:
         colour = _COLOURS[number % len(_COLOURS)]
         path = " ".join(f"{across(x):.1f},{up(y):.1f}" for x, y in line)
         parts.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2"/>')
-        parts.append(f'<text x="{_WIDTH - _RIGHT + 8}" y="{up(line[-1][1]) + 4:.1f}" fill="{colour}">{escape(name)}</text>')
+        parts.append(
+            f'<text x="{_WIDTH - _RIGHT + 8}" y="{up(line[-1][1]) + 4:.1f}" fill="{colour}">{escape(name)}</text>'
+        )
     parts.append(f'<text x="{(_LEFT + _WIDTH - _RIGHT) / 2}" y="{_HEIGHT - 10}" text-anchor="middle">nodes</text>')
-    parts.append(f'<text x="14" y="{_HEIGHT / 2}" transform="rotate(-90 14 {_HEIGHT / 2})" text-anchor="middle">per second</text>')
+    parts.append(
+        f'<text x="14" y="{_HEIGHT / 2}" transform="rotate(-90 14 {_HEIGHT / 2})" text-anchor="middle">per second</text>'
+    )
     return "\n".join([*parts, "</svg>", ""])
 
 

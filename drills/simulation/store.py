@@ -167,7 +167,9 @@ class StoreModel:
         stored = self._room(room)
         return json.loads(stored.body) | {"sync_id": str(stored.last)}, stored.version
 
-    def write(self, room: str, document: dict[str, Any], version: int, stamp: int, told: Told) -> list[RoomEvent] | None:
+    def write(
+        self, room: str, document: dict[str, Any], version: int, stamp: int, told: Told
+    ) -> list[RoomEvent] | None:
         """Change a document that still has this version; None when it has another one. Raises NotFound."""
         self.ops["room.write"] += 1
         stored = self._room(room)

@@ -442,6 +442,9 @@ class HostedRoom:
             if track is not None:
                 track.epoch = 0
                 self._offer()
+                known = self.state.publications.get(track.publication)
+                if known is not None and (known.node, known.session) == (self._around.node_id, track.session):
+                    self._lease(track)  # who took it does not have the publisher: by the document he still is here
 
     def _resume(self) -> None:
         """Others took this node for dead, cut off as it was, but its publishers never stopped."""

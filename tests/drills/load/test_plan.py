@@ -58,7 +58,9 @@ def test_this_machine_is_no_production(url: str) -> None:
     require_test_cluster([url], None, sure=False)
 
 
-@pytest.mark.parametrize("url", ["https://live.example.com", "http://10.1.2.3:7080", "http://127.0.0.1.example.com", "x"])
+@pytest.mark.parametrize(
+    "url", ["https://live.example.com", "http://10.1.2.3:7080", "http://127.0.0.1.example.com", "x"]
+)
 def test_others_need_a_label_or_a_word(url: str, tmp_path: Path) -> None:
     with pytest.raises(NoTestCluster, match="not labelled"):
         require_test_cluster(["http://127.0.0.1:7080", url], None, sure=False)

@@ -19,7 +19,9 @@ def test_the_stores_terms_are_what_a_calm_cluster_calls() -> None:
     expected = planning.store_calls(planning.Cluster(nodes=20, rooms=20, hosts=1, viewers=0, changes_per_s=0.0))
     assert outcome.ops["node.announce"] / outcome.virtual_s == pytest.approx(expected["heartbeats"], rel=0.05)
     # The simulation counts the reads of the list, not the waits on its stream that come before each.
-    assert 2 * outcome.ops["node.look"] / outcome.virtual_s == pytest.approx(expected["looks at the directory"], rel=0.05)
+    assert 2 * outcome.ops["node.look"] / outcome.virtual_s == pytest.approx(
+        expected["looks at the directory"], rel=0.05
+    )
     # All leases of a room and a node are renewed in one call.
     assert outcome.ops["lease.renew"] / outcome.virtual_s == pytest.approx(expected["renewals of leases"], rel=0.1)
 

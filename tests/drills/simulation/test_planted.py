@@ -86,7 +86,7 @@ def test_the_trace_is_written_out_as_it_is_hashed(tmp_path: Any) -> None:
         outcome = simulate(plan_of(ROUGH, hours=0.02), out)
     lines = (tmp_path / "trace").read_text().splitlines()
     assert len(lines) == outcome.lines
-    assert lines[-len(outcome.newest):] == outcome.newest
+    assert lines[-len(outcome.newest) :] == outcome.newest
 
 
 def test_a_task_that_dies_ends_the_run(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -77,6 +77,40 @@ def test_who_was_passed_by_does_not_take_the_lease_from_the_next(seed: int) -> N
     assert not [line for line in outcome.newest if "was sent away" in line], "\n".join(outcome.newest)
 
 
+def is_robbed(world: World) -> None:
+    """A node takes over a lease whose publisher it does not have, and gives it back."""
+    loop = asyncio.get_running_loop()
+    (host,) = world.people.hosts("r0")
+    wanted: list[tuple[str, str]] = []
+
+    def robber() -> Any:
+        return next(node for name, node in world.nodes.items() if name != host.node)
+
+    def take() -> None:
+        node = world.nodes[host.node]
+        ((room, publication),) = node.keeper.kept()
+        wanted.append((room, publication))
+        robber().wake()
+        robber().keeper.want(room, publication, over=node.keeper.epoch(room, publication, node.mono()))
+        robber().drive()
+        world.touch([host.node], True)
+
+    def give_back() -> None:
+        robber().keeper.give_up(*wanted[0])
+        robber().drive()
+        world.touch([host.node], False)
+
+    loop.call_at(10.0, take)
+    loop.call_at(11.5, give_back)
+
+
+def test_who_lost_a_lease_and_has_the_publisher_asks_for_it_again() -> None:
+    outcome = simulate(plan_of(CALM, script=is_robbed))
+    assert any("LeaseLost" in line for line in outcome.newest), outcome.newest
+    assert outcome.violation is None, "\n".join([*outcome.newest, str(outcome.violation)])
+    assert len(outcome.heal_s) == 1
+
+
 def misses_an_answer(world: World) -> None:
     """The host's picture stops and comes back while a quarter of all answers is lost at every node."""
     loop = asyncio.get_running_loop()
