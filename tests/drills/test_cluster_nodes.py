@@ -154,6 +154,8 @@ def test_media_goes_on_without_the_store(on_air: Show, forgets: bool) -> None:
     cluster["store"].start()
     cluster.wait_until_healthy(PATIENCE_S)
     eventually(lambda: set(on_air.owners()) == set(owners), PATIENCE_S)
+    with cluster.api(NODES[0], PATIENCE_S) as api:  # a room that the store has forgotten is written again by its nodes
+        eventually(lambda: api.get(f"/v1/rooms/{on_air.room}").status_code == 200, PATIENCE_S)
     print(f"the store is back: everything is registered after {1000 * (time.monotonic() - back):.0f} ms")
     on_air.playing(everybody, (1, 2))
     on_air.told("the store is back", back, everybody, (1, 2))
