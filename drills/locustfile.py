@@ -2,8 +2,8 @@
 
     COSTREAM_SECRET=… locust -f drills/locustfile.py --host http://127.0.0.1:7080 --headless -u 50 -r 10 -t 60s
 
-Without COSTREAM_SECRET it signs with the known key of `costream dev`. A target that is neither this machine nor labelled
-(COSTREAM_LABEL=FILE, see docs/load.md) is refused, unless COSTREAM_SURE=1. Each user has a room of its own, with
+Without COSTREAM_SECRET it signs with the known key of `costream dev`. A target that is neither this machine nor
+labelled (COSTREAM_LABEL=FILE, see docs/load.md) is refused, unless COSTREAM_SURE=1. Each user has a room of its own, with
 `traffic: load` in its metadata, and ends it when he stops. Answers that are no success count as failures, but for 429,
 which is the API's word that it has enough: it is counted by its own name.
 """

@@ -44,12 +44,13 @@ def _table(summary: Summary) -> Table:
     table = Table(box=None, show_header=False)
     took = lambda found: f"{found.p50:.3f} / {found.p99:.3f} / {found.most:.3f} s"  # noqa: E731
     statuses = ", ".join(f"{status or 'no answer'}: {count}" for status, count in sorted(summary.api_statuses.items()))
+    switches = ", ".join(f"{status}: {count}" for status, count in sorted(summary.switches.items()))
     for name, text in (
         ("ran", f"{summary.seconds:.1f} s{', interrupted' if summary.interrupted else ''}"),
         ("joins", f"{summary.joins}, refused {summary.refused}, failed {summary.failed}, left {summary.left}"),
         ("join time", f"{took(summary.join)}  (p50 / p99 / max)"),
         ("freezes", f"{took(summary.freeze)}  (of {summary.frames} frames)"),
-        ("layers", ", ".join(f"{status}: {count}" for status, count in sorted(summary.switches.items())) or "none changed"),
+        ("layers", switches or "none changed"),
         ("API", f"{took(summary.api)}  ({statuses or 'not asked'})"),
         ("this tool", f"late by {summary.late:.3f} s at most"),
     ):  # fmt: skip

@@ -4,7 +4,7 @@
 | --- | --- |
 | `run` | `what`: `begun` (with the plan), `all have come`, `over` |
 | `api` | `took` in seconds, `status` (0: no answer), `what` |
-| `machine` | `busy`: processes that want a CPU for each there is, `late` in seconds: how late the tool's own clock ran |
+| `machine` | `busy`: processes that want a CPU for each there is, `late` in seconds: how late our own clock ran |
 | `client` | a line of a publisher or viewer, with `viewer`, `event`, … (see `drills.viewer`, `drills.load.viewers`) |
 """
 

@@ -1,4 +1,4 @@
-"""Puts a load on a cluster: makes the rooms, starts hosts and viewers in processes, records, and takes all away again."""
+"""Puts a load on a cluster: makes the rooms, starts hosts and viewers in processes, records, takes all away again."""
 
 from __future__ import annotations
 
@@ -49,8 +49,8 @@ class Load:
         self._processes: list[tuple[str, Process, Tail]] = []
         self._made: list[str] = []
         self.rooms = [f"load-{plan.seed}-{number}" for number in range(1, plan.rooms + 1)]
-        self._api = httpx2.Client(base_url=self._urls[0], verify=False, trust_env=False, timeout=3.0,
-                                  headers={"Authorization": f"Bearer {self._token('*', 'load', 'service')}"})  # fmt: skip
+        bearer = {"Authorization": f"Bearer {self._token('*', 'load', 'service')}"}
+        self._api = httpx2.Client(base_url=self._urls[0], verify=False, trust_env=False, timeout=3.0, headers=bearer)
 
     def run(self) -> Summary:
         """Return what was seen. KeyboardInterrupt ends it early, as cleanly; the summary says so. Raises LoadFailed."""

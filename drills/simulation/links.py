@@ -137,8 +137,8 @@ class LinkWorld:
         whole = [name for name, until in self._broken.items() if until <= self.now - GAP_S * SECOND]
         if whole and self.now - self._media_at > GAP_S * SECOND:
             gap = (self.now - self._media_at) / SECOND
-            raise Violation("never-neither", self.now / SECOND,
-                            f"no media for {gap:.2f} s in {self.breaker.state.value} while {whole} is whole")  # fmt: skip
+            text = f"no media for {gap:.2f} s in {self.breaker.state.value} while {whole} is whole"
+            raise Violation("never-neither", self.now / SECOND, text)
 
     def _strike(self) -> int:
         """Break one path, or both, or let one flap; returns when to do the next thing."""

@@ -56,7 +56,8 @@ class People:
         return [client for client in self._of[room] if client.kind == "viewer"]
 
     def come(self, client: Client, after_s: float = 0.0, avoid: str = "", to: str = "") -> None:
-        """Connect, wherever that succeeds (or to that node only); what he has so far goes silent, as a client that lost its network."""
+        """Connect, wherever that succeeds (or to that node only). What he has goes silent, as one that lost its
+        network."""
         if client.task is not None:
             client.task.cancel()
         old, client.made = client.made, None

@@ -115,53 +115,53 @@ def write(directory: Path) -> list[Path]:
 def markdown() -> str:
     """The page, with what the terms are."""
     usual, settings = Cluster(nodes=1000, rooms=1000), ClusterSettings()
-    lines = [
-        "# What control costs",
-        "",
-        "Written by `costream planning`; the terms are in `drills/simulation/planning.py`, and a test holds those of the",
-        "store to what a simulated cluster calls. Per second, in calm, with",
-        f"{usual.hosts} hosts and {usual.viewers} viewers a room on {usual.spread} nodes, a change of each room's document every "
-        f"{1 / usual.changes_per_s:g} s, a heartbeat",
-        f"every {settings.heartbeat_s:g} s and leases of {settings.lease_ttl_s:g} s. Media is not in it, nor are the clients' own requests.",
-        "",
-        "![curve](planning.svg)",
-        "",
-        "| nodes | rooms | store calls | messages between nodes | control messages in all |",
-        "| --: | --: | --: | --: | --: |",
-    ]
+    lines = [_HEAD.format(of=usual, every=1 / usual.changes_per_s, settings=settings)]
     lines += [
         f"| {row.cluster.nodes:,} | {row.cluster.rooms:,} | {row.store:,.0f} | {row.links:,.0f} | {row.messages:,.0f} |"
         for row in rows()
     ]
-    lines += ["", "Where the store's calls come from:", "", "| what | 100 nodes, 100 rooms | 1,000 and 1,000 | 5,000 and 50,000 |",
-              "| --- | --: | --: | --: |"]  # fmt: skip
-    samples = [
-        store_calls(Cluster(nodes=nodes, rooms=rooms)) for nodes, rooms in ((100, 100), (1000, 1000), (5000, 50_000))
-    ]
+    lines.append(_SHARES)
+    samples = [store_calls(Cluster(nodes=nodes, rooms=rooms)) for nodes, rooms in SAMPLES]
     lines += [f"| {name} | {' | '.join(f'{sample[name]:,.0f}' for sample in samples)} |" for name in samples[0]]
-    lines += [
-        "",
-        f"One server takes some {SERVER_LIMIT:,} calls per second at the most. A room's keys share a slot, so rooms, leases and",
-        "presence spread over a Redis Cluster; the directory is one slot. Two things grow faster than the cluster:",
-        "",
-        "- **A record that changes is read by every node.** It has the number of sessions, so where people come and go it",
-        "  changes with each heartbeat. With one session a second that comes or goes on each node, of some "
-        f"{RECORD_BYTES:,} bytes each:",
-        "",
-        "| nodes | records read per second | Mbit/s out of the store |",
-        "| --: | --: | --: |",
-    ]
+    lines.append(_LIMITS.format(limit=SERVER_LIMIT, size=RECORD_BYTES))
     for nodes in SIZES:
         read = records_read(Cluster(nodes=nodes, rooms=0, turnover_per_s=1.0))
         lines.append(f"| {nodes:,} | {read:,.0f} | {read * RECORD_BYTES * 8 / 1e6:,.0f} |")
-    lines += [
-        "",
-        "  From some 300 nodes on, the directory has to be split by region, or figures have to change it in steps only.",
-        "- **Links.** Each pair of nodes that share a room with a host on one of them keeps a link alive. Placement that keeps",
-        "  a room on few nodes keeps their number down.",
-        "",
-    ]
+    lines.append(_LINKS)
     return "\n".join(lines)
+
+
+SAMPLES = ((100, 100), (1000, 1000), (5000, 50_000))
+_HEAD = """# What control costs
+
+Written by `costream planning`; the terms are in `drills/simulation/planning.py`, and a test holds those of the
+store to what a simulated cluster calls. Per second, in calm, with {of.hosts} hosts and {of.viewers} viewers a room
+on {of.spread} nodes, a change of each room's document every {every:g} s, a heartbeat every {settings.heartbeat_s:g} s
+and leases of {settings.lease_ttl_s:g} s. Media is not in it, nor are the clients' own requests.
+
+![curve](planning.svg)
+
+| nodes | rooms | store calls | messages between nodes | control messages in all |
+| --: | --: | --: | --: | --: |"""
+_SHARES = """
+Where the store's calls come from:
+
+| what | 100 nodes, 100 rooms | 1,000 and 1,000 | 5,000 and 50,000 |
+| --- | --: | --: | --: |"""
+_LIMITS = """
+One server takes some {limit:,} calls per second at the most. A room's keys share a slot, so rooms, leases and presence
+spread over a Redis Cluster; the directory is one slot. Two things grow faster than the cluster:
+
+- **A record that changes is read by every node.** It has the number of sessions, so where people come and go it
+  changes with each heartbeat. With one session a second that comes or goes on each node, of some {size:,} bytes each:
+
+| nodes | records read per second | Mbit/s out of the store |
+| --: | --: | --: |"""
+_LINKS = """
+  From some 300 nodes on, the directory has to be split by region, or figures have to change it in steps only.
+- **Links.** Each pair of nodes that share a room with a host on one of them keeps a link alive. Placement that keeps
+  a room on few nodes keeps their number down.
+"""
 
 
 _WIDTH, _HEIGHT, _LEFT, _BOTTOM, _TOP, _RIGHT = 720, 400, 80, 50, 20, 190
@@ -180,11 +180,14 @@ def svg(table: Sequence[Row]) -> str:
     across = _Scale(min(x for x, _ in points), max(x for x, _ in points), _LEFT, _WIDTH - _RIGHT)
     up = _Scale(min(y for _, y in points), max(y for _, y in points), _HEIGHT - _BOTTOM, _TOP)
     parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {_HEIGHT}" font-family="sans-serif" font-size="12">',
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {_HEIGHT}" font-family="sans-serif" '
+        'font-size="12">',
         f'<rect width="{_WIDTH}" height="{_HEIGHT}" fill="#fff"/>',
     ]
-    for at in across.ticks(dict.fromkeys(x for x, _ in points)):
-        parts.append(f'<text x="{across(at):.1f}" y="{_HEIGHT - _BOTTOM + 18}" text-anchor="middle">{at:,.0f}</text>')
+    parts += [
+        f'<text x="{across(at):.1f}" y="{_HEIGHT - _BOTTOM + 18}" text-anchor="middle">{at:,.0f}</text>'
+        for at in across.ticks(dict.fromkeys(x for x, _ in points))
+    ]
     for at in up.ticks(10.0**power for power in range(12)):
         parts.append(f'<line x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{up(at):.1f}" y2="{up(at):.1f}" stroke="#ddd"/>')
         parts.append(f'<text x="{_LEFT - 8}" y="{up(at) + 4:.1f}" text-anchor="end">{at:,.0f}</text>')

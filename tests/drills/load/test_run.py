@@ -93,8 +93,8 @@ def left_behind(process: subprocess.Popen[str]) -> list[str]:
 
 @pytest.mark.timeout(240)
 def test_viewers_join_switch_leave_and_return(relay: str, tmp_path: Path) -> None:
-    process = started(relay, tmp_path, "--rooms", "1", "--hosts", "1", "--viewers", "2", "--seconds", "20", "--ramp", "2",
-                      "--stay", "5", "--away", "1", "--switch", "2", "--seed", "3")  # fmt: skip
+    options = "--rooms 1 --hosts 1 --viewers 2 --seconds 20 --ramp 2 --stay 5 --away 1 --switch 2 --seed 3"
+    process = started(relay, tmp_path, *options.split())
     text, _ = process.communicate(timeout=END_S)
     assert process.returncode == 0, text
     told = lines(tmp_path)
