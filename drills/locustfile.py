@@ -3,11 +3,12 @@
     COSTREAM_SECRET=… locust -f drills/locustfile.py --host http://127.0.0.1:7080 --headless -u 50 -r 10 -t 60s
 
 Without COSTREAM_SECRET it signs with the known key of `costream dev`. A target that is neither this machine nor
-labelled (COSTREAM_LABEL=FILE, see docs/load.md) is refused, unless COSTREAM_SURE=1. Each user has a room of its own, with
-`traffic: load` in its metadata, and ends it when he stops. Answers that are no success count as failures, but for 429,
-which is the API's word that it has enough: it is counted by its own name.
+labelled (COSTREAM_LABEL=FILE, see docs/load.md) is refused, unless COSTREAM_SURE=1. Each user has a room of its own,
+with `traffic: load` in its metadata, and ends it when he stops. Answers that are no success count as failures; 429, the
+API's word that it has enough, by its own name.
 """
 
+# mypy: disable-error-code="untyped-decorator"
 from __future__ import annotations
 
 import os
@@ -16,8 +17,8 @@ import secrets
 from pathlib import Path
 from typing import Any
 
-from locust import HttpUser, between, events, task  # type: ignore[import-not-found]
-from locust.exception import StopUser  # type: ignore[import-not-found]
+from locust import HttpUser, between, events, task
+from locust.exception import StopUser
 
 from drills.load.guard import NoTestCluster, require_test_cluster
 from drills.tokens import sign

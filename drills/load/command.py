@@ -18,6 +18,7 @@ from drills.load.plan import LoadPlan
 from drills.load.record import Recorder
 from drills.load.run import Load
 from drills.load.summary import Summary
+from drills.measure import Spread
 
 INTERRUPTED_EXIT = 130
 
@@ -42,20 +43,23 @@ def run(plan: LoadPlan, urls: Sequence[str], key: tuple[str, str], out: Path, la
 
 def _table(summary: Summary) -> Table:
     table = Table(box=None, show_header=False)
-    took = lambda found: f"{found.p50:.3f} / {found.p99:.3f} / {found.most:.3f} s"  # noqa: E731
     statuses = ", ".join(f"{status or 'no answer'}: {count}" for status, count in sorted(summary.api_statuses.items()))
     switches = ", ".join(f"{status}: {count}" for status, count in sorted(summary.switches.items()))
     for name, text in (
         ("ran", f"{summary.seconds:.1f} s{', interrupted' if summary.interrupted else ''}"),
         ("joins", f"{summary.joins}, refused {summary.refused}, failed {summary.failed}, left {summary.left}"),
-        ("join time", f"{took(summary.join)}  (p50 / p99 / max)"),
-        ("freezes", f"{took(summary.freeze)}  (of {summary.frames} frames)"),
+        ("join time", f"{_took(summary.join)}  (p50 / p99 / max)"),
+        ("freezes", f"{_took(summary.freeze)}  (of {summary.frames} frames)"),
         ("layers", switches or "none changed"),
-        ("API", f"{took(summary.api)}  ({statuses or 'not asked'})"),
+        ("API", f"{_took(summary.api)}  ({statuses or 'not asked'})"),
         ("this tool", f"late by {summary.late:.3f} s at most"),
     ):  # fmt: skip
         table.add_row(name, text)
     return table
+
+
+def _took(found: Spread) -> str:
+    return f"{found.p50:.3f} / {found.p99:.3f} / {found.most:.3f} s"
 
 
 @contextlib.contextmanager

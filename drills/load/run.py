@@ -103,7 +103,7 @@ class Load:
                     "viewers": [self._viewer(room, number) for number in part],
                 })  # fmt: skip
 
-    def _viewer(self, room: str, number: int) -> tuple[str, str, list[tuple[float, str, str | None]]]:
+    def _viewer(self, room: str, number: int) -> tuple[str, str, Sequence[tuple[float, str, str | None]]]:
         name = f"viewer-{number + 1}"
         steps = [(step.at, step.action, step.layer) for step in story(self._plan, number)]
         return name, self._token(room, name, "viewer"), steps

@@ -10,7 +10,6 @@ import asyncio
 import itertools
 import random
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Protocol
 
 from drills.simulation import sessions
@@ -51,14 +50,6 @@ class Surrounding(Protocol):
     def kept_changed(self, node: SimNode) -> None: ...
     def subscribed(self, node: SimNode, room: str, origin: str, publication: str, epoch: int) -> None: ...
     def session_closed(self, node: SimNode, session: sessions.PlainSession, reason: str) -> None: ...
-
-
-@dataclass(slots=True)
-class Spent:
-    """What a node cost since the world began, in what it would have sent had it not slept."""
-
-    slept_s: float = 0.0
-    awake_s: float = 0.0
 
 
 class SimUpstream:
@@ -104,7 +95,7 @@ class SimNode:
 
     def __init__(self, name: str, world: Surrounding, wall_error: float, rate: float) -> None:
         self.name, self.world = name, world
-        self.spent = Spent()
+        self.slept_s = self.awake_s = 0.0
         self.wall_error = wall_error
         self.alive = True
         self.frozen_until = 0.0
@@ -116,6 +107,7 @@ class SimNode:
         self._leases: asyncio.TimerHandle | None = None
         self._handles = itertools.count(1)
         self._seen = -1
+        self._unsure_until = 0.0
         self._stirred: dict[str, float] = {}
         self._catalog: dict[str, messages.Publication] | None = None
         self._lived: frozenset[str] = frozenset()
@@ -170,7 +162,7 @@ class SimNode:
             return
         slept = now - self._asleep_at
         self._asleep_at, self._shift, self._awake_since = -1.0, self._shift + slept, now
-        self.spent.slept_s += slept
+        self.slept_s += slept
         self.world.store.extend(self.name, self.keeper.kept(), slept)
         self._seen = -1
         self._timer = self._loop.call_later(self.world.dice.random() * self.world.cluster.heartbeat_s, self._beat)
@@ -189,7 +181,7 @@ class SimNode:
 
     def _sleep(self) -> None:
         now = self._loop.time()
-        self.spent.awake_s += now - self._awake_since
+        self.awake_s += now - self._awake_since
         self._asleep_at = now
         self._stop_timers()
 
@@ -213,8 +205,8 @@ class SimNode:
 
     def kill(self) -> None:
         """Its process is gone; so are its tasks and what it knew."""
-        self.spent.awake_s += 0.0 if self.sleeps else self._loop.time() - self._awake_since
-        self.spent.slept_s += self._loop.time() - self._asleep_at if self.sleeps else 0.0
+        self.awake_s += 0.0 if self.sleeps else self._loop.time() - self._awake_since
+        self.slept_s += self._loop.time() - self._asleep_at if self.sleeps else 0.0
         self.alive = False
         self._asleep_at = -1.0
         self._stop_timers()
@@ -246,7 +238,7 @@ class SimNode:
             self._look()
         else:
             self._table.failed()
-            self._seen = -1
+            self._unsure_until = self._loop.time() + 2 * self.world.cluster.expiry_s
         self._tick()
         self.drive()
 
@@ -258,7 +250,9 @@ class SimNode:
         store = self.world.store
         store.ops["node.look"] += 2  # once per look_s, half a heartbeat; what it would find does not differ
         store.expired(self._is_sleeping)
-        if store.changes != self._seen or self._loop.time() - self._disturbed < 2 * self.world.cluster.expiry_s:
+        if store.changes != self._seen or self._loop.time() < self._unsure_until:
+            if not store.records:  # it forgot everybody: there is a time of grace
+                self._unsure_until = self._loop.time() + 2 * self.world.cluster.expiry_s
             self._table.took(store.nodes(), self.mono())
             self._seen = store.changes
 

@@ -198,10 +198,9 @@ def svg(table: Sequence[Row]) -> str:
         parts.append(
             f'<text x="{_WIDTH - _RIGHT + 8}" y="{up(line[-1][1]) + 4:.1f}" fill="{colour}">{escape(name)}</text>'
         )
-    parts.append(f'<text x="{(_LEFT + _WIDTH - _RIGHT) / 2}" y="{_HEIGHT - 10}" text-anchor="middle">nodes</text>')
-    parts.append(
-        f'<text x="14" y="{_HEIGHT / 2}" transform="rotate(-90 14 {_HEIGHT / 2})" text-anchor="middle">per second</text>'
-    )
+    middle, side = (_LEFT + _WIDTH - _RIGHT) / 2, _HEIGHT / 2
+    parts.append(f'<text x="{middle}" y="{_HEIGHT - 10}" text-anchor="middle">nodes</text>')
+    parts.append(f'<text x="14" y="{side}" transform="rotate(-90 14 {side})" text-anchor="middle">per second</text>')
     return "\n".join([*parts, "</svg>", ""])
 
 

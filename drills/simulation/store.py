@@ -6,6 +6,7 @@ the caller's clock; `offset` is how far the server's own clock is from it, which
 
 from __future__ import annotations
 
+import heapq
 import json
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping
@@ -68,6 +69,8 @@ class StoreModel:
         self.rooms: dict[str, StoredRoom] = {}
         self.records: dict[str, tuple[NodeRecord, int]] = {}
         self.changes = 0
+        self._due: list[tuple[int, str]] = []
+        self._listed: tuple[int, list[NodeRecord]] = -1, []
         self.ops: Counter[str] = Counter()
         self.on_grant: Callable[[Granted], None] = lambda granted: None
         self.on_news: Callable[[str], None] = lambda room: None
@@ -226,6 +229,8 @@ class StoreModel:
         if known is None or known[0] != record:
             self.changes += 1
         self.records[record.id] = record, self.milliseconds() + round(expiry_s * 1000)
+        if known is None:
+            heapq.heappush(self._due, (self.records[record.id][1], record.id))
 
     def withdraw(self, node: str) -> None:
         """See `NodeDirectory.withdraw`."""
@@ -235,19 +240,32 @@ class StoreModel:
 
     def expired(self, sleeping: Callable[[str], bool]) -> None:
         """Drop the records that were not renewed. Each look does, as the script does; those who sleep renew theirs."""
+        now, due = self.milliseconds(), self._due
+        while due and due[0][0] <= now:
+            name = heapq.heappop(due)[1]
+            if name not in self.records:
+                continue
+            until = self.records[name][1]
+            if until <= now and not sleeping(name):
+                del self.records[name]
+                self.changes += 1
+            else:
+                heapq.heappush(due, (max(until, now + 1000), name))
+
+    def clock_went(self) -> None:
+        """The server's clock jumped: nobody may live for as long as it went back."""
         now = self.milliseconds()
-        gone = [name for name, (_, until) in self.records.items() if until <= now and not sleeping(name)]
-        for name in gone:
-            del self.records[name]
-        self.changes += len(gone)
-        far = now + 600_000
         for name, (record, until) in self.records.items():
-            if until > far:
+            if until > now + 600_000:
                 self.records[name] = record, now + 10_000
+        self._due = [(until, name) for name, (_, until) in self.records.items()]
+        heapq.heapify(self._due)
 
     def nodes(self) -> list[NodeRecord]:
         """The records, by id."""
-        return [self.records[name][0] for name in sorted(self.records)]
+        if self._listed[0] != self.changes:
+            self._listed = self.changes, [self.records[name][0] for name in sorted(self.records)]
+        return self._listed[1]
 
 
 def sync_id_of_wall(wall_s: float) -> int:

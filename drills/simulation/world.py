@@ -8,7 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TextIO
+from typing import Any, TextIO
 
 from drills.simulation.checks import Ownership
 from drills.simulation.faults import Faults
@@ -153,12 +153,12 @@ class World:
         elif error is not None:
             self.fail(Violation("no-crash", self._loop.time(), f"{type(error).__name__}: {error}"))
 
-    def _task(self, loop: asyncio.AbstractEventLoop, work: object, **more: object) -> asyncio.Task[object]:
-        task: asyncio.Task[object] = asyncio.Task(work, loop=loop, **more)  # type: ignore[arg-type]
+    def _task(self, loop: asyncio.AbstractEventLoop, work: Any, **more: Any) -> asyncio.Task[Any]:
+        task: asyncio.Task[Any] = asyncio.Task(work, loop=loop, **more)
         task.add_done_callback(self._task_ended)
         return task
 
-    def _task_ended(self, task: asyncio.Task[object]) -> None:
+    def _task_ended(self, task: asyncio.Task[Any]) -> None:
         if not task.cancelled() and (error := task.exception()) is not None and not self._is_answer(error):
             self._broken(self._loop, {"exception": error})
 
@@ -171,7 +171,7 @@ class World:
         for node in self.nodes.values():
             node.kill()
         every = [*self.nodes.values(), *self._gone]
-        slept, awake = (sum(getattr(node.spent, what) for node in every) for what in ("slept_s", "awake_s"))
+        slept, awake = (sum(getattr(node, what) for node in every) for what in ("slept_s", "awake_s"))
         ops = self.store.ops + self._slept_ops(slept)
         return Outcome(
             self.plan, violation, self.trace.hash, self.trace.lines, self.trace.newest(), took_s, now, ops,
@@ -319,6 +319,7 @@ class World:
     def jump_store(self, seconds: float) -> None:
         self._wake_all()
         self.store.offset += seconds
+        self.store.clock_went()
         if seconds > 0:
             self.ownership.store_jumped()
 
