@@ -14,6 +14,8 @@ import typer
 from rich.console import Console
 
 from costream import drill
+from costream.load import load
+from costream.simulate import planning, simulate
 from relay.errors import CostreamError, RequestError, SettingsError
 from relay.settings import (
     NodeSettings,
@@ -182,6 +184,11 @@ def ca_issue(
             ["[link]", *(f'{key} = "{file}"' for key, file in zip(("certificate", "key", "ca"), files, strict=True))]
         )
     )
+
+
+app.command()(load)
+app.command()(simulate)
+app.command()(planning)
 
 
 @app.command()

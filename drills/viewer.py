@@ -80,6 +80,11 @@ class Viewer:
         self._turn = 0
         self._connection: Connection | None = None
 
+    @property
+    def resource(self) -> Resource | None:
+        """The session that counts now; None while there is none."""
+        return None if self._connection is None else self._connection.resource
+
     async def run(self) -> None:
         """Until cancelled; then it leaves."""
         try:
@@ -165,6 +170,11 @@ class Connection:
     def session(self) -> str:
         """The session's id; empty before `join`."""
         return "" if self._resource is None else session_of(self._resource)
+
+    @property
+    def resource(self) -> Resource | None:
+        """The WHEP resource; None before `join`."""
+        return self._resource
 
     async def join(self, url: str) -> None:
         """Offer. Raises Refused, httpx2.HTTPError."""

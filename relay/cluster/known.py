@@ -73,7 +73,8 @@ class NodeCache:
         on_change: Callable[[], Awaitable[None]] | None = None,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`look_s`: longest time between two looks. `on_change` is awaited after each change of `records`."""
+        """`look_s`: longest time between two looks, and the shortest once something has changed: where many nodes
+        change, all would ask all the time. `on_change` is awaited after each change of `records`."""
         self._directory = directory
         self._look_s = look_s
         self._table = NodeTable(grace_s)
@@ -121,7 +122,9 @@ class NodeCache:
         await self._directory.close()
 
     async def _follow(self) -> None:
+        loop = asyncio.get_running_loop()
         while True:
+            looked = loop.time()
             try:
                 await self._directory.changed(self._look_s)
                 answered = await self.look()
@@ -132,3 +135,5 @@ class NodeCache:
                 answered = False
             if not answered:
                 await asyncio.sleep(_AGAIN_S)
+            elif (early := looked + self._look_s - loop.time()) > 0:
+                await asyncio.sleep(early)

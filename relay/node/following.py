@@ -161,13 +161,20 @@ class FollowedRoom:
 
     async def _refresh(self) -> None:
         """Read the document once for any number of events."""
+        delay = RETRY_FIRST_S
         while True:
             await self._stale.wait()
             self._stale.clear()
             try:
                 self._adopt(RoomState.from_json(await self._store.read(self.room)))
-            except (StoreUnavailable, NotFound):
-                continue  # `_follow` retries, and finds out whether the room has ended
+                delay = RETRY_FIRST_S
+            except StoreUnavailable:
+                # The events that told of it may have been the last ones for long: nobody else would ask again.
+                await asyncio.sleep(delay)
+                delay = min(delay * 2, RETRY_LAST_S)
+                self._stale.set()
+            except NotFound:
+                continue  # `_follow` finds out whether the room has ended
             except CorruptDocument as error:
                 log.error("the store has a room document that cannot be read", room=self.room, error=str(error))
 

@@ -31,11 +31,13 @@ class Presence:
         store: RoomStore,
         sessions: Callable[[], Iterable[SessionInfo]],
         unstored: Callable[[list[tuple[str, dict[str, Any]]]], None] = lambda events: None,
+        interval_s: float = INTERVAL_S,
     ) -> None:
         self._room = room
         self._store = store
         self._sessions = sessions
         self._unstored = unstored
+        self._interval_s = interval_s
         self._tasks: set[asyncio.Task[None]] = set()
 
     def start(self) -> None:
@@ -62,7 +64,7 @@ class Presence:
 
     async def _repeat(self) -> None:
         while True:
-            await asyncio.sleep(INTERVAL_S)
+            await asyncio.sleep(self._interval_s)
             for info in [info for info in self._sessions() if is_audience(info)]:
                 try:
                     await self._put(info)

@@ -29,6 +29,7 @@ from relay.node.clustered import ClusteredRoom, ClusterSide
 from relay.node.following import FollowedRoom
 from relay.node.local import LocalSession, LocalTrack, TrackKey, add_track, move_track
 from relay.node.pk import PkStage
+from relay.node.presence import INTERVAL_S as PRESENCE_S
 from relay.node.presence import Presence, is_audience
 from relay.node.program import RoomProgram
 from relay.node.programs import Pools
@@ -67,6 +68,9 @@ class Surroundings:
     cluster: Callable[[], ClusterSide | None] = lambda: None
     pools: Pools | None = None
     """Makes programs; None: this node makes none."""
+    new_id: Callable[[], str] = lambda: secrets.token_hex(8)
+    """Makes the ids of publications; a simulation has to get the same ones again."""
+    presence_s: float = PRESENCE_S
 
 
 HANDOVER_S = 1.0
@@ -108,6 +112,7 @@ class HostedRoom:
             around.store,
             lambda: [local.session.info for local in self.sessions.values()],
             self.tell_unstored,
+            around.presence_s,
         )
         self._shared: ClusteredRoom | None = None
         cluster = around.cluster()
@@ -239,7 +244,7 @@ class HostedRoom:
                 known = publications.publication_of(
                     self.state, info.identity, plan.kind.value, cast(Source, plan.source)
                 )
-                publication = known.id if known else secrets.token_hex(8)
+                publication = known.id if known else self._around.new_id()
                 track = LocalTrack(key, self._around.next_handle(), publication, info.id, plan)
                 self._tracks[key] = self._by_handle[track.handle] = track
                 self._on_track(track.handle, self)
@@ -257,7 +262,11 @@ class HostedRoom:
     def _join(self, session: Session) -> None:
         actor, ident = Actor(session.info.identity, Role(session.info.role)), session.info.id
         now = self._wall()
-        self._change(lambda state: people.join(state, actor, now, ident), self._refuser(session))
+
+        def join(state: RoomState) -> RoomChange:
+            return (state, []) if _is_passed_by(state, session) else people.join(state, actor, now, ident)
+
+        self._change(join, self._refuser(session))
 
     def _closed(self, session: Session, reason: str) -> None:
         info = session.info
@@ -353,6 +362,8 @@ class HostedRoom:
         _, kind, source = track.key
 
         def register(state: RoomState) -> RoomChange:
+            if _is_passed_by(state, session):
+                return state, []
             if known:
                 if ident not in state.publications:
                     return state, []
@@ -449,6 +460,9 @@ class HostedRoom:
         if publication == LEASE and self._program is not None:
             self._program.lease_refused()
         for track in self._tracks.values():
+            local = self.sessions.get(track.session)
+            if local is not None and _is_passed_by(self.state, local.session):
+                continue
             if track.publication == publication and self._shared is not None:
                 self._shared.take_over(publication, owner_epoch)
 
@@ -519,6 +533,9 @@ class HostedRoom:
             if track is not None:
                 track.epoch = 0
                 self._offer()
+                known = self.state.publications.get(track.publication)
+                if known is not None and (known.node, known.session) == (self._around.node_id, track.session):
+                    self._lease(track)  # who took it does not have the publisher: by the document he still is here
 
     def _resume(self) -> None:
         """Others took this node for dead, cut off as it was, but its publishers never stopped."""
@@ -632,7 +649,7 @@ class HostedRoom:
             if track.key[0] != identity or track.publication in self.state.publications or not track.active:
                 continue
             self._give_up(track)
-            self._publish_anew(track, secrets.token_hex(8))
+            self._publish_anew(track, self._around.new_id())
 
     def _publish_anew(self, track: LocalTrack, publication: str) -> None:
         track.publication, track.registered, track.epoch = publication, False, 0
@@ -670,3 +687,11 @@ class HostedRoom:
             session.close("refused")
 
         return refused
+
+
+def _is_passed_by(state: RoomState, session: Session) -> bool:
+    """Whether a publisher is elsewhere by now and silent here: what a node writes of him after a long outage of the
+    store must not send him away from where he is."""
+    who = state.participants.get(session.info.identity)
+    elsewhere = who is not None and who.connected and who.session not in (None, session.info.id)
+    return elsewhere and session.state in (State.PAUSING, State.CLOSED)

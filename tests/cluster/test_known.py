@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from drills.simulation.loop import run
 from relay.cluster.directory import RedisDirectory, Registration
 from relay.cluster.known import NodeCache, NodeTable
 from relay.ports import NodeRecord
@@ -140,3 +141,40 @@ async def test_changes_are_told_and_a_failing_listener_ends_nothing() -> None:
         assert told == [1, 2, 3]
         await cache.close()
         await directory.close()
+
+
+class Restless:
+    """A directory in which something has changed whenever it is asked."""
+
+    def __init__(self) -> None:
+        self.looks = 0
+
+    async def nodes(self) -> list[NodeRecord]:
+        self.looks += 1
+        return [replace(N1, sessions=self.looks % 2)]
+
+    async def changed(self, timeout_s: float) -> None:
+        await asyncio.sleep(0.001)
+
+    async def close(self) -> None:
+        pass
+
+
+def test_a_directory_that_changes_all_the_time_is_not_asked_all_the_time() -> None:
+    async def follow() -> tuple[int, float]:
+        directory = Restless()
+        first = loop_time()
+        cache = NodeCache(directory, look_s=0.25, grace_s=GRACE)  # type: ignore[arg-type]
+        await cache.start()
+        await asyncio.sleep(0.01)
+        after_idleness = directory.looks
+        await asyncio.sleep(10.0)
+        await cache.close()
+        assert after_idleness == 2
+        return directory.looks, loop_time() - first
+
+    def loop_time() -> float:
+        return asyncio.get_running_loop().time()
+
+    looks, took = run(follow())
+    assert 38 <= looks <= took / 0.25 + 2

@@ -7,10 +7,10 @@ from collections import Counter
 import pytest
 
 from drills.oracle import Forced, Move, Reported, Restored, Woken, expected
+from drills.simulation.model_path import MS, SECOND
 from relay.link.breaker import LAW, BreakerMoved
 from relay.link.path import PathReport
 from relay.settings import BreakerSettings
-from tests.link.model_path import MS, SECOND
 from tests.link.traces import random_story
 
 STORIES = 10_000

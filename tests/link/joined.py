@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from drills.simulation.model_path import MS, Direction, ModelPath
 from relay.ids import HybridClock
 from relay.link import roq
 from relay.link.breaker import Breaker, BreakerMoved
@@ -22,7 +23,6 @@ from relay.plane.contract import Kind
 from relay.plane.reference import rtp
 from relay.plane.reference.descriptors import Codec
 from relay.settings import BreakerSettings, LinkFlowSettings
-from tests.link.model_path import MS, Direction, ModelPath
 
 VP8_KEY = b"\x90\x80\x01\x10\x00\x00\x9d\x01\x2a\x80\x02\x68\x01"
 VP8_DELTA = b"\x90\x80\x01\x11\x00\x00"

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from drills.simulation.model_path import MS, SECOND, Direction, ModelPath
 from relay.link.breaker import Breaker, BreakerMoved, BreakerState
 from relay.link.path import PathName
 from relay.settings import BreakerSettings
-from tests.link.model_path import MS, SECOND, Direction, ModelPath
 
 TICK = 20 * MS  # between reports
 PING = 500 * MS  # on a path that carries nothing

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from drills.simulation.model_path import MS, SECOND
 from relay.link.breaker import Breaker, BreakerMoved, BreakerState
 from relay.link.path import PathName, PathReport
 from relay.settings import BreakerSettings
-from tests.link.model_path import MS, SECOND
 
 
 class Line:

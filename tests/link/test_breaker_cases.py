@@ -10,11 +10,11 @@ import pytest
 import relay.link.breaker
 import relay.link.loss
 import relay.link.path
+from drills.simulation.model_path import MS, SECOND
 from relay.errors import SettingsError
 from relay.link.breaker import Breaker, BreakerState
 from relay.link.path import PathReport
 from relay.settings import BreakerSettings, load_node_settings
-from tests.link.model_path import MS, SECOND
 from tests.link.stories import Story
 
 CLOSED, SUSPECT, OPEN, HALF_OPEN = BreakerState

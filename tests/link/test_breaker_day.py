@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from drills.simulation.model_path import MS, SECOND
 from relay.link.breaker import Breaker, BreakerState
 from relay.link.path import PathReport
 from relay.settings import BreakerSettings
-from tests.link.model_path import MS, SECOND
 
 HOUR = 3600
 RATE = 500  # packets a second

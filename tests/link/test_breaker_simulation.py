@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 import pytest
 
+from drills.simulation.model_path import MS, SECOND, Bursts, Direction, ModelPath, black_hole
 from relay.link.breaker import MINUTE_US, BreakerState
-from tests.link.model_path import MS, SECOND, Bursts, Direction, ModelPath, black_hole
 from tests.link.simulation import Simulation
 
 STORM = 10 * SECOND

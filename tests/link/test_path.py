@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from drills.simulation.model_path import MS, SECOND
 from relay.link.loss import BUCKET_US, LossWindows, Window
 from relay.link.path import SCORE_CLOSED, SCORE_SILENT, Level, PathMonitor, PathReport, Verdict
 from relay.settings import BreakerSettings
-from tests.link.model_path import MS, SECOND
 from tests.link.stories import Line
 
 

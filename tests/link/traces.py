@@ -6,10 +6,10 @@ import random
 from dataclasses import dataclass, field
 
 from drills.oracle import Forced, Reported, Restored, Step, Woken
+from drills.simulation.model_path import MS, SECOND
 from relay.link.breaker import Breaker, BreakerMoved
 from relay.link.path import PathName, PathReport
 from relay.settings import BreakerSettings
-from tests.link.model_path import MS, SECOND
 
 WEATHERS = (
     "fine",
