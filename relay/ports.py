@@ -239,6 +239,11 @@ class RoomStore(Protocol):
     returns are appended to the room's stream in the same step, so that state and stream never disagree.
     """
 
+    @property
+    def pks(self) -> PkStore:
+        """The PKs between rooms, beside them."""
+        ...
+
     async def create(
         self, room: str, document: dict[str, Any], events: Iterable[tuple[str, dict[str, Any]]] = ()
     ) -> None:
@@ -298,3 +303,28 @@ class RoomStore(Protocol):
 
 ChangeRoom = Callable[[dict[str, Any]], tuple[dict[str, Any], list[tuple[str, dict[str, Any]]]]]
 """Takes a room's document, returns the new one and the events (type, data). Pure: it may run more than once."""
+
+
+class PkStore(Protocol):
+    """Where the records of PKs live: JSON-ready documents of one key each, which decide for two rooms at once.
+
+    Every call raises StoreUnavailable within the configured time-out when the store is gone; a change may have been
+    made all the same.
+    """
+
+    async def create(self, pk: str, document: dict[str, Any], ttl_s: float) -> None:
+        """Store a new record, which is kept for `ttl_s` at least. Raises Conflict when there is one of this name."""
+        ...
+
+    async def read(self, pk: str) -> dict[str, Any]:
+        """Read a record. Raises NotFound."""
+        ...
+
+    async def change(self, pk: str, apply: ChangeRecord, ttl_s: float) -> dict[str, Any]:
+        """Apply a change under compare-and-set and return the record; `apply` may run several times, and one that
+        returns its argument changes nothing. Raises NotFound; whatever `apply` raises passes through."""
+        ...
+
+
+ChangeRecord = Callable[[dict[str, Any]], dict[str, Any]]
+"""Takes a record, returns the new one. Pure: it may run more than once."""

@@ -19,6 +19,7 @@ from signaling.limits import RateLimiter
 from signaling.links import routes as links
 from signaling.nodes import Node, Nodes
 from signaling.participants import routes as participants
+from signaling.pk import routes as pk
 from signaling.programs import routes as programs
 from signaling.publications import routes as publications
 from signaling.rooms import routes as rooms
@@ -68,7 +69,9 @@ def create_app(
     )
     problems.install(app)
     openapi.install(app)
-    for routes in (rooms, participants, stage, programs, publications, sessions, links, token_api, health):
+    for routes in (
+        rooms, participants, stage, programs, pk, publications, sessions, links, token_api, health,
+    ):  # fmt: skip
         app.include_router(routes.router)
     app.include_router(webrtc.build("whip", "publisher", "WHIP"))
     app.include_router(webrtc.build("whep", "viewer", "WHEP"))

@@ -128,6 +128,10 @@ class ProgramNotFound(Problem):
     status, title = 404, "The room has no program"
 
 
+class PkNotFound(Problem):
+    status, title = 404, "There is no such PK"
+
+
 class EgressNotFound(Problem):
     status, title = 404, "There is no such egress"
 
@@ -186,6 +190,22 @@ class ProgramPublication(Problem):
 
 class EgressExists(Problem):
     status, title = 409, "The same egress runs already"
+
+
+class PkSameRoom(Problem):
+    status, title = 409, "A room cannot have a PK with itself"
+
+
+class PkBusy(Problem):
+    status, title = 409, "One of the rooms is in another PK"
+
+
+class PkOver(Problem):
+    status, title = 409, "The invitation to the PK is over"
+
+
+class PkNotRunning(Problem):
+    status, title = 409, "The PK is not running now"
 
 
 class EventsGone(Problem):

@@ -17,6 +17,7 @@ from relay.cluster.connect import open_client
 from relay.cluster.flight import SharedFlights
 from relay.cluster.follow import READ_TIMEOUT_S, Readers, RoomReader
 from relay.cluster.gate import REST_S, StoreGate
+from relay.cluster.pk_store import RedisPkStore
 from relay.errors import Conflict, CorruptDocument, NotFound, Overloaded, StoreUnavailable
 from relay.ids import HybridClock, from_stream_id, sync_id_milliseconds, to_stream_id
 from relay.ports import ChangeRoom, RoomEvent
@@ -60,11 +61,17 @@ class RedisStore:
         ]
         self._client: Redis = self._opened[0].redis
         self._reading: Redis = self._opened[1].redis
+        self._pks = RedisPkStore(self._client, self._gate)
         self._reads: SharedFlights[Any] = SharedFlights()
         self._readers = Readers(self._reading, self._event)
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         names = ("CREATE", "READ", "WRITE", "APPEND", "DELETE", "PUT_VIEWER", "VIEWERS")
         self._scripts = {name: self._client.register_script(getattr(scripts, name)) for name in names}
+
+    @property
+    def pks(self) -> RedisPkStore:
+        """The PKs between rooms."""
+        return self._pks
 
     # --- rooms ------------------------------------------------------------------------------------------------------
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, cast
 
 import structlog
 
+from relay.cluster.pk_desk import PkDesk
 from relay.edge.session import Session, Submit
 from relay.edge.session_state import (
     PublishingPaused,
@@ -27,6 +28,7 @@ from relay.node.clocks import TrackClocks
 from relay.node.clustered import ClusteredRoom, ClusterSide
 from relay.node.following import FollowedRoom
 from relay.node.local import LocalSession, LocalTrack, TrackKey, add_track, move_track
+from relay.node.pk import PkStage
 from relay.node.presence import Presence, is_audience
 from relay.node.program import RoomProgram
 from relay.node.programs import Pools
@@ -35,9 +37,10 @@ from relay.ports import RoomEvent, RoomStore
 from relay.stage import people, publications
 from relay.stage import room as rooms
 from relay.stage.document import Codec, MediaKind, RoomChange, RoomState, Source
-from relay.stage.live import LiveRoom
+from relay.stage.lending import StageLive
 from relay.stage.live_model import SlotBound, SlotSpec, SlotTimeline
 from relay.stage.permissions import Actor, Role
+from relay.stage.pk_room import PkView
 from relay.stage.program import LEASE
 
 log = structlog.get_logger()
@@ -77,14 +80,16 @@ class HostedRoom:
     def __init__(
         self,
         state: RoomState,
-        live: LiveRoom,
+        live: StageLive,
         around: Surroundings,
         on_track: Callable[[int, HostedRoom | None], None],
+        open_room: Callable[[str], Awaitable[HostedRoom]],
     ) -> None:
         self.id = state.id
         self.live = live
         self.sessions: dict[str, LocalSession] = {}
         self.idle_since = around.monotonic()
+        self.watchers: list[Callable[[], None]] = []
         self._tracks: dict[TrackKey, LocalTrack] = {}
         self._by_handle: dict[int, LocalTrack] = {}
         self._kicked: dict[str, int] = {}
@@ -131,12 +136,23 @@ class HostedRoom:
                 self._presence.append,
                 cluster,
             )
+        self._pk = PkStage(self, open_room, PkDesk(around.store, around.wall), around.wall, around.monotonic)
         self.live.update(state, around.monotonic())
 
     @property
     def state(self) -> RoomState:
         """The newest document, with this node's own changes."""
         return self._followed.state
+
+    @property
+    def stage(self) -> RoomState:
+        """The newest document, with the other room's hosts on its stage while both rooms show a PK."""
+        return self._pk.on_stage(self.state)
+
+    @property
+    def pk(self) -> PkView | None:
+        """What is to be seen of the room's PK now; None when there is none."""
+        return self._pk.view
 
     @property
     def ended(self) -> bool:
@@ -150,12 +166,14 @@ class HostedRoom:
         self._presence.start()
         if self._shared is not None:
             self._shared.update(self.state)
+        self._pk.update()
 
     async def close(self, flush_s: float = 0.5) -> None:
         """Stop following; waits up to `flush_s` for what is still unwritten."""
         if self._program is not None:
             self._program.close()
         await self._followed.flushed(flush_s)
+        await self._pk.close()
         await self._presence.close()
         await self._followed.close()
         if self._shared is not None:
@@ -479,6 +497,7 @@ class HostedRoom:
             self._shared.sweep()
         if self._program is not None:
             self._program.tick()
+        self._pk.tick()
         self._let_go()
         self._resume()
         due = rooms.next_expiry(self.state, seat_hold_s=self._around.seat_hold_s)
@@ -509,8 +528,8 @@ class HostedRoom:
         commands = self.live.commands()
         if commands:
             self._submit(*commands)
-        if self._shared is not None:
-            self._shared.demand()
+        self.demand()
+        self._pk.flushed()
         told: list[tuple[str, dict[str, Any]]] = []
         for event in self.live.events():
             if isinstance(event, SlotBound):
@@ -519,6 +538,11 @@ class HostedRoom:
                 told.append((event.type, event.data()))
         if told:
             self._presence.append(told)
+
+    def demand(self) -> None:
+        """Ask other nodes for what viewers here need now."""
+        if self._shared is not None:
+            self._shared.demand()
 
     def tell_timelines(self, followed: Mapping[str, bool]) -> None:
         """Tell those who follow sessions where their slots' frames stand in time."""
@@ -547,7 +571,8 @@ class HostedRoom:
         self._followed.push(change, refused)
 
     def _on_state(self, state: RoomState) -> None:
-        self.live.update(state, self._monotonic())
+        self._pk.update()
+        self.live.update(self.stage, self._monotonic())
         self._enforce(state)
         if self._shared is not None:
             self._shared.update(state)
@@ -556,6 +581,15 @@ class HostedRoom:
         before, self._seated = self._seated, frozenset(state.seats)
         for identity in self._seated - before:
             self._return_to_stage(identity)
+        self.flush()
+        for watcher in list(self.watchers):
+            watcher()
+
+    def stage_changed(self) -> None:
+        """Another room's hosts came to this one's stage, or left it."""
+        self.live.update(self.stage, self._monotonic())
+        if self._shared is not None:
+            self._shared.update(self.state)
         self.flush()
 
     def _enforce(self, state: RoomState) -> None:
@@ -621,6 +655,8 @@ class HostedRoom:
             self._kicked[event.data["identity"]] = event.sync_id
 
     def _on_end(self) -> None:
+        for watcher in list(self.watchers):
+            watcher()
         for local in list(self.sessions.values()):
             local.session.close("room-ended")
 

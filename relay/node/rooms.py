@@ -12,7 +12,7 @@ from relay.errors import NotFound, StoreUnavailable
 from relay.node.room import HostedRoom, Surroundings
 from relay.plane.contract import PayloadType
 from relay.stage.document import RoomState
-from relay.stage.live import LiveRoom
+from relay.stage.lending import StageLive
 
 log = structlog.get_logger()
 
@@ -57,7 +57,8 @@ class HostedRooms:
         ended = self._rooms.pop(room, None)
         if ended is not None:
             await ended.close()
-        hosted = HostedRoom(state, LiveRoom(_choose, sync_ids=self._around.clocks), self._around, self._track_changed)
+        live = StageLive(_choose, sync_ids=self._around.clocks)
+        hosted = HostedRoom(state, live, self._around, self._track_changed, self.open)
         self._rooms[room] = hosted
         hosted.start()
         return hosted

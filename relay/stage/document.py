@@ -10,6 +10,7 @@ from pydantic import TypeAdapter, ValidationError
 from relay.errors import CorruptDocument
 from relay.stage.layout import Layout, LayoutChange, OverlayChange, Overlays
 from relay.stage.permissions import Role
+from relay.stage.pk import RoomPk
 
 Codec = Literal["opus", "vp8", "h264", "vp9", "av1"]
 MediaKind = Literal["audio", "video"]
@@ -117,6 +118,7 @@ class RoomState:
     roles: dict[str, Role] = field(default_factory=dict)
     bans: dict[str, float] = field(default_factory=dict)
     program: Program | None = None
+    pk: RoomPk = field(default_factory=RoomPk)
     sync_id: str = "0"
 
     def to_json(self) -> dict[str, Any]:

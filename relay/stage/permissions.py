@@ -46,6 +46,9 @@ class Action(Enum):
     MANAGE_PROGRAM = "switch, shape or arrange the program"
     MANAGE_EGRESS = "start, stop or list egress"
     CHANGE_LINK = "move a link's media"
+    MANAGE_PK = "invite to a PK or answer for the room"
+    END_PK = "end a PK"
+    SCORE_PK = "give points in a PK"
 
 
 _EVERYONE = frozenset(Role)
@@ -81,6 +84,9 @@ _TABLE: dict[Action, tuple[frozenset[Role], frozenset[Role]]] = {
     Action.MANAGE_PROGRAM: (_CREW, frozenset()),
     Action.MANAGE_EGRESS: (_CREW, frozenset()),
     Action.CHANGE_LINK: (frozenset(), frozenset()),
+    Action.MANAGE_PK: (_CREW, frozenset()),
+    Action.END_PK: (_CREW | _HOSTS, frozenset()),
+    Action.SCORE_PK: (_CREW | _HOSTS, frozenset()),
 }
 
 _RANK = {Role.VIEWER: 0, Role.GUEST: 1, Role.MODERATOR: 2, Role.OWNER: 3, Role.SERVICE: 4}

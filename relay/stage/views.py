@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import Any
 
 from relay.stage.document import Participant, Publication, RoomState
-
-
-def timestamp(seconds: float) -> str:
-    """Return wall seconds as RFC 3339 in UTC with milliseconds."""
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+from relay.stage.times import timestamp as timestamp
 
 
 def room_view(state: RoomState, viewers: int = 0) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from relay import errors
+from relay.cluster.pk_desk import PkDesk
 from relay.stage import room as stage
 from relay.stage.document import RoomChange, RoomState
 from relay.stage.people import check_ban
@@ -96,10 +97,12 @@ async def end(context: Context, caller: Caller, room: str) -> None:
     """End a room: the nodes that follow it close its sessions."""
     caller.enter(room)
     caller.require(Action.END_ROOM)
+    known = await _known_pks(context, room)
     try:
         await context.store.delete(room, ("room.ended", {"by": caller.identity}))
     except errors.NotFound:
         raise RoomNotFound(f"no room {room!r}") from None
+    await PkDesk(context.store, context.wall).room_ended(known, caller.identity)
 
 
 async def send_event(context: Context, caller: Caller, room: str, event: AppEvent) -> str:
@@ -141,6 +144,14 @@ async def listen(
     listener.follow_drain(announced=node is None or isinstance(node, LocalNode))
     listener.end_in(max(0.0, caller.expires - context.wall()))
     return EventStream(listener)
+
+
+async def _known_pks(context: Context, room: str) -> list[str]:
+    """What ends with the room. A room whose document cannot be read can be ended all the same."""
+    try:
+        return list((await read_room(context, room)).pk.known)
+    except errors.CorruptDocument:
+        return []
 
 
 async def _latest(context: Context, caller: Caller, room: str, after: int | None) -> int:

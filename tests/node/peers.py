@@ -10,7 +10,13 @@ from typing import Self
 
 import av
 import numpy as np
-from aiortc import MediaStreamTrack, RTCPeerConnection, RTCSessionDescription
+from aiortc import (
+    MediaStreamTrack,
+    RTCBundlePolicy,
+    RTCConfiguration,
+    RTCPeerConnection,
+    RTCSessionDescription,
+)
 
 from relay.node import Node
 from relay.ports import Answer, Offer
@@ -45,13 +51,16 @@ class Peer:
 
     def __init__(self, node: Node, identity: str, role: str, room: str = "demo") -> None:
         self.node, self.identity, self.role, self.room = node, identity, role, room
-        self.pc = RTCPeerConnection()
+        # Otherwise aiortc takes the candidates of the last m-line, and an answer has them in the first.
+        self.pc = RTCPeerConnection(RTCConfiguration(bundlePolicy=RTCBundlePolicy.MAX_COMPAT))
         self.answer: Answer | None = None
         self.received: MediaStreamTrack | None = None
+        self.tracks: list[MediaStreamTrack] = []
         self.pc.on("track", self._on_track)
 
     def _on_track(self, track: MediaStreamTrack) -> None:
         self.received = track
+        self.tracks.append(track)
 
     @property
     def session(self) -> str:
@@ -63,9 +72,10 @@ class Peer:
         self.pc.addTrack(Tone())
         return await self._offer(self.node.publish)
 
-    async def watch(self) -> Self:
-        """Watch with one audio slot."""
-        self.pc.addTransceiver("audio", direction="recvonly")
+    async def watch(self, slots: int = 1) -> Self:
+        """Watch with so many audio slots."""
+        for _ in range(slots):
+            self.pc.addTransceiver("audio", direction="recvonly")
         return await self._offer(self.node.watch)
 
     async def _offer(self, ask: Callable) -> Self:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from functools import cache
 from typing import Any
 
@@ -16,8 +17,11 @@ from schemathesis.checks import CHECKS
 from schemathesis.core.transport import Response
 
 from relay.cluster import RedisStore
+from relay.cluster.pk_desk import PkDesk
+from relay.errors import Conflict
 from relay.metrics import Metrics
 from relay.settings import dev_settings
+from relay.stage.pk import invite
 from signaling.app import create_app
 from signaling.nodes import LocalNodes
 from tests.signaling.api_client import Api
@@ -94,7 +98,15 @@ def as_text(context: Any, value: Any) -> bytes:
     return str(value).encode("utf-8", "surrogatepass")
 
 
-KNOWN = {"link": "l1", "room": "demo", "identity": "bob", "session": "n1~s1", "publication": "p", "index": 0}
+KNOWN = {
+    "link": "l1",
+    "room": "demo",
+    "identity": "bob",
+    "session": "n1~s1",
+    "publication": "p",
+    "index": 0,
+    "pk": "pk1",
+}
 """Things that exist, so that requests get further than 404."""
 
 
@@ -119,10 +131,18 @@ async def test_a_machine_tries_the_operations(
 ) -> None:
     """Requests made by schemathesis from the document, right ones or wrong ones: the answers are as it says."""
     await api.call("POST", "/v1/rooms", "owner", json={"id": "demo"})
+    await invite_demo(api)
     case = data.draw(data.draw(st.sampled_from(strategies(mode))))
     if known:
         case.path_parameters |= {name: KNOWN[name] for name in case.path_parameters}
     await try_case(api, case, who)
+
+
+async def invite_demo(api: Api) -> None:
+    """Another room invites this one to a PK, if it has not done so."""
+    await api.call("POST", "/v1/rooms", "service", json={"id": "other"})
+    with contextlib.suppress(Conflict):
+        await PkDesk(api.store, lambda: api.now).invite(invite("pk1", "other", "demo", "olga", api.now))
 
 
 async def try_case(api: Api, case: Any, who: str) -> None:

@@ -1,6 +1,7 @@
 // Plays a room's HLS: by hls.js where there are Media Source Extensions, else by the browser itself (Safari on iPhones).
 
 import Hls from '../vendor/hls.light.min.js';
+import { PictureClock } from './fmp4.js';
 
 const RETRY_MS = 2000;
 
@@ -31,6 +32,9 @@ export class HlsPlayer extends EventTarget {
     if (Hls.isSupported()) {
       // Workers would be made from blobs, which the pages' content security policy refuses; fMP4 needs next to no work.
       this.hls = new Hls({ enableWorker: false, lowLatencyMode: true, liveSyncMode: 'buffered', backBufferLength: 30 });
+      this.clock = new PictureClock();
+      this.hls.on(Hls.Events.INIT_PTS_FOUND, (_, data) => this.clock.began(data));
+      this.hls.on(Hls.Events.FRAG_LOADED, (_, data) => this.clock.loaded(data));
       this.hls.on(Hls.Events.ERROR, (_, data) => this.onError(data));
       this.hls.loadSource(url);
       this.hls.attachMedia(this.video);
@@ -56,7 +60,17 @@ export class HlsPlayer extends EventTarget {
 
   // Milliseconds since the epoch of what is shown now, as the stream says; null before it plays.
   get shownAt() {
-    return this.hls?.playingDate?.getTime() ?? this.video.getStartDate?.().getTime() ?? null;
+    if (this.hls) return this.hls.playingDate?.getTime() ?? null;
+    const began = this.video.getStartDate?.().getTime();
+    return Number.isFinite(began) ? began + this.video.currentTime * 1000 : null;
+  }
+
+  // The same of a frame that has this place in the stream (`metadata.mediaTime` of requestVideoFrameCallback).
+  momentOf(mediaTime) {
+    const moment = this.clock?.momentOf(mediaTime) ?? null;
+    if (moment !== null) return moment;
+    const now = this.shownAt;
+    return now === null ? null : now - (this.video.currentTime - mediaTime) * 1000;
   }
 
   // Seconds between what is shown and what the newest part has; null where the browser plays by itself.

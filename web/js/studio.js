@@ -6,6 +6,7 @@ import { listDevices, openDevices, watchLevel } from './devices.js';
 import { showHealth } from './health.js';
 import { People } from './people.js';
 import { ProgramPanel } from './program_panel.js';
+import { PkPanel } from './pk.js';
 import { Publisher } from './publisher.js';
 import { Score } from './score.js';
 import { Tiles } from './tiles.js';
@@ -57,6 +58,7 @@ class Studio {
     this.score = new Score(this.api, room, this.claims.role, this.viewer, byId('score'), byId('count'));
     const shown = { panel: byId('program'), button: byId('program-switch'), select: byId('program-layout'), state: byId('program-state') };
     this.program = new ProgramPanel(this.api, this.path, this.claims.role, shown);
+    this.pk = new PkPanel(this.api, room, this.claims.role, this.viewer, byId('pk'), { controls: true });
     await this.publisher.start();
     await this.viewer.start();
     byId('selfview').srcObject = this.stream;

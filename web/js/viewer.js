@@ -74,7 +74,7 @@ export class Viewer extends Session {
       return;
     }
     if (type === 'slot.bound') this.clock(data.index).bound(data);
-    if (/^app\./.test(type) && data.at) this.held.add({ type, data });
+    if (/^(app\.|pk\.scored|pk\.ended)/.test(type) && data.at) this.held.add({ type, data });
     else this.dispatchEvent(new CustomEvent('event', { detail: { type, data } }));
     if (type === 'slot.bound') this.setSlots(this.slots.map((slot) => (slot.index === data.index ? { ...slot, ...data } : slot)));
   }
@@ -123,6 +123,12 @@ export class Viewer extends Session {
     const placed = indexes.map((index) => this.shown.get(index)).filter((shown) => shown?.syncId);
     // After a move to another node the frames are not placed yet, but will be; a browser that cannot place them never will.
     return placed.length || !this.places ? placed : indexes.map(() => new Shown());
+  }
+
+  /** Play so many milliseconds later from now on; browsers get there slowly. */
+  setDelay(delayMs) {
+    this.delayMs = delayMs;
+    for (const { receiver } of this.pc?.getTransceivers() ?? []) receiver.jitterBufferTarget = delayMs;
   }
 
   /** Re-bind, pause or cap a slot. */

@@ -1,39 +1,19 @@
 // The watch page: whoever is on air, in as many tiles as there are hosts; with `#mode=program` the mixed picture and sound.
 
 import { Api, fragmentParameters, tokenClaims } from './api.js';
-import { bitrate, byId, el, notice, requireAccess, showState } from './dom.js';
+import { bitrate, byId, notice, requireAccess, showState } from './dom.js';
+import { PkPanel } from './pk.js';
 import { Score } from './score.js';
 import { Tiles } from './tiles.js';
 import { Viewer } from './viewer.js';
 
 const { room, token, slots = '4', delay = '0', mode = 'slots' } = fragmentParameters();
 
-// `#mode=hls`: the program by HLS, for those whose network has no UDP, and for very many. An invitation is shown all the
-// same, and the program goes on playing until the studio's page is there.
 async function startProgram() {
-  const { HlsPlayer } = await import('./hls.js');
-  const api = new Api(token);
-  const video = el('video', { playsInline: true, muted: true, autoplay: true });
-  byId('stage').append(el('div', { class: 'tile' }, video));
-  byId('empty').hidden = true;
-  byId('facts').hidden = true;
-  byId('room').textContent = room;
-  const player = new HlsPlayer(api, room, video);
-  window.costream = { player, video };
-  player.addEventListener('state', ({ detail }) => {
-    showState(byId('state'), detail.state);
-    notice(detail.state === 'waiting' ? `The program is not on air yet (${detail.reason}).` : null);
-  });
-  byId('sound').addEventListener('click', () => {
-    video.muted = !video.muted;
-    byId('sound').textContent = video.muted ? 'Turn sound on' : 'Turn sound off';
-    byId('sound').classList.toggle('primary', video.muted);
-  });
-  const me = tokenClaims(token).sub;
-  const end = () => (stopEvents(), player.stop());
-  const stopEvents = api.events(`/v1/rooms/${encodeURIComponent(room)}/events`, (type, { data }) => onEvent({ type, data }, api, me, null, { stop: end }));
-  await player.start();
-  addEventListener('pagehide', end);
+  const { Program } = await import('./program.js');
+  const program = new Program();
+  window.costream = program;
+  await program.start(onEvent);
 }
 
 function start() {
@@ -47,7 +27,8 @@ function start() {
   if (program) byId('empty').firstElementChild.textContent = 'The program is not on air yet. It appears as soon as it is.';
   tiles.watchFrames((index, metadata) => viewer.frameShown(index, metadata));
   const score = new Score(api, room, tokenClaims(token).role, viewer, byId('score'), byId('count'));
-  window.costream = { viewer, tiles, score };
+  const pk = new PkPanel(api, room, tokenClaims(token).role, viewer, byId('pk'));
+  window.costream = { viewer, tiles, score, pk };
   byId('room').textContent = room;
 
   viewer.addEventListener('tracks', ({ detail }) => tiles.setTracks(detail));
@@ -98,7 +79,7 @@ function facts(viewer, tiles) {
 
 function onEvent({ type, data }, api, me, tiles, viewer) {
   if (type === 'speaker.changed') tiles?.setSpeaker(data.identity);
-  if (type === 'stage.invited' && data.identity === me) invite(api, me, data.by);
+  if (type === 'stage.invited' && data.identity === me) invite(api, me, data.by, viewer);
   if (type === 'room.ended') {
     viewer.stop();
     notice('The show has ended.');
@@ -109,7 +90,8 @@ function onEvent({ type, data }, api, me, tiles, viewer) {
   }
 }
 
-function invite(api, me, by) {
+/** `viewer` may know a way on stage without leaving the page. */
+function invite(api, me, by, viewer) {
   const path = `/v1/rooms/${encodeURIComponent(room)}`;
   const box = byId('invitation');
   byId('inviter').textContent = by;
@@ -119,7 +101,9 @@ function invite(api, me, by) {
   byId('accept').onclick = async () => {
     try {
       const { token: guestToken } = await answer('accept');
-      location.href = `studio.html#${new URLSearchParams({ room, token: guestToken })}`;
+      box.hidden = true;
+      if (viewer.goOnStage) await viewer.goOnStage(guestToken);
+      else location.href = `studio.html#${new URLSearchParams({ room, token: guestToken })}`;
     } catch (error) {
       notice(error.message);
       box.hidden = true;
