@@ -235,6 +235,10 @@ def judge(changed: float, frames: list[tuple[str, int, float]]) -> None:
     ]
     print(f"pictures apart while both were shown: {min(apart):.1f} to {max(apart):.1f}")
     assert abs(statistics.median(apart)) <= 3
+    last, first = [each for each in program if each[1] <= changed][-1], slot[0]
+    missing = first[0] - last[0] - (first[1] - last[1]) * FPS / 1000
+    print(f"pictures missing at the change: {missing:.1f} of {first[0] - last[0]}")
+    assert abs(missing) <= 3
     shown = [counter for counter, at in program if at <= changed] + [counter for counter, _ in slot]
     steps = [after - before for before, after in pairwise(shown)]
     print(f"steps of what was shown: {min(steps)} to {max(steps)}")

@@ -6,10 +6,11 @@ import { PictureClock } from './fmp4.js';
 const RETRY_MS = 2000;
 
 export class HlsPlayer extends EventTarget {
-  // `api` is an Api; `video` the element to play in. Events: state {state: 'waiting' | 'playing' | 'ended', reason}.
-  constructor(api, room, video) {
+  // `api` is an Api; `video` the element to play in; `source` "program", a publication or an identity. Events:
+  // state {state: 'waiting' | 'playing' | 'ended', reason}.
+  constructor(api, room, video, source = 'program') {
     super();
-    Object.assign(this, { api, room, video, hls: null, timer: 0, stopped: false });
+    Object.assign(this, { api, room, video, source, hls: null, timer: 0, stopped: false });
     video.addEventListener('playing', () => this.say('playing'));
     video.addEventListener('ended', () => this.say('ended'));
   }

@@ -12,12 +12,12 @@ import { Viewer } from './viewer.js';
 
 export class Program {
   constructor() {
-    const { room, token, slots = '4' } = fragmentParameters();
+    const { room, token, slots = '4', source = 'program' } = fragmentParameters();
     Object.assign(this, { room, slots: Number(slots), api: new Api(token), me: tokenClaims(token).sub });
     this.path = `/v1/rooms/${encodeURIComponent(room)}`;
     this.video = el('video', { playsInline: true, muted: true, autoplay: true });
     this.tile = el('div', { class: 'tile' }, this.video);
-    this.player = new HlsPlayer(this.api, room, this.video);
+    this.player = new HlsPlayer(this.api, room, this.video, source);
     this.muted = true;
   }
 
