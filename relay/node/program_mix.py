@@ -58,6 +58,9 @@ class Host(Protocol):
         """What is to be seen of the room's PK now."""
         ...
 
+    @property
+    def ended(self) -> bool: ...
+
     def inject(self, track: LocalTrack) -> None:
         """Take in a track whose packets this process injects; it is published when they come."""
         ...
