@@ -78,7 +78,7 @@ class ClusteredRoom:
 
     @property
     def _watched(self) -> bool:
-        return self._live.viewers > 0 or self.speaks_for_all or self._live.mixed is not None
+        return self._live.viewers > 0 or self.speaks_for_all or self._live.is_mixed
 
     def demand(self) -> None:
         """Subscribe to what is needed here now."""

@@ -1,7 +1,7 @@
 """Whether this node mixes a room's program: it does while the program is on and the lease `program` is this node's.
 
-A node without links mixes what is on in the rooms that it has. In a cluster the nodes where somebody on air publishes
-ask for the lease, the first one's node first; who has it keeps it, whoever comes and goes, until it is gone.
+A node without links mixes when the first of those on air publishes there. In a cluster the nodes where somebody on air
+publishes ask for the lease, the first one's node first; who has it keeps it, whoever comes and goes, until it is gone.
 """
 
 from __future__ import annotations
@@ -132,15 +132,17 @@ class RoomProgram:
             self._begin()
         else:
             self._pools.unwanted(self._host.id)
-            self._ask()
+            if self._cluster is not None:
+                self._ask(self._cluster)
 
     def _may_mix(self) -> bool:
-        return self._cluster is None or self._epoch > 0
+        if self._cluster is not None:
+            return self._epoch > 0
+        return self._mix is not None or in_line(self._host.state)[:1] == [self._node]
 
-    def _ask(self) -> None:
+    def _ask(self, cluster: ClusterSide) -> None:
         now, state = self._monotonic(), self._host.state
         assert state.program is not None
-        assert self._cluster is not None
         if state.program.node not in ("", self._node):
             self._alone_since = None
             return
@@ -152,7 +154,7 @@ class RoomProgram:
         first = state.program.node == self._node  # this node's earlier life mixed
         if first or now - self._alone_since >= line.index(self._node) * TURN_S:
             self._asked, self._wanted, self._next_question = True, True, now + QUESTION_S
-            self._cluster.want_lease(self._host.id, programs.LEASE, None)
+            cluster.want_lease(self._host.id, programs.LEASE, None)
 
     def _begin(self) -> None:
         if self._monotonic() < self._next_try or not self._pools.wanted(self._host.id, self):
@@ -187,7 +189,8 @@ class RoomProgram:
             mix, self._mix = self._mix, None
             mix.close()
             log.info("program ends here", room=self._host.id)
-            self._change(partial(programs.let_go, node=self._node, now=self._wall()))
+            if not self._host.ended:
+                self._change(partial(programs.let_go, node=self._node, now=self._wall()))
         if self._wanted and self._cluster is not None:
             self._wanted, self._asked, self._epoch = False, False, 0
             self._cluster.give_up_lease(self._host.id, programs.LEASE)

@@ -15,7 +15,7 @@ from relay.clock import now_us
 from relay.edge.plan import TrackPlan
 from relay.edge.session import Submit
 from relay.errors import BadRequest, CostreamError, RequestError
-from relay.ids import sync_id_at
+from relay.ids import sync_id_at, sync_id_milliseconds
 from relay.mix.audio.ports import TrackSink, TrackSource
 from relay.mix.video.program import Program as Made
 from relay.node.clocks import TrackClocks
@@ -25,7 +25,9 @@ from relay.node.programs import Pools
 from relay.plane.contract import Feedback, Kind, LayerSpec, PayloadType
 from relay.stage import program as programs
 from relay.stage.document import PROGRAM, MediaKind, Program, ProgramCodec, RoomChange, RoomState
+from relay.stage.layout import MAX_INPUTS, MAX_TEXT, Layout, Overlays, Score, Timer
 from relay.stage.live import LiveRoom
+from relay.stage.pk_room import PkView
 
 log = structlog.get_logger()
 
@@ -46,6 +48,18 @@ class Host(Protocol):
     def state(self) -> RoomState: ...
     @property
     def live(self) -> LiveRoom: ...
+    @property
+    def stage(self) -> RoomState:
+        """`state`, with the other room's hosts on its stage while both rooms show a PK."""
+        ...
+
+    @property
+    def pk(self) -> PkView | None:
+        """What is to be seen of the room's PK now."""
+        ...
+
+    @property
+    def ended(self) -> bool: ...
 
     def inject(self, track: LocalTrack) -> None:
         """Take in a track whose packets this process injects; it is published when they come."""
@@ -164,6 +178,8 @@ class ProgramMix:
         first, overlays = wanted.layouts[0], wanted.overlays[0]
         self._pools.video.open_stage(self._room, made, first.layout, overlays.overlays)
         self._told = {first.number, overlays.number}
+        self._pk_layout: Layout | None = None
+        self._pk_overlays: Overlays | None = None
         self._form = _form(wanted)
         self._lines, self._fps = wanted.height or settings.height, wanted.fps or settings.fps
         log.info("program begins", room=self._room, codec=codec, track=track.handle)
@@ -238,20 +254,28 @@ class ProgramMix:
     # --- arrangement ------------------------------------------------------------------------------------------------
 
     def _arrange(self, program: Program) -> None:
+        view = self._host.pk
+        layout, overlays = pk_layout(view, program), pk_overlays(view, program)
         for change in program.layouts:
             if change.number not in self._told:
                 self._told.add(change.number)
                 self._try(self._pools.video.set_layout, self._room, change.layout, change.at, change.animate)
-        for overlay in program.overlays:
+        if layout != self._pk_layout:
+            self._pk_layout = layout
+            self._try(self._pools.video.set_layout, self._room, layout or program.layouts[0].layout)
+        for overlay in program.overlays if overlays is None else ():
             if overlay.number not in self._told:
                 self._told.add(overlay.number)
                 self._try(self._pools.video.set_overlays, self._room, overlay.overlays, overlay.at)
+        if overlays != self._pk_overlays:
+            self._pk_overlays = overlays
+            self._try(self._pools.video.set_overlays, self._room, overlays or program.overlays[0].overlays)
 
     # --- inputs -----------------------------------------------------------------------------------------------------
 
     def _update_pictures(self) -> None:
         live, pool = self._host.live, self._pools.video
-        wanted = pictures(self._host.state, live.tracks, self._heights, self._lines, self._pictures)
+        wanted = pictures(self._host.stage, live.tracks, self._heights, self._lines, self._pictures)
         for name in [name for name in self._pictures if name not in wanted]:
             del self._pictures[name]
             pool.remove_input(self._room, name)
@@ -265,7 +289,7 @@ class ProgramMix:
                 pool.remove_input(self._room, name)
 
     def _update_voices(self) -> None:
-        pool, wanted = self._pools.audio, voices(self._host.state, self._host.live.tracks)
+        pool, wanted = self._pools.audio, voices(self._host.stage, self._host.live.tracks)
         for name in [name for name in self._voices if name not in wanted]:
             del self._voices[name]
             pool.remove_input(self._room, name)
@@ -293,3 +317,22 @@ class ProgramMix:
 
 def _form(program: Program) -> tuple[object, ...]:
     return program.width, program.height, program.fps, program.codec, program.bitrate_bps
+
+
+def pk_layout(view: PkView | None, program: Program) -> Layout | None:
+    """Return how a PK that both rooms show is arranged: one's own side at the left. None: as the program says."""
+    if view is None or view.phase != "running" or not (view.own.on_air and view.other.on_air):
+        return None
+    sides = view.own.on_air[:MAX_INPUTS], view.other.on_air[:MAX_INPUTS]
+    return Layout("side_by_side", left=sides[0], right=sides[1], fit=program.layouts[0].layout.fit)
+
+
+def pk_overlays(view: PkView | None, program: Program) -> Overlays | None:
+    """Return what a PK draws: the time until it begins, then points and the time that is left."""
+    if view is None:
+        return None
+    names = program.overlays[0].overlays.names
+    if view.phase == "countdown":
+        return Overlays(names, None, Timer(sync_id_milliseconds(view.starts_at)))
+    score = Score(view.own.points, view.other.points, view.own.room[:MAX_TEXT], view.other.room[:MAX_TEXT])
+    return Overlays(names, score, Timer(sync_id_milliseconds(view.ends_at)))

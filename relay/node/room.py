@@ -611,6 +611,7 @@ class HostedRoom:
         self.live.update(self.stage, self._monotonic())
         if self._shared is not None:
             self._shared.update(self.state)
+        self._mix()
         self.flush()
 
     def _enforce(self, state: RoomState) -> None:

@@ -46,6 +46,11 @@ class StageLive(LiveRoom):
         """How many viewing sessions on this node may show the room's tracks."""
         return len(self._viewers) + sum(len(each._viewers) for each in self._borrowers)
 
+    @property
+    def is_mixed(self) -> bool:
+        """Whether a program of any of them is mixed on this node."""
+        return self.mixed is not None or any(each.mixed is not None for each in self._borrowers)
+
     # --- what borrowers learn -----------------------------------------------------------------------------------------
 
     def publication_local(

@@ -89,6 +89,11 @@ class LiveRoom:
         return self._tracks
 
     @property
+    def is_mixed(self) -> bool:
+        """Whether a program is mixed from the room's tracks on this node."""
+        return self.mixed is not None
+
+    @property
     def viewers(self) -> int:
         """How many viewing sessions of the room this node has."""
         return len(self._viewers)

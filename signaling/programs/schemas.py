@@ -12,8 +12,8 @@ from relay.stage.program import LEAST_BITRATE_BPS, MAX_FPS, MOST_BITRATE_BPS
 from signaling.bodies import Strict
 from signaling.rooms.schemas import SyncId
 
-INPUT_PATTERN = r"^[A-Za-z0-9_.@:-]{1,64}(/[a-z]{1,16})?$"
-"""An identity, or `IDENTITY/screen`."""
+INPUT_PATTERN = r"^[A-Za-z0-9_.@:-]{1,64}(/[A-Za-z0-9_.@:-]{1,64}){0,2}$"
+"""An identity, or `ROOM/IDENTITY` of a guest in a PK; with `/screen` his screen."""
 
 Input = Annotated[str, Field(pattern=INPUT_PATTERN)]
 Share = Annotated[float, Field(ge=0, le=1, strict=False)]

@@ -63,15 +63,16 @@ class World:
 class Node:
     """One node's part; stands for its room and its links."""
 
-    def __init__(self, world: World, name: str) -> None:
+    def __init__(self, world: World, name: str, linked: bool = True) -> None:
         self.world, self.name, self.id = world, name, "demo"
         self.live = LiveRoom(lambda slot, track: track.number)
         self.asked = 0
+        self.ended = False
         self.pools = NoPools()
         self.told: list[tuple[str, dict[str, Any]]] = []
         self.program = RoomProgram(
             cast(Any, self), name, cast(Pools, self.pools), lambda *commands: None, TrackClocks(dict),
-            lambda: world.now, lambda: world.now, world.change, self.told.extend, cast(Any, self),
+            lambda: world.now, lambda: world.now, world.change, self.told.extend, cast(Any, self) if linked else None,
         )  # fmt: skip
 
     @property
@@ -154,3 +155,12 @@ def test_a_room_that_closes_gives_the_lease_back(world: World) -> None:
     assert (one.pools.rooms, one.asked) == (set(), 0)
     world.wait(60)
     assert one.asked == 0
+
+
+def test_without_links_the_first_hosts_node_mixes_and_asks_nobody(world: World) -> None:
+    world.nodes = {name: Node(world, name, linked=False) for name in ("n1", "n2", "n3")}
+    world.switch_on()
+    assert {name for name, node in world.nodes.items() if node.pools.rooms} == {"n1"}
+    world.change(lambda state: publications.node_away(state, "n1", world.now))
+    assert {name for name, node in world.nodes.items() if node.pools.rooms} == {"n2"}
+    assert world.asking == []
