@@ -52,8 +52,11 @@ class Disagreement:
 
 
 def read_traces(directory: Path) -> list[Trace]:
-    """All traces below a directory, one directory per relay. Raises TraceError."""
-    return [read_trace(path) for path in sorted(directory.glob("*/*.jsonl"))]
+    """All traces below a directory, one directory per relay. Raises TraceError.
+
+    A relay that was killed may have left one without a whole line.
+    """
+    return [read_trace(path) for path in sorted(directory.glob("*/*.jsonl")) if b"\n" in path.read_bytes()]
 
 
 def read_trace(path: Path) -> Trace:

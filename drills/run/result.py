@@ -91,7 +91,7 @@ def assess(
     for of_phase in figures.values():
         of_phase |= {
             "breaker.disagreements": len(oracles["breaker"]) if traces else None,
-            "owners.violations": len(oracles["owners"]) if evidence.leases else None,
+            "owners.violations": len(oracles["owners"]) if len(evidence.leases) == scenario.load.rooms else None,
             "packets.unaccounted": sum(abs(each.packets) for each in _lost(evidence)) if evidence.nodes else None,
         }
     return Result(

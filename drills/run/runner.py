@@ -33,6 +33,7 @@ from relay.errors import StoreUnavailable
 _PLAY_S = 90.0
 _TICK_S = 0.05
 _WARM_S = 1.5
+_TRIES, _AGAIN_S = 6, 0.5
 _ARRIVE_S = 0.5  # what was on its way has arrived, or been given up
 Tell = Callable[[str, float], None]
 """Progress: what is being done, and for how many seconds at most."""
@@ -231,8 +232,9 @@ class Drill:
         with contextlib.suppress(FabricError):
             evidence.lanes = cluster.fabric.counters()
         for room in load.rooms:
-            with contextlib.suppress(StoreUnavailable):  # what was not read is no proof, and is reported as such
-                evidence.leases[room] = asyncio.run(_history(cluster.store_url, room))
+            history = asyncio.run(_history(cluster.store_url, room))
+            if history is not None:
+                evidence.leases[room] = history
         load.stop()
         evidence.clients = load.lines()
         for line in evidence.clients:
@@ -258,12 +260,18 @@ def _read_nodes(cluster: Cluster) -> dict[str, NodeFigures]:
     return found
 
 
-async def _history(url: str, room: str) -> list[LeaseEntry]:
-    leases = RedisLeases(url)
+async def _history(url: str, room: str) -> list[LeaseEntry] | None:
+    """A room's leases; None when the store does not tell: what was not read is no proof, and is reported as such."""
+    leases = RedisLeases(url, socket_timeout_s=3.0)
     try:
-        return await leases.history(room)
+        for _ in range(_TRIES):
+            try:
+                return await leases.history(room)
+            except StoreUnavailable:
+                await asyncio.sleep(_AGAIN_S)
     finally:
         await leases.close()
+    return None
 
 
 def _sections(flat: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

@@ -10,6 +10,7 @@ breaker's `settings`, then one list per line, times in microseconds of CLOCK_MON
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from pathlib import Path
@@ -79,7 +80,10 @@ class TracedBreaker(Breaker):
 
     def _end(self, reason: str) -> None:
         log.warning("the trace of a link's breaker ends", reason=reason)
-        self._file = None
+        file, self._file = self._file, None
+        if file is not None:
+            with contextlib.suppress(OSError):
+                file.close()
 
 
 def breaker_of(settings: BreakerSettings, link: str, peer: str) -> Breaker:

@@ -19,6 +19,8 @@ from drills.cluster import Cluster
 from drills.fabric.impairment import Impairment
 from drills.measure import Seen, Spread, frames, silences, spread, watched, worst
 from drills.processes import Process
+from drills.run.load import Tail
+from drills.run.metrics import read_metrics
 from tests.drills.fabrics import eventually
 
 ORIGIN, SUBSCRIBERS = "relay-a", ("relay-b", "relay-c")
@@ -83,8 +85,7 @@ class LinkStage:
         self.cluster = cluster
         self.hosts: list[Process] = []
         self.runs: list[Run] = []
-        self._read: dict[str, int] = {}
-        self._lines: dict[str, list[dict[str, Any]]] = {}
+        self._tails: dict[str, Tail] = {}
         # the log's times are the wall clock's
         self._wall = time.time() - time.monotonic()
 
@@ -135,19 +136,9 @@ class LinkStage:
 
     def lines(self, *relays: str) -> list[dict[str, Any]]:
         """What the viewers of these relays have written; each file is read once."""
-        found: list[dict[str, Any]] = []
         for relay in relays:
-            path = self.cluster.directory / f"at-{relay}.jsonl"
-            kept = self._lines.setdefault(relay, [])
-            if path.exists():
-                with path.open("rb") as file:
-                    file.seek(self._read.get(relay, 0))
-                    data = file.read()
-                data = data[: data.rfind(b"\n") + 1]
-                self._read[relay] = self._read.get(relay, 0) + len(data)
-                kept += [json.loads(line) for line in data.splitlines()]
-            found += kept
-        return found
+            self._tails.setdefault(relay, Tail(self.cluster, f"at-{relay}")).read()
+        return [line for relay in relays for line in self._tails[relay].lines]
 
     # --- the links ----------------------------------------------------------------------------------------------------
 
@@ -258,23 +249,10 @@ def difference(before: Mapping[str, int], after: Mapping[str, int]) -> dict[str,
 
 def read_links(metrics: str) -> dict[str, dict[str, Any]]:
     """The links in a relay's metrics, by peer."""
-    found: dict[str, dict[str, Any]] = {}
-    for line in metrics.splitlines():
-        name, _, rest = line.partition("{")
-        if not name.startswith("costream_link_") or not rest or "_created" in name:
-            continue
-        inside, _, value = rest.rpartition("} ")
-        labels = dict(pair.split("=", 1) for pair in inside.replace('"', "").split(","))
-        if "peer" not in labels or "link" not in labels:
-            continue
-        link = found.setdefault(labels["peer"], {"link": labels["link"], "counts": {}, "carrying": []})
-        if "state" in labels:
-            link["breaker"] = labels["state"]
-        elif "path" in labels:
-            link["carrying"].append(labels["path"])
-        elif "what" in labels:
-            link["counts"][labels["what"]] = int(float(value))
-    return found
+    return {
+        peer: {"link": each.link, "counts": each.counts, "carrying": each.carrying, "breaker": each.breaker}
+        for (peer, _), each in read_metrics(metrics).links.items()
+    }
 
 
 def report(runs: Sequence[Run]) -> str:

@@ -100,6 +100,9 @@ def test_a_trace_that_is_none(tmp_path: Path) -> None:
         path.write_text(text)
         with pytest.raises(breakers.TraceError, match=r"t\.jsonl"):
             breakers.read_trace(path)
+    (tmp_path / "relay-a").mkdir()
+    (tmp_path / "relay-a" / "killed.jsonl").write_text('{"peer')
+    assert breakers.read_traces(tmp_path) == []
     path.write_text(json.dumps({"peer": "b", "settings": {}}) + '\n["w", 1]\n["w", ')
     assert breakers.read_trace(path).steps == (Woken(1),), "a line that was cut off is left out"
 
