@@ -72,6 +72,10 @@ native-memcheck:  ## run the tests of the crate's files with `unsafe` (I/O and s
 cluster: .venv/.test  ## start a test cluster here (root: network namespaces; else loopback) and break it by commands
 	$(BIN)/python -m drills cluster $(ARGS)
 
+.PHONY: simulate
+simulate: .venv/.test  ## run the cluster's machines in virtual time with faults; ARGS="--seeds 50 --nodes 20"
+	$(BIN)/costream simulate $(ARGS)
+
 .PHONY: bench
 bench: .venv/.test  ## measure; a table, and JSON in bench/results
 	$(BIN)/python -m bench $(ARGS)
