@@ -83,6 +83,10 @@ drills: setup-tests  ## break a test cluster with live media, the short set (roo
 drills-all: setup-tests  ## all drills that ship
 	$(BIN)/python -m costream.cli drill run $(basename $(notdir $(wildcard configs/drills/*.yaml))) $(ARGS)
 
+.PHONY: simulate
+simulate: .venv/.test  ## run the cluster's machines in virtual time with faults; ARGS="--seeds 50 --nodes 20"
+	$(BIN)/costream simulate $(ARGS)
+
 .PHONY: bench
 bench: .venv/.test  ## measure; a table, and JSON in bench/results
 	$(BIN)/python -m bench $(ARGS)

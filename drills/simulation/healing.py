@@ -40,6 +40,8 @@ class Healing:
     def _look(self, room: str, turn: int, since: float) -> None:
         if turn != self._turn[room]:
             return  # touched again
+        if room not in self._world.store.rooms and not self._world.hosts_of(room):
+            self._world.make_room(room)  # the store and every node that knew it lost it: only its application is left
         wrong = self.wrong(room)
         now = self._loop.time()
         if wrong is None:

@@ -126,9 +126,8 @@ class World:
         dice = self._dice("rooms")
         count = len(self.nodes)
         for name in self._room_names:
-            state, _ = rooms.create(Actor("sim", Role.SERVICE), name, EPOCH_S, max_seats=16)
-            self.store.create(name, state.to_json(), sync_id_of_wall(EPOCH_S))
             self.hosting[name] = {}
+            self.make_room(name)
             homes = [dice.randrange(count) for _ in range(max(2, self.plan.viewers))]
             for number in range(self.plan.hosts):
                 self.people.add(Client("host", f"h{number}", name, homes[: 1 + self.plan.hosts // 2]))
@@ -136,6 +135,13 @@ class World:
                 self.people.add(Client("viewer", f"v{number}", name, [homes[number % len(homes)]]))
         for client in self.people.clients:
             self.people.come(client, dice.uniform(0.5, START_S - 1))
+
+    def make_room(self, name: str) -> None:
+        """As an application does, by the API."""
+        self.tell(f"{name} is made")
+        wall = EPOCH_S + self._loop.time()
+        state, _ = rooms.create(Actor("sim", Role.SERVICE), name, wall, max_seats=16)
+        self.store.create(name, state.to_json(), sync_id_of_wall(wall))
 
     def _end(self) -> None:
         if not self._over.done():
