@@ -8,11 +8,11 @@ from collections.abc import Callable
 
 import pytest
 
+from drills.simulation.model_path import MS, SECOND, black_hole
 from relay.link.parity_control import MIN_PACKETS, WINDOW_US
 from relay.link.path import PathName
 from relay.plane.contract import Kind
 from tests.link.joined import AUDIO, CarryingPath, Link, good
-from tests.link.model_path import MS, SECOND, black_hole
 from tests.link.test_sender import FLOW, Sender
 
 BOTH: tuple[PathName, ...] = ("primary", "backup")
