@@ -55,12 +55,12 @@ def _apart(told: Told, begin: float, end: float) -> float:
     for line in told.of("pk", 0.0, end):
         if line["shows"] is not None:
             shows[line["viewer"]] = line["shows"]
+        if since is not None and line["at"] >= begin:
+            longest = max(longest, line["at"] - max(since, begin))
         if len(set(shows.values())) < 2:
             since = None
-            continue
-        since = line["at"] if since is None else since
-        if line["at"] >= begin:
-            longest = max(longest, line["at"] - max(since, begin))
+        elif since is None:
+            since = line["at"]
     return longest
 
 
