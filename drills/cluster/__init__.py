@@ -220,12 +220,19 @@ class Cluster:
         return self._program("publisher", identity, host, plan)
 
     def watch(
-        self, room: str, identity: str, *, host: str, via: Sequence[str] = (), count: int = 1, play: str = "stage",
+        self,
+        room: str,
+        identity: str,
+        *,
+        host: str,
+        via: Sequence[str] = (),
+        count: int = 1,
+        play: Literal["stage", "program"] = "stage",
         **plan: Any,
-    ) -> Process:  # fmt: skip
+    ) -> Process:
         """Start `drills.viewer` on a host, with `count` viewers (`identity`, or `identity-1`, …) in one process.
 
-        `play` is `stage` or `program`.
+        `play` is what they watch.
         """
         query = "?play=program" if play == "program" else ""
         urls = [f"{self[member].place.http}/whep/{room}{query}" for member in via or ("signaling-1",)]

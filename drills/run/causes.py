@@ -23,10 +23,8 @@ _AROUND_S = 0.3
 _BUSY_PERCENT = 95.0
 _NETWORK = ("impair", "partition", "flap")
 _PROGRAM = ("kill-compositor", "kill-mixer")
-_SUDDEN, _SUDDEN_S = (
-    ("kill", "drain", *_PROGRAM),
-    3.0,
-)  # what they do to viewers is done soon; later their own lines tell
+_SUDDEN = ("kill", "drain", *_PROGRAM)
+_SUDDEN_S = 3.0  # what they do to viewers is done soon; later their own lines tell
 _CLOCK_MODULUS_MS = 1 << 24
 
 

@@ -7,7 +7,7 @@ import random
 import time
 from collections import defaultdict
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from drills.cluster import Cluster
 from drills.fabric import FabricError
@@ -169,7 +169,15 @@ class Load:
         }  # fmt: skip
 
     def _watch(
-        self, room: str, name: str, member: str, count: int, pictures: range, *, rejoin: bool, play: str = "stage"
+        self,
+        room: str,
+        name: str,
+        member: str,
+        count: int,
+        pictures: range,
+        *,
+        rejoin: bool,
+        play: Literal["stage", "program"] = "stage",
     ) -> None:
         host = self._cluster.add_client(name)
         pictures = pictures[:1] if play == "program" else pictures
