@@ -22,8 +22,9 @@ from relay.edge.session import SessionInfo
 from relay.edge.session_state import SessionClosed, SessionConnected, Transition
 from relay.link import messages
 from relay.node.clocks import TrackClocks
-from relay.node.room import HostedRoom, Surroundings
+from relay.node.room import HostedRoom
 from relay.node.rooms import HostedRooms
+from relay.node.surroundings import Surroundings
 from relay.ports import NodeRecord, RoomEvent
 from relay.settings import ClusterSettings
 

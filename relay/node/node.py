@@ -36,9 +36,10 @@ from relay.node.links import NodeLinks
 from relay.node.local import LocalSession, LocalSlot, add_slot
 from relay.node.outputs import Outputs
 from relay.node.programs import Pools
-from relay.node.room import HostedRoom, Surroundings
+from relay.node.room import HostedRoom
 from relay.node.rooms import HostedRooms
 from relay.node.stranded import Stranded
+from relay.node.surroundings import Surroundings
 from relay.node.views import Meter, node_view, session_view
 from relay.plane import contract as plane
 from relay.plane import open_plane

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
-from typing import Any, cast
+from typing import Any
 
 import structlog
 
 from relay.cluster.pk_desk import PkDesk
-from relay.edge.session import Session, Submit
+from relay.edge.session import Session
 from relay.edge.session_state import (
     PublishingPaused,
     PublishingResumed,
@@ -22,22 +20,20 @@ from relay.edge.session_state import (
     Transition,
 )
 from relay.errors import RequestError
-from relay.ids import HybridClock
 from relay.link import messages
-from relay.node.clocks import TrackClocks
-from relay.node.clustered import ClusteredRoom, ClusterSide
+from relay.node.clustered import ClusteredRoom
 from relay.node.following import FollowedRoom
-from relay.node.local import LocalSession, LocalTrack, TrackKey, add_track, move_track
+from relay.node.local import LocalSession, LocalTrack
 from relay.node.pk import PkStage
-from relay.node.presence import INTERVAL_S as PRESENCE_S
 from relay.node.presence import Presence, is_audience
 from relay.node.program import RoomProgram
-from relay.node.programs import Pools
-from relay.plane.contract import LayerStats, RemoveTrack
-from relay.ports import RoomEvent, RoomStore
+from relay.node.surroundings import Surroundings
+from relay.node.tracks import HANDOVER_S, RoomTracks, is_passed_by
+from relay.plane.contract import LayerStats
+from relay.ports import RoomEvent
 from relay.stage import people, publications
 from relay.stage import room as rooms
-from relay.stage.document import Codec, MediaKind, RoomChange, RoomState, Source
+from relay.stage.document import RoomChange, RoomState
 from relay.stage.lending import StageLive
 from relay.stage.live_model import SlotBound, SlotSpec, SlotTimeline
 from relay.stage.permissions import Actor, Role
@@ -47,35 +43,6 @@ from relay.stage.program import LEASE
 log = structlog.get_logger()
 
 _KEEPS_SEAT = frozenset({"drain"})  # reasons after which a publisher is expected back elsewhere
-
-
-@dataclass(frozen=True, slots=True)
-class Surroundings:
-    """What all rooms of a node share. Clocks in seconds; `next_handle` gives fresh numbers for the plane."""
-
-    store: RoomStore
-    node_id: str
-    submit: Submit
-    next_handle: Callable[[], int]
-    wall: Callable[[], float]
-    monotonic: Callable[[], float]
-    seat_hold_s: float
-    empty_ttl_s: float
-    tell_session: Callable[[str, RoomEvent], None]
-    """Gives an event to those who follow a session."""
-    clock: HybridClock
-    clocks: TrackClocks
-    cluster: Callable[[], ClusterSide | None] = lambda: None
-    pools: Pools | None = None
-    """Makes programs; None: this node makes none."""
-    new_id: Callable[[], str] = lambda: secrets.token_hex(8)
-    """Makes the ids of publications; a simulation has to get the same ones again."""
-    presence_s: float = PRESENCE_S
-
-
-HANDOVER_S = 1.0
-"""So long after a publisher has moved to another node what he still sends here is handed on: those who watch play it
-until they can decode what comes from there."""
 
 
 class HostedRoom:
@@ -94,16 +61,12 @@ class HostedRoom:
         self.sessions: dict[str, LocalSession] = {}
         self.idle_since = around.monotonic()
         self.watchers: list[Callable[[], None]] = []
-        self._tracks: dict[TrackKey, LocalTrack] = {}
-        self._by_handle: dict[int, LocalTrack] = {}
         self._kicked: dict[str, int] = {}
         self._leaving: dict[str, float] = {}
-        self._lost: dict[int, float] = {}
         self._seated: frozenset[str] = frozenset(state.seats)
         self._around = around
         self._store, self._submit = around.store, around.submit
         self._wall, self._monotonic = around.wall, around.monotonic
-        self._on_track = on_track
         self._followed = FollowedRoom(
             state.id, around.store, state, on_change=self._on_state, on_event=self._on_event, on_end=self._on_end
         )
@@ -114,6 +77,10 @@ class HostedRoom:
             self.tell_unstored,
             around.presence_s,
         )
+
+        def tell_track(handle: int, present: bool) -> None:
+            on_track(handle, self if present else None)
+
         self._shared: ClusteredRoom | None = None
         cluster = around.cluster()
         if cluster is not None:
@@ -125,8 +92,9 @@ class HostedRoom:
                 self._submit,
                 around.next_handle,
                 around.monotonic,
-                lambda handle, present: on_track(handle, self if present else None),
+                tell_track,
             )
+        self._tracks = RoomTracks(self, around, live, self._shared, tell_track)
         self._program: RoomProgram | None = None
         if around.pools is not None:
             self._program = RoomProgram(
@@ -137,7 +105,7 @@ class HostedRoom:
                 around.clocks,
                 around.wall,
                 around.monotonic,
-                self._change,
+                self.change,
                 self._presence.append,
                 cluster,
             )
@@ -188,7 +156,7 @@ class HostedRoom:
         """What the document says of this node's earlier life is over: its sessions ended with its process."""
         mine = [each for each in self.state.publications.values() if each.node == self._around.node_id]
         for session in {each.session for each in mine} - self.sessions.keys():
-            self._change(partial(publications.session_away, session=session, now=self._wall()))
+            self.change(partial(publications.session_away, session=session, now=self._wall()))
 
     # --- sessions -------------------------------------------------------------------------------------------------
 
@@ -217,56 +185,32 @@ class HostedRoom:
             case PublishingStarted():
                 pass  # the publications start with their first packets
             case PublishingPaused():
-                self._change(partial(publications.session_away, session=session.info.id, now=self._wall()))
+                self.change(partial(publications.session_away, session=session.info.id, now=self._wall()))
             case PublishingResumed():
-                self._change(partial(publications.resume_session, session=session.info.id, now=self._wall()))
+                self.change(partial(publications.resume_session, session=session.info.id, now=self._wall()))
             case SessionClosed(reason):
                 self._closed(session, reason)
 
     def _connected(self, local: LocalSession) -> None:
         info = local.session.info
         if info.kind == "publisher":
-            self._take_over(local)
+            self._tracks.take_over(local)
+            self._join(local.session)  # last, since it closes the earlier session with what that still has
             return
         if info.role in (Role.OWNER, Role.GUEST, Role.MODERATOR):
             actor = Actor(info.identity, Role(info.role))
-            self._change(lambda state: people.join(state, actor, self._wall()))
+            self.change(lambda state: people.join(state, actor, self._wall()))
         else:
             self._presence.came(info)
-
-    def _take_over(self, local: LocalSession) -> None:
-        """Receive the session's tracks; those that an earlier session of the same identity sent move here."""
-        info = local.session.info
-        for plan in local.tracks:
-            key = (info.identity, plan.kind.value, plan.source)
-            track = self._tracks.get(key)
-            if track is None:
-                known = publications.publication_of(
-                    self.state, info.identity, plan.kind.value, cast(Source, plan.source)
-                )
-                publication = known.id if known else self._around.new_id()
-                track = LocalTrack(key, self._around.next_handle(), publication, info.id, plan)
-                self._tracks[key] = self._by_handle[track.handle] = track
-                self._on_track(track.handle, self)
-                self._submit(add_track(track, info.handle))
-                self._lease(track)
-            elif track.session != info.id:  # an offer with two cameras sends the first
-                track.session, track.plan, track.registered = info.id, plan, False
-                track.active.clear()
-                if self._lost.pop(track.handle, None) is not None:
-                    track.epoch = 0
-                self._lease(track)
-                self._submit(move_track(track, info.handle))
-        self._join(local.session)  # last, since it closes the earlier session with what that still has
 
     def _join(self, session: Session) -> None:
         actor, ident = Actor(session.info.identity, Role(session.info.role)), session.info.id
         now = self._wall()
 
         def join(state: RoomState) -> RoomChange:
-            return (state, []) if _is_passed_by(state, session) else people.join(state, actor, now, ident)
+            return (state, []) if is_passed_by(state, session) else people.join(state, actor, now, ident)
 
-        self._change(join, self._refuser(session))
+        self.change(join, self.refuser(session))
 
     def _closed(self, session: Session, reason: str) -> None:
         info = session.info
@@ -280,10 +224,10 @@ class HostedRoom:
                 self._presence.went(info.identity)
             self.flush()
             return
-        ended = [each for each in self._tracks.values() if each.session == info.id]
+        ended = self._tracks.of(info.id)
         for track in ended:
-            self._forget(track)
-        self._change(self._goodbye(info.id, reason, [track.publication for track in ended]))
+            self._tracks.forget(track)
+        self.change(self._goodbye(info.id, reason, [track.publication for track in ended]))
         self.flush()
 
     def _goodbye(self, session: str, reason: str, ended: Sequence[str]) -> Callable[[RoomState], RoomChange]:
@@ -306,120 +250,64 @@ class HostedRoom:
 
         return replaced
 
-    def _forget(self, track: LocalTrack) -> None:
-        """A track ends with its session, whose end has made the plane forget it."""
-        del self._tracks[track.key], self._by_handle[track.handle]
-        self._give_up(track)
-        self._on_track(track.handle, None)
-        self.live.track_gone(track.handle, self._monotonic())
-
     # --- what the plane tells -------------------------------------------------------------------------------------
 
     def layer_started(self, handle: int, layer: int, payload_type: int) -> None:
         """Packets of a layer arrive: the publication starts, resumes, or has one layer more."""
-        track = self._by_handle.get(handle)
-        if track is None or not self._sends(track):
-            return
-        track.active.add(layer)
-        track.codec = track.codec_of(payload_type) or track.codec
-        format_ = next(each for each in track.plan.payload_types if each.number == payload_type)
-        self._register(track)
-        self._offer()
-        self.live.publication_local(track.publication, handle, track.plan.kind, track.rids, format_, self._monotonic())
-        self.live.on_layer_started(handle, layer, self._monotonic())
-        self._mix()
-        self.flush()
-
-    def _sends(self, track: LocalTrack) -> bool:
-        """Whether who sends it may."""
-        here = track.session in self.sessions and track.session not in self._leaving
-        return here or track.register is not None
+        self._tracks.layer_started(handle, layer, payload_type)
 
     def layer_stopped(self, handle: int, layer: int) -> None:
         """A layer fell silent."""
-        track = self._by_handle.get(handle)
-        if track is None:
-            return
-        track.active.discard(layer)
-        self._offer()
-        self.live.on_layer_stopped(handle, layer, self._monotonic())
-        if track.registered and track.active:
-            change = partial(
-                publications.set_layers, publication=track.publication, layers=track.active_rids, session=track.session
-            )
-            self._change(lambda state: change(state) if track.publication in state.publications else (state, []))
+        if self._tracks.layer_stopped(handle, layer):
+            self.flush()
+
+    def heard(self) -> None:
+        """See `relay.node.tracks.TrackHost`."""
+        self._mix()
         self.flush()
 
-    def _register(self, track: LocalTrack) -> None:
-        """Tell the room of a track: start or resume its publication, or note its layers."""
-        if track.register is not None:
-            track.registered = True
-            self._change(track.register(track))
-            return
-        session = self.sessions[track.session].session
-        actor, now = Actor(session.info.identity, Role(session.info.role)), self._wall()
-        ident, codec, layers, known = track.publication, track.codec, track.active_rids, track.registered
-        _, kind, source = track.key
+    def session(self, ident: str) -> Session | None:
+        """See `TrackHost`."""
+        local = self.sessions.get(ident)
+        return None if local is None else local.session
 
-        def register(state: RoomState) -> RoomChange:
-            if _is_passed_by(state, session):
-                return state, []
-            if known:
-                if ident not in state.publications:
-                    return state, []
-                return publications.set_layers(state, ident, layers, session=track.session)
-            return publications.start_publication(
-                state,
-                actor,
-                now,
-                publication=ident,
-                kind=cast(MediaKind, kind),
-                source=cast(Source, source),
-                codec=cast(Codec, codec),
-                node=self._around.node_id,
-                session=session.info.id,
-                layers=layers,
-                epoch=track.epoch,
-            )
-
-        track.registered = True
-        self._change(register, self._refuser(session))
+    def leaves(self, session: str) -> bool:
+        """See `TrackHost`."""
+        return session in self._leaving
 
     def rates(self, tracks: Mapping[int, list[LayerStats]]) -> None:
         """Take the layers' bitrates."""
         self.live.on_layer_rates(
-            {handle: [layer.bitrate for layer in tracks[handle]] for handle in self._by_handle if handle in tracks}
+            {
+                track.handle: [layer.bitrate for layer in tracks[track.handle]]
+                for track in self._tracks
+                if track.handle in tracks
+            }
         )
         if self._shared is not None:
-            self._shared.rates(tracks, self._by_handle.values())
+            self._shared.rates(tracks, self._tracks)
 
     def local_tracks(self) -> Iterator[LocalTrack]:
         """The tracks that are sent to this node."""
-        return iter(self._by_handle.values())
+        return iter(self._tracks)
 
     def tracks_of(self, session: str) -> Iterator[LocalTrack]:
         """The tracks that a session sends now."""
-        return (track for track in self._tracks.values() if track.session == session)
+        return iter(self._tracks.of(session))
 
     # --- the program ------------------------------------------------------------------------------------------------
 
     def inject(self, track: LocalTrack) -> None:
         """See `relay.node.program_mix.Host`."""
-        self._tracks[track.key] = self._by_handle[track.handle] = track
-        self._on_track(track.handle, self)
-        self._submit(add_track(track, None))
-        self._lease(track)
+        self._tracks.inject(track)
 
     def withdraw(self, track: LocalTrack) -> None:
         """See `Host`."""
-        self._forget(track)
-        self._submit(*self.live.commands(), RemoveTrack(track.handle))
+        self._tracks.withdraw(track)
 
     def rename(self, track: LocalTrack, publication: str) -> None:
         """See `Host`."""
-        self._give_up(track)
-        self.live.track_gone(track.handle, self._monotonic())
-        self._publish_anew(track, publication)
+        self._tracks.rename(track, publication)
 
     def _mix(self) -> None:
         if self._program is not None:
@@ -429,42 +317,19 @@ class HostedRoom:
 
     def offers(self) -> Iterator[LocalTrack]:
         """What this node is the origin of, by lease and by document."""
-        known = self.state.publications
-        return (
-            track
-            for track in self._by_handle.values()
-            if track.epoch and track.registered and track.publication in known
-        )
+        return self._tracks.offers()
 
     def lease_changed(self, publication: str, epoch: int) -> None:
         """This node is the origin of a publication, or mixes the program, under `epoch`; 0: another does, or may."""
         if publication == LEASE and self._program is not None:
             self._program.lease_changed(epoch)
-        for track in self._tracks.values():
-            if track.publication != publication or track.epoch == epoch:
-                continue
-            if not epoch:
-                self._lost.setdefault(track.handle, self._monotonic() + HANDOVER_S)
-                continue
-            self._lost.pop(track.handle, None)
-            track.epoch = epoch
-            self._offer()
-            node, session = self._around.node_id, track.session
-            self._change(
-                partial(publications.set_epoch, publication=publication, node=node, session=session, epoch=epoch)
-            )
+        self._tracks.lease_changed(publication, epoch)
 
     def lease_refused(self, publication: str, owner_epoch: int) -> None:
-        """Another node still holds a publication whose publisher is here now: he has proved who he is, so take it. A
-        program is left to the other node."""
+        """Another node still holds it. A program is left to the other node, a publisher's tracks are taken over."""
         if publication == LEASE and self._program is not None:
             self._program.lease_refused()
-        for track in self._tracks.values():
-            local = self.sessions.get(track.session)
-            if local is not None and _is_passed_by(self.state, local.session):
-                continue
-            if track.publication == publication and self._shared is not None:
-                self._shared.take_over(publication, owner_epoch)
+        self._tracks.lease_refused(publication, owner_epoch)
 
     def offered(self, node: str, catalog: Mapping[str, messages.Publication]) -> None:
         """Another node's catalog."""
@@ -479,7 +344,7 @@ class HostedRoom:
 
     def request_keyframe(self, handle: int, layer: int) -> None:
         """The plane wants a keyframe of a track that a link feeds, or the program."""
-        if handle in self._by_handle and self._program is not None:
+        if handle in self._tracks and self._program is not None:
             self._program.request_keyframe(handle)
         elif self._shared is not None:
             self._shared.request_keyframe(handle, layer)
@@ -488,21 +353,9 @@ class HostedRoom:
         """The nodes that live. What was published on others waits for its publishers to come back."""
         for node in {each.node for each in self.state.publications.values() if each.state == "live"} - nodes:
             log.warning("a node is gone: its publications pause", room=self.id, node=node)
-            self._change(partial(publications.node_away, node=node, now=self._wall()))
+            self.change(partial(publications.node_away, node=node, now=self._wall()))
         if self._program is not None:
             self._program.nodes_known(nodes)
-
-    def _lease(self, track: LocalTrack) -> None:
-        if self._shared is not None:
-            self._shared.lease(track, self.state)
-
-    def _give_up(self, track: LocalTrack) -> None:
-        if self._shared is not None:
-            self._shared.give_up(track)
-
-    def _offer(self) -> None:
-        if self._shared is not None:
-            self._shared.offer()
 
     # --- the document ---------------------------------------------------------------------------------------------
 
@@ -516,33 +369,21 @@ class HostedRoom:
         if self._program is not None:
             self._program.tick()
         self._pk.tick()
-        self._let_go()
+        if self._leaving:
+            self._enforce(self.state)
+        self._tracks.let_go()
         self._resume()
         due = rooms.next_expiry(self.state, seat_hold_s=self._around.seat_hold_s)
         if due is not None and due <= now:
-            self._change(partial(rooms.expire, now=now, seat_hold_s=self._around.seat_hold_s))
+            self.change(partial(rooms.expire, now=now, seat_hold_s=self._around.seat_hold_s))
         self.flush()
-
-    def _let_go(self) -> None:
-        """End what was only kept for those who take it until they have it from elsewhere."""
-        if self._leaving:
-            self._enforce(self.state)
-        for handle in [handle for handle, until in self._lost.items() if until <= self._monotonic()]:
-            del self._lost[handle]
-            track = self._by_handle.get(handle)
-            if track is not None:
-                track.epoch = 0
-                self._offer()
-                known = self.state.publications.get(track.publication)
-                if known is not None and (known.node, known.session) == (self._around.node_id, track.session):
-                    self._lease(track)  # who took it does not have the publisher: by the document he still is here
 
     def _resume(self) -> None:
         """Others took this node for dead, cut off as it was, but its publishers never stopped."""
         paused = {each.session for each in self.state.publications.values() if each.state == "paused"}
         for session in paused & self.sessions.keys():
             if self.sessions[session].session.state is State.PUBLISHING:
-                self._change(partial(publications.resume_session, session=session, now=self._wall()))
+                self.change(partial(publications.resume_session, session=session, now=self._wall()))
 
     def flush(self) -> None:
         """Hand the live room's decisions to the plane, its events to those who follow."""
@@ -586,9 +427,10 @@ class HostedRoom:
         for session in self.sessions:
             self._around.tell_session(session, event)
 
-    def _change(
+    def change(
         self, change: Callable[[RoomState], RoomChange], refused: Callable[[RequestError], None] | None = None
     ) -> None:
+        """Change the document: at once here, and in the store as soon as it can be; `refused` hears when it may not."""
         self._followed.push(change, refused)
 
     def _on_state(self, state: RoomState) -> None:
@@ -601,7 +443,7 @@ class HostedRoom:
         self._mix()
         before, self._seated = self._seated, frozenset(state.seats)
         for identity in self._seated - before:
-            self._return_to_stage(identity)
+            self._tracks.return_to_stage(identity)
         self.flush()
         for watcher in list(self.watchers):
             watcher()
@@ -631,9 +473,7 @@ class HostedRoom:
                 and publications.is_replaced(state, info.identity, info.id)
             ):
                 self._replaced(local, state)
-        for track in self._tracks.values():
-            if track.registered and track.publication not in state.publications:
-                self.live.track_gone(track.handle, self._monotonic())
+        self._tracks.sweep(state)
 
     def _replaced(self, local: LocalSession, state: RoomState) -> None:
         """A newer session took a publisher's place, or none is his any more."""
@@ -643,21 +483,6 @@ class HostedRoom:
             local.session.close("removed" if who is None else "replaced")
         elif self._leaving.setdefault(info.id, self._monotonic() + HANDOVER_S) <= self._monotonic():
             local.session.close("replaced")
-
-    def _return_to_stage(self, identity: str) -> None:
-        """Someone who was taken off the stage and kept his session sits there again: publish his tracks anew."""
-        for track in list(self._tracks.values()):
-            if track.key[0] != identity or track.publication in self.state.publications or not track.active:
-                continue
-            self._give_up(track)
-            self._publish_anew(track, self._around.new_id())
-
-    def _publish_anew(self, track: LocalTrack, publication: str) -> None:
-        track.publication, track.registered, track.epoch = publication, False, 0
-        self._lease(track)
-        numbers = [each.number for each in track.plan.payload_types if each.codec == track.codec]
-        for layer in sorted(track.active):
-            self.layer_started(track.handle, layer, numbers[0])
 
     def linked_events(self, events: Sequence[RoomEvent]) -> None:
         """Events of the room that another node has sent. Those that are in the store come from there to who follows."""
@@ -682,17 +507,11 @@ class HostedRoom:
         for local in list(self.sessions.values()):
             local.session.close("room-ended")
 
-    def _refuser(self, session: Session) -> Callable[[RequestError], None]:
+    def refuser(self, session: Session) -> Callable[[RequestError], None]:
+        """See `TrackHost`."""
+
         def refused(error: RequestError) -> None:
             log.warning("the room refused a session", room=self.id, session=session.info.id, reason=str(error))
             session.close("refused")
 
         return refused
-
-
-def _is_passed_by(state: RoomState, session: Session) -> bool:
-    """Whether a publisher is elsewhere by now and silent here: what a node writes of him after a long outage of the
-    store must not send him away from where he is."""
-    who = state.participants.get(session.info.identity)
-    elsewhere = who is not None and who.connected and who.session not in (None, session.info.id)
-    return elsewhere and session.state in (State.PAUSING, State.CLOSED)

@@ -9,7 +9,8 @@ import structlog
 
 from relay.edge.codecs import slot_payload_type
 from relay.errors import NotFound, StoreUnavailable
-from relay.node.room import HostedRoom, Surroundings
+from relay.node.room import HostedRoom
+from relay.node.surroundings import Surroundings
 from relay.plane.contract import PayloadType
 from relay.stage.document import RoomState
 from relay.stage.lending import StageLive

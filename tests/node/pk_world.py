@@ -81,6 +81,7 @@ class Known:
     """Every node knows all that live."""
 
     held: dict[str, NodeRecord] = field(default_factory=dict)
+    current: bool = True
 
     def records(self) -> tuple[NodeRecord, ...]:
         return tuple(self.held[name] for name in sorted(self.held))
