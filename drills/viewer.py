@@ -10,7 +10,8 @@
 | `joining`, `joined` | `url`; joined has `session` and `took` in seconds |
 | `moving`, `moved` | its node drains: `joined` elsewhere comes between; moved, when that plays, as joined |
 | `refused`, `failed` | `url`, `reason`; it tries the next of its addresses |
-| `stats` | `over` in seconds: `bits` that came, `plis` that were sent, `dropped` pictures, since the last of them |
+| `stats` | `over` in seconds, since the last of them: `bits` that came, `plis` that were sent, `dropped` pictures |
+| | and `concealed`: samples of sound (48 kHz) that libwebrtc made up |
 | `late` | `by` in seconds: this process had no CPU for so long |
 | `left` | |
 """
@@ -250,8 +251,9 @@ class Connection:
             await asyncio.sleep(_STATS_S)
             now, at = await received(self._pc), time.monotonic()
             if self.is_shown:
-                bits, plis, dropped = (b - a for a, b in zip(before, now, strict=True))
-                self._tell("stats", over=round(at - since, 3), bits=8 * bits, plis=plis, dropped=dropped)
+                bits, plis, dropped, concealed = (b - a for a, b in zip(before, now, strict=True))
+                over = round(at - since, 3)
+                self._tell("stats", over=over, bits=8 * bits, plis=plis, dropped=dropped, concealed=concealed)
             before, since = now, at
 
     async def _read(self, slot: int, kind: str, track: Any) -> None:
@@ -286,14 +288,16 @@ class Connection:
         )
 
 
-async def received(pc: Any) -> tuple[int, int, int]:
-    """Bytes that came, keyframes asked for, and pictures that were dropped, of all tracks of a connection."""
+async def received(pc: Any) -> tuple[int, int, int, int]:
+    """Bytes that came, keyframes asked for, pictures that were dropped and samples of sound that were made up, of all
+    tracks of a connection."""
     report = await pc.get_stats()
     found = [entry for entry in report.values() if str(entry.type) == "inbound-rtp"]
     return (
         sum(int(entry.bytes_received or 0) for entry in found),
         sum(int(getattr(entry, "pli_count", 0) or 0) for entry in found),
         sum(int(getattr(entry, "frames_dropped", 0) or 0) for entry in found),
+        sum(int(getattr(entry, "concealed_samples", 0) or 0) for entry in found),
     )
 
 

@@ -189,6 +189,18 @@ class Cluster:
         if response.status_code != 201:
             raise FabricError(f"room {room}: {response.status_code} {response.text}")
 
+    def ask(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """Ask the first signaling service and return its answer. Raises FabricError with the problem."""
+        try:
+            with self.api() as api:
+                response = api.request(method, path, json=body)
+        except httpx2.HTTPError as error:
+            raise FabricError(f"{method} {path}: {type(error).__name__}: {error}") from None
+        if not response.is_success:
+            raise FabricError(f"{method} {path}: {response.status_code} {response.text}")
+        found: dict[str, Any] = response.json()
+        return found
+
     def page(self, name: str, room: str, identity: str, role: str, member: str = "signaling-1") -> str:
         """The address of one of the project's pages, with a token."""
         return f"{self[member].place.https}/{name}.html#room={room}&token={self.token(identity, role, room)}"
@@ -208,10 +220,22 @@ class Cluster:
         return self._program("publisher", identity, host, plan)
 
     def watch(
-        self, room: str, identity: str, *, host: str, via: Sequence[str] = (), count: int = 1, **plan: Any
+        self,
+        room: str,
+        identity: str,
+        *,
+        host: str,
+        via: Sequence[str] = (),
+        count: int = 1,
+        play: Literal["stage", "program"] = "stage",
+        **plan: Any,
     ) -> Process:
-        """Start `drills.viewer` on a host, with `count` viewers (`identity`, or `identity-1`, …) in one process."""
-        urls = [f"{self[member].place.http}/whep/{room}" for member in via or ("signaling-1",)]
+        """Start `drills.viewer` on a host, with `count` viewers (`identity`, or `identity-1`, …) in one process.
+
+        `play` is what they watch.
+        """
+        query = "?play=program" if play == "program" else ""
+        urls = [f"{self[member].place.http}/whep/{room}{query}" for member in via or ("signaling-1",)]
         names = [identity] if count == 1 else [f"{identity}-{n}" for n in range(1, count + 1)]
         viewers = [(name, self.token(name, "viewer", room)) for name in names]
         return self._program("viewer", identity, host, {"urls": urls, "viewers": viewers, **plan})

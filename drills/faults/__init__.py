@@ -10,11 +10,24 @@ from drills.faults.base import Cast, Fault, Preparation, Stage
 from drills.faults.members import Drain, Kill, Pause, Roll
 from drills.faults.network import Flap, Impair, Partition
 from drills.faults.resources import ClockJump, CpuStorm, DiskFull, MemoryPressure
+from drills.faults.workers import KillCompositor, KillMixer
 
 __all__ = ["FAULTS", "AnyFault", "Cast", "Fault", "Preparation", "Stage"]
 
 _Any = Union[  # noqa: UP007 - its members are read below
-    Impair, Partition, Flap, Kill, Pause, Drain, Roll, CpuStorm, MemoryPressure, DiskFull, ClockJump
+    Impair,
+    Partition,
+    Flap,
+    Kill,
+    Pause,
+    Drain,
+    Roll,
+    CpuStorm,
+    MemoryPressure,
+    DiskFull,
+    ClockJump,
+    KillMixer,
+    KillCompositor,
 ]
 AnyFault = Annotated[_Any, Field(discriminator="fault")]
 

@@ -22,8 +22,9 @@ _LATE_SHARE = 0.5  # of the freeze's length, for a clock that was late to explai
 _AROUND_S = 0.3
 _BUSY_PERCENT = 95.0
 _NETWORK = ("impair", "partition", "flap")
-_SUDDEN, _SUDDEN_S = ("kill", "drain"), 3.0  # what they do to viewers is done soon; later their own lines tell
 _PROGRAM = ("kill-compositor", "kill-mixer")
+_SUDDEN = ("kill", "drain", *_PROGRAM)
+_SUDDEN_S = 3.0  # what they do to viewers is done soon; later their own lines tell
 _CLOCK_MODULUS_MS = 1 << 24
 
 

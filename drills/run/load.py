@@ -7,7 +7,7 @@ import random
 import time
 from collections import defaultdict
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from drills.cluster import Cluster
 from drills.fabric import FabricError
@@ -68,6 +68,10 @@ class Load:
         """Viewers at the hosts' relay."""
         self.publishers: dict[int, str] = {}
         """By the number in their picture."""
+        self.room_of: dict[str, str] = {}
+        """By viewer."""
+        self.sessions: dict[str, str] = {}
+        """The session that counts now, by viewer."""
 
     def start_hosts(self) -> None:
         """Make the rooms and start whoever publishes."""
@@ -80,11 +84,13 @@ class Load:
                 self.publishers[picture] = name
                 width, height = hosts.size
                 self._publish(
-                    room, name, number, publisher=picture, tone=220.0 + 70 * number, width=width, height=height,
-                    fps=hosts.fps, codec=hosts.codec, simulcast=hosts.layers == 3,
+                    room, name, index * hosts.count + number, publisher=picture, tone=220.0 + 70 * number,
+                    width=width, height=height, fps=hosts.fps, codec=hosts.codec, simulcast=hosts.layers == 3,
                 )  # fmt: skip
             for number in range(hosts.voices):
                 self._publish(room, f"voice-{index + 1}-{number + 1}", number, video=False, tone=100.0 + 10 * number)
+            if self._wanted.program:
+                self._cluster.ask("PUT", f"/v1/rooms/{room}/program", self._program(f"host-{index + 1}-1"))
 
     def start_viewers(self) -> None:
         """Start whoever watches: one process for each room and member."""
@@ -92,12 +98,14 @@ class Load:
         for index, room in enumerate(self.rooms):
             groups: defaultdict[str, int] = defaultdict(int)
             for number in range(viewers.count):
-                groups[viewers.at[number % len(viewers.at)]] += 1
+                groups[viewers.at[(index * viewers.count + number) % len(viewers.at)]] += 1
             pictures = range(index * hosts.count + 1, (index + 1) * hosts.count + 1)
             for member, count in groups.items():
-                self._watch(room, f"viewer-{index + 1}-{member}", member, count, pictures, rejoin=viewers.rejoin)
+                name = f"viewer-{index + 1}-{member}"
+                self._watch(room, name, member, count, pictures, rejoin=viewers.rejoin, play=viewers.play)
             if self._wanted.near:
-                self._watch(room, f"{NEAR}-{index + 1}", hosts.at[0], self._wanted.near, pictures, rejoin=True)
+                member = hosts.at[index * hosts.count % len(hosts.at)]
+                self._watch(room, f"{NEAR}-{index + 1}", member, self._wanted.near, pictures, rejoin=True)
 
     def start_newcomers(self) -> None:
         """People at the door of the first room, if the scenario wants any: at the viewers' member."""
@@ -113,6 +121,8 @@ class Load:
         for line in found:
             if line["event"] == "frame" and line["publisher"] is not None:
                 self.watching.newest[line["viewer"], line["publisher"]] = line["at"]
+            elif line["event"] in ("joined", "moved") and line["viewer"] in self.room_of:
+                self.sessions[line["viewer"]] = line["session"]
         return found
 
     def lines(self) -> list[dict[str, Any]]:
@@ -148,15 +158,38 @@ class Load:
         process = self._cluster.publish(room, name, host=host, via=self._via(member), silence_s=_SILENCE_S, **show)
         self._started(name, process)
 
-    def _watch(self, room: str, name: str, member: str, count: int, pictures: range, *, rejoin: bool) -> None:
+    def _program(self, first: str) -> dict[str, Any]:
+        """A program in which the mark of the first host can be read: his picture is all of it, pixel by pixel."""
+        hosts = self._wanted.hosts
+        place = {"identity": first, "x": 0, "y": 0, "width": 1, "height": 1}
+        return {
+            "width": hosts.size[0], "height": hosts.size[1], "fps": hosts.fps,
+            "codec": "vp8" if hosts.codec == "VP8" else "h264",
+            "layout": {"kind": "custom", "rectangles": [place]}, "names": False,
+        }  # fmt: skip
+
+    def _watch(
+        self,
+        room: str,
+        name: str,
+        member: str,
+        count: int,
+        pictures: range,
+        *,
+        rejoin: bool,
+        play: Literal["stage", "program"] = "stage",
+    ) -> None:
         host = self._cluster.add_client(name)
+        pictures = pictures[:1] if play == "program" else pictures
+        slots = len(pictures) * (2 if self._wanted.pk else 1)
         wait = 1 / self._wanted.viewers.join_rate + self._dice.uniform(0.0, self._wanted.viewers.jitter)
         process = self._cluster.watch(
-            room, name, host=host, via=self._via(member), count=count, videos=len(pictures), audios=1, every_s=wait,
+            room, name, host=host, via=self._via(member), count=count, videos=slots, audios=1, every_s=wait, play=play,
             stall_s=_STALL_S if rejoin else 0.0, silence_s=_SILENCE_S if rejoin else 0.0,
         )  # fmt: skip
         names = [name] if count == 1 else [f"{name}-{number}" for number in range(1, count + 1)]
         self.watching.expected |= {(viewer, picture) for viewer in names for picture in pictures}
+        self.room_of |= dict.fromkeys(names, room)
         if name.startswith(NEAR):
             self.near |= set(names)
         self._started(name, process)

@@ -9,6 +9,8 @@
 | `machine` | `cpu` in percent of all cores, `late` in seconds: how late the drill's own clock ran |
 | `event` | `sent`, `took`: an application's event at a follower |
 | `newcomer` | `took`, `status`: an offer made during the method |
+| `room` | `room`, `type`, `data`: an event of a program or a PK that a room was told |
+| `pk` | `room`, `viewer`, `shows`: whether the viewer's session shows the other room's stage; null: nobody says |
 | `breaker` | `relay`, `peer`, `previous`, `state`, `reason` |
 | `client` | a line of a publisher or viewer, with `viewer`, `event`, … (see `drills.viewer`) |
 """

@@ -20,6 +20,7 @@ from drills.run.breakers import BreakerMove, Span, breaker_figures
 from drills.run.causes import Explained, explain
 from drills.run.figures import Figures, Told, client_figures, freezes, probe_figures
 from drills.run.record import Recorder
+from drills.run.room_figures import room_figures
 from drills.run.runner import Evidence
 from drills.run.series import series
 from drills.scenario.loading import as_json
@@ -146,7 +147,7 @@ def _figures(
     begin: float,
     end: float,
 ) -> Figures:
-    found = client_figures(told, begin, end) | probe_figures(told, begin, end)
+    found = client_figures(told, begin, end) | probe_figures(told, begin, end) | room_figures(told, begin, end)
     found |= breaker_figures(moves, faults, begin, end)
     frozen = [(each.freeze.begin, each.freeze.end) for each in explained if each.cause != "client"]
     healed = [

@@ -25,6 +25,7 @@ from drills.run.load import Load
 from drills.run.metrics import NodeFigures, read_metrics
 from drills.run.probes import Probes
 from drills.run.record import Recorder
+from drills.run.rooms import Rooms
 from drills.run.steady import Steady
 from drills.scenario.model import Scenario
 from relay.cluster.leases import LeaseEntry, RedisLeases
@@ -135,6 +136,7 @@ class Drill:
         require_test_cluster(cluster.directory)
         load = Load(cluster, scenario.load, scenario.seed)
         probes = Probes(cluster, load.rooms[0], self._record, scenario.load.api_rate)
+        rooms = Rooms(cluster, load, scenario.load, self._record)
         stage = Stage(cluster, random.Random(f"{scenario.seed}/faults"), self._note)
         try:
             self._tell("hosts go on air", _PLAY_S)
@@ -144,16 +146,22 @@ class Drill:
             load.wait_until_all_play(_PLAY_S)
             time.sleep(_WARM_S)
             probes.start()
-            self._go(cluster, load, stage)
+            rooms.start()
+            self._go(cluster, load, rooms, stage)
         finally:
             self._take_back_all(stage)
             self.evidence.watched_until = time.monotonic()
             self._tell("collecting", 10.0)
             probes.stop()
+            rooms.stop()
             self._collect(cluster, load)
 
-    def _go(self, cluster: Cluster, load: Load, stage: Stage) -> None:
+    def _go(self, cluster: Cluster, load: Load, rooms: Rooms, stage: Stage) -> None:
         scenario = self._scenario
+        if scenario.load.pk:
+            self._tell("the PK begins", 20.0)
+            rooms.begin_pk()
+            rooms.wait_until_shown(lambda seconds: self._wait(load, seconds))
         self._phase("watching", "watching the steady state", scenario.watch)
         self._wait(load, scenario.watch)
         steady = Steady(load, self._record, self.evidence.times.watching, time.monotonic())
@@ -166,6 +174,8 @@ class Drill:
         self._method(load, stage)
         self._phase("rollback", "everything is taken back, settling", scenario.settle)
         self._take_back_all(stage)
+        if scenario.load.pk:
+            rooms.begin_pk()
         self._wait(load, scenario.settle)
         with contextlib.suppress(FabricError):  # a member that does not come back shows in what viewers see
             cluster.wait_until_healthy(20.0)

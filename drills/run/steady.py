@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from drills.run.figures import Told, client_figures, probe_figures
 from drills.run.load import Load
 from drills.run.record import Recorder
+from drills.run.room_figures import room_figures
 from drills.scenario.units import Bound
 
 
@@ -18,6 +19,7 @@ class Steady:
         wall = time.time() - time.monotonic()
         told = Told(load.lines(), list(record.lines), load.watching.expected, load.near, wall)
         self._figures = client_figures(told, begin, end) | probe_figures(told, begin, end)
+        self._figures |= room_figures(told, begin, end)
 
     def failures(self, bounds: Mapping[str, Bound]) -> list[str]:
         """Which of these do not hold, with what was measured."""

@@ -48,5 +48,17 @@ _ALL = [
     ),
     Figure("refused.p99", "ms", "how long a newcomer waited for a refusal, or to be sent to another relay: p99"),
     Figure("refusals", "", "newcomers that were refused, or sent to another relay", "more"),
+    Figure("audio.concealed.max", "ms", "sound that a viewer's libwebrtc made up, of the viewer with the most"),
+    Figure("mixers.replaced", "", "times that a room was told that its program's sound goes on with another process"),
+    Figure(
+        "compositors.replaced", "", "times that a room was told that its program's picture goes on with another one"
+    ),
+    Figure(
+        "pk.apart.max", "ms", "longest time in which one viewer of the two rooms was shown both stages, another not"
+    ),
+    Figure("pk.shown", "%", "looks at viewers' sessions in which both stages were shown", "more"),
+    Figure("pk.seen", "%", "viewers with new pictures of each host of the other room at the end of the phase", "more"),
+    Figure("pk.unequal", "", "events of PKs that only one of the two rooms was told, or with other words"),
+    Figure("pk.ended", "", "PKs that ended", "more"),
 ]
 FIGURES: dict[str, Figure] = {figure.name: figure for figure in _ALL}

@@ -10,6 +10,7 @@ from drills.faults import AnyFault
 from drills.scenario.figures import FIGURES
 from drills.scenario.units import Bound, Part, Rate, Time
 from drills.scenario.words import nearest
+from relay.stage.layout import STEP
 
 Phase = Literal["before", "during", "after", "whole"]
 PHASES: tuple[Phase, ...] = ("before", "during", "after", "whole")
@@ -61,6 +62,10 @@ class ViewersPart(Part):
 
     count: int = Field(default=6, ge=0, le=500, description="Viewers; libwebrtc decodes every picture.")
     at: list[str] = Field(default=["relay-b"], min_length=1, description="Members whose API they use first, in turn.")
+    play: Literal["stage", "program"] = Field(
+        default="stage",
+        description="What they watch. The program shows the first host of the room in all of its picture.",
+    )
     rejoin: bool = Field(default=True, description="Whether they join again, elsewhere if need be, when nothing comes.")
     join_rate: Rate = Field(default=10.0, description="Joins a second.")
     jitter: Time = Field(default=0.0, description="A random time, this at most, is added to each one's wait; seeded.")
@@ -84,6 +89,28 @@ class LoadPart(Part):
         default=0.0, ge=0, le=50, description="Offers a second during the method, each ended at once."
     )
     newcomers_at: str = Field(default="signaling-1", description="The member whose API they use.")
+    program: bool = Field(
+        default=False,
+        description="Whether the rooms have a program, of the first host's picture and everybody's sound.",
+    )
+    pk: bool = Field(
+        default=False,
+        description="Whether the two rooms are in a PK: one from before the watch, another once all is taken back.",
+    )
+    pk_lasts: Time = Field(default=20.0, ge=10, le=3600, description="How long each PK lasts from its start on.")
+
+    @model_validator(mode="after")
+    def _can_be_watched(self) -> Self:
+        width, height = self.hosts.size
+        if self.viewers.play == "program" and not self.program:
+            raise ValueError("viewers.play: program needs program: true")
+        if self.program and (width % STEP or height % 2):
+            raise ValueError(f"program: true needs hosts.size with a width by {STEP} and an even height")
+        if self.pk and self.rooms != 2:
+            raise ValueError(f"pk: true needs rooms: 2, not {self.rooms}")
+        if self.pk and self.viewers.play == "program":
+            raise ValueError("pk: true needs viewers.play: stage; in a PK a program shows both stages")
+        return self
 
 
 def _bounds(value: Any) -> Any:

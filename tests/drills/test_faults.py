@@ -17,6 +17,7 @@ from drills.cluster import Cluster
 from drills.fabric import FabricError
 from drills.faults import FAULTS, Fault, Preparation, Stage
 from drills.faults.resources import faketime
+from drills.faults.workers import workers
 from drills.run.guard import Refused, label_as_test_cluster, require_test_cluster
 from drills.run.metrics import read_metrics
 from tests.drills.fabrics import eventually, left, need
@@ -158,6 +159,46 @@ def test_packet_buffers_run_out(stage: Stage) -> None:
     fault.take_back(stage)
     assert not any(psutil.pid_exists(pid) for pid in helpers)
     eventually(lambda: free() > 0.5, 60)
+
+
+@pytest.fixture(scope="module")
+def mixing(stage: Stage) -> Iterator[Stage]:
+    """A program is on at relay-a."""
+    need_client("wrtc")
+    cluster = stage.cluster
+    cluster.make_room("mixed", traffic="drill")
+    cluster.ask("PUT", "/v1/rooms/mixed/program", {"width": 160, "height": 90, "fps": 10, "codec": "vp8"})
+    show: dict[str, Any] = {"width": 160, "height": 90, "fps": 10}
+    host = cluster.publish("mixed", "mia", host=cluster.add_client("mia"), via=("relay-a",), **show)
+    eventually(lambda: cluster.ask("GET", "/v1/rooms/mixed/program")["state"] == "live", 60)
+    yield stage
+    host.stop()
+
+
+@pytest.mark.parametrize(
+    ("name", "module"), [("kill-mixer", "relay.mix.audio"), ("kill-compositor", "relay.mix.video")]
+)
+def test_processes_of_a_program_are_killed_and_replaced(mixing: Stage, name: str, module: str) -> None:
+    said: list[tuple[str, str]] = []
+    stage = Stage(mixing.cluster, mixing.dice, lambda what, text: said.append((what, text)))
+    relay = stage.cluster["relay-a"].process
+    eventually(lambda: len(workers(stage, "relay-a", module)) == 2, 30)
+    first, second = (each.pid for each in workers(stage, "relay-a", module))
+    fault = make(fault=name, members=["relay-a"])
+    fault.apply(stage)
+    eventually(lambda: first not in [each.pid for each in workers(stage, "relay-a", module)])
+    fault.take_back(stage)
+    eventually(lambda: len(workers(stage, "relay-a", module)) == 2, 30)
+    assert workers(stage, "relay-a", module)[0].pid == second, "the one that waited has taken over"
+    assert said == [(name, f"relay-a: process {first} killed, 1 left")]
+    assert stage.cluster["relay-a"].process is relay
+    assert stage.cluster["relay-a"].state == "running"
+
+
+@pytest.mark.parametrize("name", ["kill-mixer", "kill-compositor"])
+def test_a_relay_without_a_program_has_nobody_to_kill(stage: Stage, name: str) -> None:
+    with pytest.raises(FabricError, match=r"relay-b has no process of relay\.mix\.\w+: it mixes no program"):
+        make(fault=name, members=["relay-b"]).apply(stage)
 
 
 def test_a_clock_that_cannot_be_set_is_said(stage: Stage) -> None:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from drills import listing
 from drills.faults import FAULTS
 from drills.faults.resources import faketime
-from drills.run.guard import require_possible
+from drills.run.guard import Refused, require_possible
 from drills.scenario.figures import FIGURES
 from drills.scenario.loading import ScenarioError, as_json, find, load, parse, shipped_files
 from drills.scenario.model import DIMENSIONS, Scenario
@@ -58,7 +58,8 @@ def test_the_named_drills_are_there() -> None:
     network = {"storm", "burst-loss", "black-hole", "asymmetric-partition", "flapping"}
     nodes = {"kill-relay", "kill-signaling", "redis-down", "rolling-upgrade"}
     resources = {"cpu-storm", "memory-pressure", "disk-full", "clock-jump"}
-    assert network | nodes | resources <= set(SHIPPED)
+    programs = {"kill-mixer", "kill-compositor", "pk-across-partition"}
+    assert network | nodes | resources | programs <= set(SHIPPED)
     assert {load(find(name)).dimension for name in SHIPPED} == set(DIMENSIONS)
 
 
@@ -109,6 +110,33 @@ def test_a_scenario_as_it_was_understood() -> None:
 )
 def test_mistakes_are_named(old: str, new: str, said: str) -> None:
     assert said in wrong(GOOD.replace(old, new))
+
+
+@pytest.mark.parametrize(
+    ("load", "said"),
+    [
+        ("viewers: {play: program}", "f.yaml:4: load: viewers.play: program needs program: true"),
+        ("pk: true", "f.yaml:4: load: pk: true needs rooms: 2, not 1"),
+        ("rooms: 2, pk: true, program: true, viewers: {play: program}", "f.yaml:4: load: pk: true needs viewers.play"),
+        ("rooms: 2, pk: true, pk_lasts: 5s", "f.yaml:4: load.pk_lasts: Input should be greater than or equal to 10"),
+        (
+            "program: true, hosts: {size: [330, 180]}",
+            "f.yaml:4: load: program: true needs hosts.size with a width by 32",
+        ),
+        ("viewers: {play: stgae}", "f.yaml:4: load.viewers.play: Input should be 'stage' or 'program'"),
+    ],
+)
+def test_a_load_that_cannot_be(load: str, said: str) -> None:
+    assert said in wrong(GOOD.replace("load:\n  hosts: {count: 2}", f"load: {{{load}}}"))
+
+
+@pytest.mark.parametrize("name", ["kill-mixer", "kill-compositor"])
+def test_only_relays_mix(name: str) -> None:
+    need("tun")
+    method = "{at: 1s, fault: partition, from: [relay-a/1], to: [relay-b/1], for: 5s}"
+    text = GOOD.replace(method, f"{{at: 1s, fault: {name}, members: [signaling-1]}}")
+    with pytest.raises(Refused, match="signaling-1 is a signaling, and this is done to a relay"):
+        require_possible(parse(text))
 
 
 def test_an_impairment_that_cannot_be() -> None:
