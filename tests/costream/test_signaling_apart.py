@@ -260,8 +260,8 @@ async def test_a_client_is_sent_to_the_relay_itself(installation: Installation, 
 
 
 async def test_the_store_hangs_for_a_while(installation: Installation, room: SharedRoom) -> None:
-    """Media plays on, who comes to a node that knows the room is let in, the room is shown as that node knows it, and what
-    only the store knows is refused soon."""
+    """Media plays on, a node that knows the room lets in who comes and shows its copy, and what only the store knows is
+    refused soon."""
     async with on_stage(room.host(1)), room.watcher() as watcher:
         (video,) = watcher.videos
         await watcher.until(lambda: len(video.seen) >= 20, 30)

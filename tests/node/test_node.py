@@ -83,9 +83,8 @@ async def test_a_second_publisher_of_one_identity_takes_over(node: Node, store: 
     bound: list[str | None] = []
 
     async def follow() -> None:
-        async for event in node.session_events(viewer.session):
-            if event.type == "slot.bound":
-                bound.append(event.data["publication"])
+        told = node.session_events(viewer.session)
+        bound.extend([event.data["publication"] async for event in told if event.type == "slot.bound"])
 
     follower = asyncio.create_task(follow())
     second = await Peer(node, "alice", "owner").publish()

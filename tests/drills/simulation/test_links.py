@@ -56,7 +56,7 @@ def test_losses_in_bursts_do_not_trip() -> None:
 
 
 def test_a_short_window_trips_falsely_and_again() -> None:
-    hasty = BreakerSettings(loss_packets=500, suspect_packets=250)
+    hasty = BreakerSettings(loss_packets=500, spread_packets=500, suspect_packets=250)
     outcome = a_day_of_bursts(1, 1.0, hasty)
     assert outcome.violation is not None
     assert outcome.violation.rule == "no-false-trip"
