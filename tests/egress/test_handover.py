@@ -30,10 +30,8 @@ from relay.stage.permissions import Actor, Role
 from relay.stage.publications import start_publication
 from relay.stage.room import changing, create
 from signaling.app import create_app
-from signaling.egress import playback, routes
 from signaling.egress.control import LocalEgress
 from signaling.nodes import LocalNodes
-from signaling.pages import Pages
 from signaling.tokens import mint
 from tests.egress.show import AUDIO, AUDIO_PT, VIDEO_PT, Show, clock_ms
 from tests.egress.world import until
@@ -155,7 +153,7 @@ async def stage(tmp_path: Path) -> AsyncIterator[Stage]:
         stack.push_async_callback(node.shut_down)
         on_air = OnAir(node, store)
         await on_air.start()
-        manager = EgressManager(EgressSettings(), tmp_path, on_air)
+        manager = EgressManager(EgressSettings(), tmp_path, on_air, node="n1")
         stack.push_async_callback(manager.close)
         showing = asyncio.create_task(on_air.run())
         stack.callback(showing.cancel)
@@ -165,17 +163,15 @@ async def stage(tmp_path: Path) -> AsyncIterator[Stage]:
 
 @contextlib.asynccontextmanager
 async def serving(settings: NodeSettings, store: RedisStore, node: Node, manager: EgressManager) -> AsyncIterator[str]:
-    app = create_app(settings, store, LocalNodes(node), Metrics())
-    local = LocalEgress(manager)
-    app.include_router(routes.build(local, 600))
-    app.include_router(playback.build(local))
-    app.mount("/", Pages(directory=WEB, html=True))
+    own, node.egress = node.egress, LocalEgress(manager)  # type: ignore[assignment]
+    app = create_app(settings, store, LocalNodes(node), Metrics(), pages_directory=WEB)
     server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="warning", timeout_graceful_shutdown=1))
     task = asyncio.create_task(server.serve())
     try:
         await until(lambda: server.started)
         yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
     finally:
+        node.egress = own
         server.should_exit = True
         await task
 
