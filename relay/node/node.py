@@ -7,6 +7,7 @@ import itertools
 import secrets
 import socket
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import asdict
 from random import Random
@@ -252,10 +253,12 @@ class Node:
             counted = stats.sessions.get(local.session.info.handle)
             if counted is not None:
                 local.session.tick(counted)
+        rooms = Counter(room.state.traffic for room in self._rooms)
+        sessions = Counter((local.session.info.kind, room.state.traffic) for room, local in self._sessions.values())
         for traffic in get_args(Traffic):
-            self._metrics.rooms.labels(traffic).set(sum(room.state.traffic == traffic for room in self._rooms))
+            self._metrics.rooms.labels(traffic).set(rooms[traffic])
             for kind in ("publisher", "viewer"):
-                self._metrics.sessions.labels(kind, traffic).set(self._count(kind, traffic))
+                self._metrics.sessions.labels(kind, traffic).set(sessions[kind, traffic])
         await self._rooms.sweep()
 
     async def _tick_rooms(self) -> None:
@@ -446,11 +449,8 @@ class Node:
     def _heights(self, track: int) -> list[int]:
         return [layer.height for layer in self._meter.stats.tracks.get(track, ())]
 
-    def _count(self, kind: str, traffic: str = "") -> int:
-        return sum(
-            local.session.info.kind == kind and traffic in ("", room.state.traffic)
-            for room, local in self._sessions.values()
-        )
+    def _count(self, kind: str) -> int:
+        return sum(local.session.info.kind == kind for _, local in self._sessions.values())
 
     def _find(self, session: str) -> tuple[HostedRoom, LocalSession]:
         found = self._sessions.get(session)
