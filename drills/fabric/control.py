@@ -2,7 +2,7 @@
 
 The forwarder serves it to its owner (an inherited socket; only the owner may add and remove hosts) and to any other
 process that can open the socket's file. `{"do": "impair", "src": "a", "dst": "b/1", "impairment": {"loss": 0.12}}` is
-answered by `{"ok": true}` or `{"ok": false, "error": "…"}`.
+answered by `{"ok": true}` or `{"ok": false, "error": "…"}`; an `id` in the request comes back in its answer.
 """
 
 from __future__ import annotations
@@ -96,14 +96,19 @@ class ControlServer:
 
     def _answer(self, client: _Client, line: bytes) -> None:
         fds, client.fds = client.fds, []
+        number = None
         try:
-            answer = {"ok": True, **(self._do(client, line, fds) or {})}
+            request = _parse(line)
+            number = request.get("id")
+            answer = {"ok": True, **(self._do(client, request, fds) or {})}
         except (FabricError, ValueError, KeyError, TypeError) as error:
             for fd in fds:
                 with contextlib.suppress(OSError):
                     os.close(fd)
             reason = f"{error} is missing" if isinstance(error, KeyError) else str(error)
             answer = {"ok": False, "error": reason}
+        if number is not None:
+            answer["id"] = number
         try:
             client.connection.settimeout(_SEND_S)
             client.connection.sendall(json.dumps(answer).encode() + b"\n")
@@ -111,10 +116,7 @@ class ControlServer:
         except OSError:
             self._drop(client)
 
-    def _do(self, client: _Client, line: bytes, fds: list[int]) -> dict[str, Any] | None:
-        request = json.loads(line)
-        if not isinstance(request, dict):
-            raise FabricError("a request is an object")
+    def _do(self, client: _Client, request: Request, fds: list[int]) -> dict[str, Any] | None:
         handler = self._handlers.get(str(request.get("do")))
         if handler is None:
             raise FabricError(f"cannot do {request.get('do')!r}; can do {', '.join(sorted(self._handlers))}")
@@ -132,6 +134,13 @@ class ControlServer:
             os.close(fd)
         if client.is_owner and tell:
             self._on_owner_gone()
+
+
+def _parse(line: bytes) -> Request:
+    request = json.loads(line)
+    if not isinstance(request, dict):
+        raise FabricError("a request is an object")
+    return request
 
 
 class _Client:
@@ -175,22 +184,25 @@ class ControlClient:
         connection.settimeout(_ANSWER_S)
         self._connection = connection
         self._lock = threading.Lock()
+        self._asked = 0
+        self._received = bytearray()
 
     def ask(self, do: str, fds: Sequence[int] = (), **fields: Any) -> dict[str, Any]:
         """Send a request, with descriptors if there are any; returns the answer's fields."""
-        line = json.dumps({"do": do, **fields}).encode() + b"\n"
         try:
             with self._lock:
+                self._asked += 1
+                line = json.dumps({"do": do, "id": self._asked, **fields}).encode() + b"\n"
                 if fds:
                     socket.send_fds(self._connection, [line], list(fds))
                 else:
                     self._connection.sendall(line)
-                answer = json.loads(self._receive())
+                answer = self._answer(self._asked)
         except (OSError, ValueError) as error:
             raise FabricError(f"the fabric's forwarder does not answer: {error}") from None
         if not answer.pop("ok"):
             raise FabricError(answer["error"])
-        return dict(answer)
+        return answer
 
     def impair(self, src: str, dst: str, impairment: Impairment, *, both: bool = False) -> None:
         """From now on, from one endpoint to another (see `drills.fabric.rules`); `both` ways with dice of their own."""
@@ -219,11 +231,19 @@ class ControlClient:
     def close(self) -> None:
         self._connection.close()
 
-    def _receive(self) -> bytes:
-        buffer = bytearray()
-        while not buffer.endswith(b"\n"):
+    def _answer(self, number: int) -> dict[str, Any]:
+        """The answer to a request. Those before it whose caller was interrupted (Ctrl-C) or gave up are passed over."""
+        while True:
+            answer: dict[str, Any] = json.loads(self._line())
+            if answer.pop("id") == number:
+                return answer
+
+    def _line(self) -> bytes:
+        while (end := self._received.find(b"\n")) < 0:
             data = self._connection.recv(262_144)
-            buffer += data
-            if not data or len(buffer) > _MAX_ANSWER:
+            self._received += data
+            if not data or len(self._received) > _MAX_ANSWER:
                 raise ConnectionError("it has closed the connection")
-        return bytes(buffer)
+        line = bytes(self._received[:end])
+        del self._received[: end + 1]
+        return line

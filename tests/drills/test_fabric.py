@@ -7,6 +7,7 @@ import statistics
 import subprocess
 import sys
 from collections.abc import Iterator
+from typing import NoReturn
 
 import pytest
 
@@ -195,6 +196,24 @@ def test_bad_requests_are_answered(fabric: Fabric, line: bytes) -> None:
         stranger.sendall(line + b"\n")
         assert b'"ok": false' in stranger.recv(4096)
     assert ControlClient(fabric.control).rules()["rules"] == []
+
+
+def test_a_call_that_was_interrupted_does_not_shift_the_answers(
+    fabric: Fabric, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As by Ctrl-C during a call, between the request and its answer: what comes next gets its own."""
+
+    def interrupted(_number: int) -> NoReturn:
+        raise KeyboardInterrupt
+
+    client = ControlClient(fabric.control)
+    with monkeypatch.context() as patch:
+        patch.setattr(client, "_answer", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            client.partition("a", "b")
+    assert client.heal() == 2
+    assert client.counters()["lanes"] is not None
+    client.close()
 
 
 def test_a_request_without_end_costs_only_its_sender(fabric: Fabric) -> None:
