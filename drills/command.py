@@ -5,19 +5,19 @@ from __future__ import annotations
 import contextlib
 import json
 import shlex
-import signal
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from rich.console import Console
 
+from drills.interrupts import interruptible
+from drills.record import Recorder
 from drills.report import write_reports
 from drills.report.screen import Progress, show_result
 from drills.run.guard import require_possible
-from drills.run.record import Recorder
 from drills.run.result import Result, assess
 from drills.run.runner import Drill
 from drills.scenario.loading import find, load
@@ -43,7 +43,7 @@ def _one(name: str, scenario: Scenario, path: Path, out: Path, console: Console)
         path = path.resolve().relative_to(Path.cwd())
     command = shlex.join(["costream", "drill", "run", str(path), "--seed", str(scenario.seed)])
     with (
-        _interruptible(),
+        interruptible(),
         Recorder(directory / "record.jsonl") as record,
         Progress(console, scenario.title) as progress,
     ):
@@ -68,19 +68,3 @@ def previous(directory: Path) -> dict[str, Any] | None:
 
 def _seeded(scenario: Scenario, seed: int | None) -> Scenario:
     return scenario if seed is None else scenario.model_copy(update={"seed": seed})
-
-
-@contextlib.contextmanager
-def _interruptible() -> Iterator[None]:
-    """SIGTERM and a closed terminal end a drill as Ctrl-C does: with its rollback."""
-    numbers = (signal.SIGTERM, signal.SIGHUP)
-    before = [signal.signal(number, _interrupt) for number in numbers]
-    try:
-        yield
-    finally:
-        for number, handler in zip(numbers, before, strict=True):
-            signal.signal(number, handler)
-
-
-def _interrupt(_number: int, _frame: object) -> NoReturn:
-    raise KeyboardInterrupt

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import signal
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
 
 from rich.console import Console
 from rich.table import Table
 
+from drills.interrupts import interruptible
 from drills.load.guard import require_test_cluster
 from drills.load.plan import LoadPlan
-from drills.load.record import Recorder
 from drills.load.run import Load
 from drills.load.summary import Summary
 from drills.measure import Spread
+from drills.record import Recorder
 
 INTERRUPTED_EXIT = 130
 
@@ -29,7 +27,7 @@ def run(plan: LoadPlan, urls: Sequence[str], key: tuple[str, str], out: Path, la
     require_test_cluster(urls, label, sure=sure)
     directory = out / time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
     directory.mkdir(parents=True, exist_ok=True)
-    with _interruptible(), Recorder(directory / "record.jsonl") as record:
+    with interruptible(), Recorder(directory / "record.jsonl") as record:
         if console.is_terminal:
             with console.status("starting") as status:
                 summary = Load(plan, urls, key, record, status.update).run()
@@ -60,19 +58,3 @@ def _table(summary: Summary) -> Table:
 
 def _took(found: Spread) -> str:
     return f"{found.p50:.3f} / {found.p99:.3f} / {found.most:.3f} s"
-
-
-@contextlib.contextmanager
-def _interruptible() -> Iterator[None]:
-    """SIGTERM and a closed terminal end it as Ctrl-C does, also where SIGINT is ignored (a job in the background)."""
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    before = [signal.signal(number, _interrupt) for number in numbers]
-    try:
-        yield
-    finally:
-        for number, handler in zip(numbers, before, strict=True):
-            signal.signal(number, handler)
-
-
-def _interrupt(_number: int, _frame: object) -> NoReturn:
-    raise KeyboardInterrupt

@@ -9,7 +9,7 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -17,11 +17,12 @@ from typing import Any
 import httpx2
 
 from drills.cluster.tokens import sign
+from drills.interrupts import undisturbed
 from drills.load.plan import LoadPlan, story, turn
-from drills.load.record import Recorder, Tail
 from drills.load.summary import Summary, summarise
 from drills.ownership import own_directory, this_process
 from drills.processes import Process
+from drills.record import Recorder, Tail
 from relay.errors import CostreamError
 
 TRAFFIC = "load"
@@ -65,7 +66,7 @@ class Load:
         except KeyboardInterrupt:
             interrupted = True
         finally:
-            with _undisturbed():
+            with undisturbed():
                 self._end(directory)
         return summarise(self._plan, self._record, interrupted=interrupted)
 
@@ -174,18 +175,6 @@ class Load:
 
     def _token(self, room: str, identity: str, role: str) -> str:
         return sign(*self._key, room=room, identity=identity, role=role)
-
-
-@contextlib.contextmanager
-def _undisturbed() -> Iterator[None]:
-    """A second Ctrl-C does not leave half of it behind: taking away is bounded."""
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    before = [signal.signal(number, signal.SIG_IGN) for number in numbers]
-    try:
-        yield
-    finally:
-        for number, handler in zip(numbers, before, strict=True):
-            signal.signal(number, handler)
 
 
 def _busy() -> float:

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from drills.load.plan import LoadPlan
-from drills.load.record import Recorder
 from drills.measure import Spread, frames, spread, watched
+from drills.record import Recorder
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import random
 import time
 from collections import defaultdict
@@ -12,34 +11,13 @@ from typing import Any, Literal
 from drills.cluster import Cluster
 from drills.fabric import FabricError
 from drills.processes import Process
+from drills.record import Tail
 from drills.scenario.model import LoadPart
 
 NEAR = "near"
 NEWCOMERS = "newcomers"
 _STALL_S = 1.0
 _SILENCE_S = 0.5
-
-
-class Tail:
-    """A file of JSON lines that somebody is writing; what was read is not read again."""
-
-    def __init__(self, cluster: Cluster, name: str) -> None:
-        self._path = cluster.directory / f"{name}.jsonl"
-        self._offset = 0
-        self.lines: list[dict[str, Any]] = []
-
-    def read(self) -> list[dict[str, Any]]:
-        """Read on; returns the new lines. One in the making is left for the next time."""
-        if not self._path.exists():
-            return []
-        with self._path.open("rb") as file:
-            file.seek(self._offset)
-            data = file.read()
-        data = data[: data.rfind(b"\n") + 1]
-        self._offset += len(data)
-        new = [json.loads(line) for line in data.splitlines()]
-        self.lines += new
-        return new
 
 
 @dataclass(slots=True)
@@ -61,6 +39,7 @@ class Load:
         self._cluster, self._wanted = cluster, wanted
         self._dice = random.Random(f"{seed}/load")
         self._tails: dict[str, Tail] = {}
+        self._lines: list[dict[str, Any]] = []
         self._processes: list[tuple[str, Process]] = []
         self.rooms = [f"drill-{number}" for number in range(1, wanted.rooms + 1)]
         self.watching = Watching()
@@ -123,11 +102,12 @@ class Load:
                 self.watching.newest[line["viewer"], line["publisher"]] = line["at"]
             elif line["event"] in ("joined", "moved") and line["viewer"] in self.room_of:
                 self.sessions[line["viewer"]] = line["session"]
+        self._lines += found
         return found
 
     def lines(self) -> list[dict[str, Any]]:
         """Everything that was read so far, in the order of time."""
-        return sorted((line for tail in self._tails.values() for line in tail.lines), key=lambda line: line["at"])
+        return sorted(self._lines, key=lambda line: line["at"])
 
     def wait_until_all_play(self, seconds: float, since: float | None = None) -> None:
         """Raises FabricError, naming who does not see whom, when that takes longer."""
@@ -196,7 +176,7 @@ class Load:
 
     def _started(self, name: str, process: Process) -> None:
         self._processes.append((name, process))
-        self._tails[name] = Tail(self._cluster, name)
+        self._tails[name] = Tail(self._cluster.directory / f"{name}.jsonl")
 
     def _via(self, member: str) -> list[str]:
         """The member named, then every signaling service, then the other relays: as clients know them."""

@@ -15,8 +15,8 @@ import httpx2
 import psutil  # type: ignore[import-untyped]
 
 from drills.cluster import Cluster
+from drills.record import Recorder
 from drills.run.metrics import read_metrics
-from drills.run.record import Recorder
 
 _API_TIMEOUT_S = 5.0
 _SAMPLE_S = 0.5

@@ -16,10 +16,10 @@ from typing import Any
 import psutil  # type: ignore[import-untyped]
 
 from drills.oracles import breakers, conservation, owners
+from drills.record import Recorder
 from drills.run.breakers import BreakerMove, Span, breaker_figures
 from drills.run.causes import Explained, explain
 from drills.run.figures import Figures, Told, client_figures, freezes, probe_figures
-from drills.run.record import Recorder
 from drills.run.room_figures import room_figures
 from drills.run.runner import Evidence
 from drills.run.series import series

@@ -15,8 +15,8 @@ import httpx2
 
 from drills.cluster import Cluster
 from drills.fabric import FabricError
+from drills.record import Recorder
 from drills.run.load import Load
-from drills.run.record import Recorder
 from drills.scenario.model import LoadPart
 
 _EVENTS = ("program.", "pk.")

@@ -20,11 +20,12 @@ from drills.cluster import Cluster
 from drills.cluster.config import Place
 from drills.fabric import FabricError
 from drills.faults import Fault, Preparation, Stage
+from drills.interrupts import undisturbed
+from drills.record import Recorder
 from drills.run.guard import label_as_test_cluster, require_possible, require_test_cluster
 from drills.run.load import Load
 from drills.run.metrics import NodeFigures, read_metrics
 from drills.run.probes import Probes
-from drills.run.record import Recorder
 from drills.run.rooms import Rooms
 from drills.run.steady import Steady
 from drills.scenario.model import Scenario
@@ -149,12 +150,13 @@ class Drill:
             rooms.start()
             self._go(cluster, load, rooms, stage)
         finally:
-            self._take_back_all(stage)
-            self.evidence.watched_until = time.monotonic()
-            self._tell("collecting", 10.0)
-            probes.stop()
-            rooms.stop()
-            self._collect(cluster, load)
+            with undisturbed():
+                self._take_back_all(stage)
+                self.evidence.watched_until = time.monotonic()
+                self._tell("collecting", 10.0)
+                probes.stop()
+                rooms.stop()
+                self._collect(cluster, load)
 
     def _go(self, cluster: Cluster, load: Load, rooms: Rooms, stage: Stage) -> None:
         scenario = self._scenario

@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 
+from drills.record import Recorder
 from drills.run.figures import Told, client_figures, probe_figures
 from drills.run.load import Load
-from drills.run.record import Recorder
 from drills.run.room_figures import room_figures
 from drills.scenario.units import Bound
 

@@ -19,7 +19,7 @@ from drills.cluster import Cluster
 from drills.fabric.impairment import Impairment
 from drills.measure import Seen, Spread, frames, silences, spread, watched, worst
 from drills.processes import Process
-from drills.run.load import Tail
+from drills.record import Tail
 from drills.run.metrics import read_metrics
 from tests.drills.fabrics import eventually
 
@@ -85,7 +85,8 @@ class LinkStage:
         self.cluster = cluster
         self.hosts: list[Process] = []
         self.runs: list[Run] = []
-        self._tails: dict[str, Tail] = {}
+        self._tails = {relay: Tail(cluster.directory / f"at-{relay}.jsonl") for relay in (ORIGIN, *SUBSCRIBERS)}
+        self._lines: dict[str, list[dict[str, Any]]] = {relay: [] for relay in self._tails}
         # the log's times are the wall clock's
         self._wall = time.time() - time.monotonic()
 
@@ -137,8 +138,8 @@ class LinkStage:
     def lines(self, *relays: str) -> list[dict[str, Any]]:
         """What the viewers of these relays have written; each file is read once."""
         for relay in relays:
-            self._tails.setdefault(relay, Tail(self.cluster, f"at-{relay}")).read()
-        return [line for relay in relays for line in self._tails[relay].lines]
+            self._lines[relay] += self._tails[relay].read()
+        return [line for relay in relays for line in self._lines[relay]]
 
     # --- the links ----------------------------------------------------------------------------------------------------
 
