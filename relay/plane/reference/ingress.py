@@ -345,9 +345,10 @@ def loudness_due(core: Core, now: int) -> None:
 
 
 def _tap(core: Core, layer: Layer, packet: Packet, now: int) -> None:
+    """Copy a packet for the layer's taps. One without a place is copied too: who watches elsewhere is no newcomer."""
     session = layer.track.session
     for handle, tap in layer.taps.items():
-        if len(core.tapped) < MAX_TAPPED and packet.place is not None:
+        if len(core.tapped) < MAX_TAPPED:
             data = packet.data if session is None or not tap.canonical else _canonical(packet, session.extensions)
             core.tapped.append((handle, data, now, tap.ring, packet.place))
         else:

@@ -9,7 +9,8 @@ use super::feedback::{check_losses, note_transport_seq};
 use super::keyframes::{keyframe_came, request_keyframe};
 use super::mirrors;
 use super::packets::{SLOT, SPARE};
-use super::state::{Copied, LayerKey, MAX_TAPPED, Source, State};
+use super::state::{LayerKey, Source, State};
+use super::taps;
 use super::timers::Timer;
 use crate::audio_level::{WINDOW_US, parse_audio_level};
 use crate::descriptors::{Codec, Descriptor, inspect};
@@ -258,9 +259,7 @@ fn pass_on(core: &mut State, key: LayerKey, id: u32, packet: &Packet, arrival: A
     } else if track.audio_level_id != 0 {
         note_level(core, key.track, id, packet, now);
     }
-    if !core.layer(key).taps.is_empty() {
-        tap(core, key, id, now);
-    }
+    taps::put(core, key, id, now);
     if muted {
         return;
     }
@@ -491,21 +490,5 @@ pub fn loudness_due(core: &mut State, now: i64) {
     if !levels.is_empty() {
         levels.sort_unstable();
         core.events.push(Event::LoudnessMeasured { levels });
-    }
-}
-
-fn tap(core: &mut State, key: LayerKey, id: u32, now: i64) {
-    let injected = core.tracks[key.track].session.is_none() && core.tracks[key.track].mirror.is_none();
-    let ids = (!injected).then(|| core.extension_ids(key.track));
-    let State { tracks, tapped, taps_dropped, packets, .. } = core;
-    let track = &tracks[key.track];
-    for (&handle, tap) in &track.layers[key.index].taps {
-        if tapped.len() < MAX_TAPPED && id != SPARE {
-            packets.counts.retain(id);
-            let rewrite = ids.filter(|_| tap.canonical);
-            tapped.push(Copied { tap: handle, ring: tap.ring, packet: id, arrival: now, rewrite });
-        } else {
-            *taps_dropped += 1;
-        }
     }
 }

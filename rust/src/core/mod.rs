@@ -18,6 +18,7 @@ pub mod mirrors;
 pub mod packets;
 pub mod reports;
 pub mod state;
+pub mod taps;
 pub mod timers;
 pub mod transport;
 
@@ -27,7 +28,7 @@ use std::sync::atomic::AtomicU32;
 use contract::{Address, Command, Event, LayerStats, PlaneConfig, PlaneStats};
 use egress::MAX_PAD;
 use packets::{MOST, Packets};
-use state::{Copied, LayerKey, State, Track};
+use state::{LayerKey, State, Track};
 use timers::Timer;
 
 use crate::error::UsageError;
@@ -195,21 +196,13 @@ impl Core {
     }
 
     /// Hand on the tapped packets. At most 4096 wait; the rest is counted as lost.
-    pub fn taps(&mut self, mut take: impl FnMut(Tapped<'_>)) {
-        let State { tapped, packets, scratch, .. } = &mut self.state;
-        for Copied { tap, ring, packet: id, arrival, rewrite } in tapped.drain(..) {
-            let mut packet = packets.store.data(id);
-            if let Some(ids) = rewrite.filter(|_| packet[0] & 0x10 != 0) {
-                packet = canonical::rewrite(packet, packets.store.packet(id), &ids, &mut scratch.canonical);
-            }
-            take(Tapped { tap, ring, packet, arrival });
-            packets.counts.release(id);
-        }
+    pub fn taps(&mut self, take: impl FnMut(Tapped<'_>)) {
+        self.state.tapped.drain(&mut self.state.packets, take);
     }
 
     /// Tapped packets that were lost because `taps` was not drained.
     pub fn taps_dropped(&self) -> u64 {
-        self.state.taps_dropped
+        self.state.tapped.dropped
     }
 
     /// Datagrams that were not dropped.

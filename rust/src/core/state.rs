@@ -15,6 +15,7 @@ use super::contract::{
 use super::fanout::{self, Fanout};
 use super::mirrors::{Mirror, Outbox, Shared};
 use super::packets::Packets;
+use super::taps::TapQueue;
 use super::timers::Timers;
 use crate::audio_level::Loudness;
 use crate::descriptors::{Codec, Descriptor};
@@ -28,9 +29,6 @@ use crate::rewrite::{PictureIds, Rewriter};
 use crate::serialise::{Forwarding, Serialiser};
 use crate::srtp::Srtp;
 use crate::transport_cc::{self, Recorder};
-
-/// Packets waiting for `taps()`: 4 s of one 1,000 packets/s layer.
-pub const MAX_TAPPED: usize = 4096;
 
 /// 64 random-looking bits for one purpose of one handle: splitmix64 over the three.
 ///
@@ -145,16 +143,6 @@ pub struct Tap {
     pub index: usize, // of the layer
     pub ring: Option<u32>,
     pub canonical: bool,
-}
-
-/// A tapped packet, held. `rewrite` has the extension ids that it came with, if it is to get canonical ones.
-#[derive(Debug)]
-pub struct Copied {
-    pub tap: u32,
-    pub ring: Option<u32>,
-    pub packet: u32,
-    pub arrival: i64,
-    pub rewrite: Option<ExtensionIds>,
 }
 
 /// One encoding of a track. `players` show it now, `waiters` will from its next decodable frame on: handle → slot.
@@ -366,7 +354,6 @@ impl Session {
 /// Buffers that are taken for the length of one call.
 #[derive(Default)]
 pub struct Scratch {
-    pub canonical: Vec<u8>,
     pub control: Vec<u8>,
     pub received: Vec<u8>,
     pub lost: Vec<u16>,
@@ -394,8 +381,7 @@ pub struct State {
     pub fanout: Fanout,
     pub outbox: Outbox,
     pub events: Vec<Event>,
-    pub tapped: Vec<Copied>,
-    pub taps_dropped: u64,
+    pub tapped: TapQueue,
     pub unkept: u64,         // packets that came when no slot was free
     pub heard: HashSet<u32>, // audio tracks with a level since the last LoudnessMeasured
     pub drops: IndexMap<&'static str, u64>,
@@ -426,8 +412,7 @@ impl State {
             fanout: Fanout::default(),
             outbox: Outbox::default(),
             events: Vec::new(),
-            tapped: Vec::new(),
-            taps_dropped: 0,
+            tapped: TapQueue::default(),
             unkept: 0,
             heard: HashSet::new(),
             drops: IndexMap::new(),
