@@ -258,7 +258,8 @@ class ProbeBandwidth:
 
 @dataclass(frozen=True, slots=True)
 class AddTap:
-    """Copy a layer's packets, as received (plaintext RTP), to `taps()`. Keyframes are not asked for by tapping.
+    """Copy a layer's packets, as received (plaintext RTP), to `taps()`: those of padding alone, too, so that no number
+    is missing. Keyframes are not asked for by tapping.
 
     With a `ring`, which the plane's `open_tap_ring` numbered, they go there as stream `tap`. `canonical` packets carry
     the header extension ids of injected ones (unknown extensions are dropped), so that they can be injected elsewhere

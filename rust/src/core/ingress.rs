@@ -227,6 +227,7 @@ fn accept(core: &mut State, key: LayerKey, id: u32, arrival: Arrival, now: i64) 
     }
     mirrors::copy(core, key, id, arrival == Arrival::Recovered, now);
     if packet.payload_size() == 0 {
+        taps::put(core, key, id, now); // whoever counts packets behind a tap would miss its number
         flush(core);
         let State { tracks, slots, .. } = core;
         for &slot in tracks[key.track].layers[key.index].players.values() {
