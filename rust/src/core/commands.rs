@@ -7,7 +7,8 @@ use super::contract::Command;
 use super::egress::start_probe;
 use super::keyframes::request_keyframe;
 use super::mirrors::{self, Mirror};
-use super::state::{State, Tap};
+use super::state::State;
+use super::tracks::Tap;
 use super::transport;
 use crate::error::UsageError;
 

@@ -4,9 +4,12 @@
 use indexmap::IndexMap;
 
 use super::contract::Kind;
+use super::keyed::Keyed;
 use super::packets::{Packets, SPARE};
-use super::state::{LayerKey, Probe, Session, Slab, Slot, State};
+use super::sessions::{Probe, Session, Slot};
+use super::state::State;
 use super::timers::Timer;
+use super::tracks::LayerKey;
 use crate::arithmetic::mul_div;
 use crate::descriptors::Descriptor;
 use crate::history::Sent;
@@ -76,8 +79,8 @@ impl Outgoing {
 
 /// What it takes to write packets to slots.
 pub struct Writer<'a> {
-    pub slots: &'a mut Slab<Slot>,
-    pub sessions: &'a mut Slab<Session>,
+    pub slots: &'a mut Keyed<Slot>,
+    pub sessions: &'a mut Keyed<Session>,
     pub packets: &'a mut Packets,
     pub out: &'a mut OutBatch,
     pub drops: &'a mut IndexMap<&'static str, u64>,

@@ -12,8 +12,9 @@ use super::contract::{ExtensionIds, Kind, LayerStats, Media};
 use super::ingress::{accept_copy, change_payload_type, source_of, start, stop_layer};
 use super::keyframes::request_keyframe;
 use super::packets::SPARE;
-use super::state::{LayerKey, State, Track};
+use super::state::State;
 use super::timers::Timer;
+use super::tracks::{LayerKey, Track};
 use crate::audio_level::WINDOW_US;
 use crate::lanes::{MAX_SHARDS, Note, What};
 

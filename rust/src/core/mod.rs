@@ -12,14 +12,17 @@ pub mod egress;
 pub mod fanout;
 pub mod feedback;
 pub mod ingress;
+mod keyed;
 pub mod keyframes;
 mod machine;
 pub mod mirrors;
 pub mod packets;
 pub mod reports;
+pub mod sessions;
 pub mod state;
 pub mod taps;
 pub mod timers;
+pub mod tracks;
 pub mod transport;
 
 use std::sync::Arc;
@@ -28,8 +31,9 @@ use std::sync::atomic::AtomicU32;
 use contract::{Address, Command, Event, LayerStats, PlaneConfig, PlaneStats};
 use egress::MAX_PAD;
 use packets::{MOST, Packets};
-use state::{LayerKey, State, Track};
+use state::State;
 use timers::Timer;
+use tracks::{LayerKey, Track};
 
 use crate::error::UsageError;
 use crate::io::pages::Got;
@@ -228,7 +232,7 @@ impl Core {
     /// Count everything, as of the latest call that had a time.
     pub fn stats(&self) -> PlaneStats {
         let core = &self.state;
-        let bitrate = |slot: &state::Slot| slot.rate.value(core.now);
+        let bitrate = |slot: &sessions::Slot| slot.rate.value(core.now);
         PlaneStats {
             sessions: core.sessions.iter().map(|session| (session.handle, session.stats)).collect(),
             tracks: core

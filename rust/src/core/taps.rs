@@ -6,7 +6,8 @@
 use super::canonical;
 use super::contract::ExtensionIds;
 use super::packets::{Packets, SPARE};
-use super::state::{LayerKey, State};
+use super::state::State;
+use super::tracks::LayerKey;
 use crate::machine::Tapped;
 
 /// Packets that wait: 4 s of one 1,000 packets/s layer.

@@ -3,7 +3,8 @@
 use super::{Done, RTX_SEQUENCE, SEQUENCE, TIMESTAMP, unused};
 use crate::core::binding::{self, plan, serialiser, stop_playing, stop_waiting};
 use crate::core::contract::{Kind, NewSlot, PayloadType, SlotStats, TRANSPORT_CC};
-use crate::core::state::{Slot, State, derive};
+use crate::core::sessions::Slot;
+use crate::core::state::{State, derive};
 use crate::core::timers::Timer;
 use crate::error::UsageError;
 use crate::estimate::BandwidthEstimator;
