@@ -1,10 +1,14 @@
-"""For all tests: a busy machine is no failure, and Ctrl-C works for what they start."""
+"""For all tests: a store, a receiver of webhooks; a busy machine is no failure; Ctrl-C works for what they start."""
 
 import os
 import signal
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
 from hypothesis import is_hypothesis_test, settings
+
+from relay.cluster import EmbeddedServer
+from tests.webhooks.receiver import Receiver
 
 settings.register_profile("any machine", deadline=None)
 settings.load_profile("any machine")
@@ -25,3 +29,21 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if isinstance(item, pytest.Function) and not is_hypothesis_test(item.obj):
             item.add_marker(pytest.mark.flaky(reruns=1, reruns_delay=1))
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[EmbeddedServer]:
+    """A store of the test's own."""
+    embedded = EmbeddedServer()
+    await embedded.start()
+    yield embedded
+    await embedded.stop()
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    """An application's endpoint for webhooks."""
+    receiver = Receiver()
+    receiver.start()
+    yield receiver
+    receiver.stop()
