@@ -128,8 +128,8 @@ def _room_ms(voices: Sequence[list[bytes]], everyone: bool) -> float:
         queues.append(queue)
         room.change(AddInput("bench", f"p{number}", number), queue)
         if everyone:
-            room.change(OpenMix("bench", f"p{number}", f"p{number}", number + 1, number + 1, number, 0, 0, 111))
-    room.change(OpenMix("bench", "program", None, 0, 0, 99, 0, 0, 111))
+            room.change(OpenMix("bench", f"p{number}", (f"p{number}",), number + 1, number + 1, number, 0, 0, 111))
+    room.change(OpenMix("bench", "program", (), 0, 0, 99, 0, 0, 111))
     begin = 0.0
     for tick in range(len(voices[0])):
         if tick == WARM_TICKS:
@@ -253,7 +253,7 @@ async def _show(voices: Sequence[list[bytes]], settings: MixAudioSettings, rooms
                 plane.submit(AddTrack(ear, None, Kind.AUDIO, "", OPUS, (LayerSpec(),)))
                 source = TrackSource(lambda command: plane.submit(command), lambda: next(handles), track)
                 pool.add_input(name, f"p{person}", source)
-                pool.open_mix(name, f"p{person}", TrackSink(ear), exclude=f"p{person}")
+                pool.open_mix(name, f"p{person}", TrackSink(ear), exclude=(f"p{person}",))
             program = _Show.PROGRAM + next(numbers)
             plane.submit(AddTrack(program, None, Kind.AUDIO, "", OPUS, (LayerSpec(),)))
             if not room:
