@@ -16,7 +16,8 @@ from relay.stage.one_sound import SoundLive
 
 
 class StageLive(SoundLive):
-    """See `SoundLive`; mixes are not lent. `lend` and `take_back` may be called again. Two rooms may lend to each other."""
+    """See `SoundLive`, whose mixes are not lent. `lend` and `take_back` may be called again. Two rooms may lend to each
+    other."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
