@@ -124,8 +124,10 @@ async def test_one_sound_is_mixed_where_its_listener_is(pair: list[Node], store:
         for listener, levels in ((heard_by_alice, (0, 1)), (heard_by_bob, (1, 0)), (heard_by_vera, (1, 1))):
             seen = listener.watched
             await until(
-                lambda seen=seen, levels=levels: [seen.hears(440) > 0.05, seen.hears(1000) > 0.05] == list(levels)
-                and all(seen.hears(hz) < 0.005 for hz, level in zip((440, 1000), levels, strict=True) if not level),
+                lambda seen=seen, levels=levels: (
+                    [seen.hears(440) > 0.05, seen.hears(1000) > 0.05] == list(levels)
+                    and all(seen.hears(hz) < 0.005 for hz, level in zip((440, 1000), levels, strict=True) if not level)
+                ),
                 PATIENCE_S,
             )
         await until(lambda: [_plays(b, heard_by_alice), _plays(a, heard_by_vera)] == ["mix:alice", "mix"], PATIENCE_S)
