@@ -13,7 +13,7 @@ from tests.interop.clients.chromium import Chromium
 from tests.interop.clients.tones import RATE, level
 from tests.interop.clients.wrtc_client import Watcher
 from tests.interop.relays import Relay, Room, eventually, on_stage, session_of, tone_of
-from tests.interop.test_pages import SOUNDING
+from tests.interop.test_pages import SOUNDING, faults
 from tests.interop.test_program import workers
 
 HOSTS = (1, 2, 3)
@@ -109,4 +109,4 @@ async def test_the_studio_has_a_box_for_it(small: Relay, chromium: Chromium) -> 
             " === 'mix:olga'"
         )
         await eventually(lambda: studio.page.evaluate(SOUNDING), lambda count: count == 1)
-        assert studio.errors == []
+        assert faults(studio) == []
