@@ -13,7 +13,7 @@ from typing import Protocol
 import structlog
 
 from relay.edge.session import Submit
-from relay.errors import Conflict, CostreamError
+from relay.errors import Conflict, Overloaded
 from relay.mix.audio import messages
 from relay.mix.audio.ports import TrackSink, TrackSource
 from relay.node.program_inputs import Voice, own_inputs, voices
@@ -114,7 +114,7 @@ class RoomSound:
         self._open.add(mix)
         try:
             pool.open_mix(self._host.id, mix, TrackSink(track), exclude=exclude, payload_type=AUDIO_TYPE.number)
-        except CostreamError:
+        except Overloaded:
             self._open.discard(mix)
             self._end_if_unused()
             raise
@@ -158,7 +158,7 @@ class RoomSound:
         self._submit(AddTrack(track, None, Kind.AUDIO, "", (AUDIO_TYPE,), (LayerSpec(),)))
         try:
             self.open(name, track, own_inputs(without) if without != EVERYBODY else ())
-        except CostreamError as error:
+        except Overloaded as error:
             self._forget_track(track)
             self._refuse(without, str(error))
             return
