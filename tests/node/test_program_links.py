@@ -36,6 +36,7 @@ class Directory:
     """The nodes as everybody knows them."""
 
     of: dict[str, NodeRecord] = field(default_factory=dict)
+    current: bool = True
 
     def records(self) -> tuple[NodeRecord, ...]:
         return tuple(self.of.values())
