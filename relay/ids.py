@@ -35,10 +35,15 @@ def from_stream_id(stream_id: str) -> int:
 
 
 class HybridClock:
-    """Hands out sync ids that never go backwards, whatever the wall clock does."""
+    """Hands out sync ids that never go backwards, whatever the wall clock does.
 
-    def __init__(self, last: int = 0) -> None:
+    Of a node with several clocks each gives out only the ids that are `lane` modulo `lanes`: none is given twice. They
+    observe each other; what one gives out after that is greater.
+    """
+
+    def __init__(self, last: int = 0, *, lane: int = 0, lanes: int = 1) -> None:
         self._last = last
+        self._lane, self._lanes = lane, lanes
 
     @property
     def last(self) -> int:
@@ -50,7 +55,8 @@ class HybridClock:
 
         A full counter carries into the milliseconds: the clock then runs ahead by 1 ms rather than repeat.
         """
-        self._last = max(self._last + 1, make_sync_id(wall_ms, 0))
+        least = max(self._last + 1, make_sync_id(wall_ms, 0))
+        self._last = least + (self._lane - least) % self._lanes
         return self._last
 
     def observe(self, sync_id: int) -> None:

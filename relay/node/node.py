@@ -91,7 +91,7 @@ class Node:
         self._sessions: dict[str, tuple[HostedRoom, LocalSession]] = {}
         self._by_handle: dict[int, Session] = {}
         self._followers = SessionFollowers()
-        self._clock = HybridClock()
+        self._clock = HybridClock(lanes=2 if settings.link.process else 1)
         self._meter = Meter()
         self._memory = resident_memory()
         around = Surroundings(
@@ -160,6 +160,7 @@ class Node:
             self._clock,
             lambda: next(self._handles),
             self._on_link,
+            self._settings.log,
         )
         await links.open()
         self._links = links
@@ -389,7 +390,7 @@ class Node:
         """See `NodeControl.change_link`."""
         if self._links is None:
             raise NotFound("this node has no links", code="link-not-found")
-        return self._links.command(link, action)
+        return await self._links.command(link, action)
 
     def _count(self, kind: str) -> int:
         return sum(local.session.info.kind == kind for _, local in self._sessions.values())

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Sequence
+from typing import Protocol
 
 import structlog
 
 from relay.link.history import FlowSpec
 from relay.link.hooks import LayerSource, LinkEvent, LinkMoved
-from relay.link.serve import LinkServer
+from relay.node.link_ends import ServingEnd
 from relay.node.local import LocalTrack
 from relay.node.rooms import HostedRooms
-from relay.plane.contract import AddTap, RemoveTap, RequestKeyframe
+from relay.plane.contract import AddTap, Kind, RemoveTap, RequestKeyframe
 from relay.plane.reference.state import CODECS, INJECT_EXTENSIONS
 from relay.ports import RoomEvent
 
@@ -20,9 +21,13 @@ log = structlog.get_logger()
 
 
 class Origin:
-    """See `relay.link.hooks.OriginHooks`. `server` is set once it is there; until then nobody asks."""
+    """See `relay.link.hooks.OriginHooks`. `server` is set once it is there; until then nobody asks.
 
-    server: LinkServer
+    `ring_for` is told of each flow and its tap before the first packet, and says which of the plane's rings the packets
+    go to; None: they come to `tapped`.
+    """
+
+    server: ServingEnd
 
     def __init__(
         self,
@@ -35,6 +40,7 @@ class Origin:
         self._submit = submit
         self._next_handle = next_handle
         self._on_link = on_link
+        self.ring_for: Callable[[int, int], int | None] = lambda flow, tap: None
         self._tracks: dict[str, LocalTrack] = {}
         self._flow_of: dict[int, int] = {}
         self._tap_of: dict[int, tuple[int, int]] = {}
@@ -53,10 +59,10 @@ class Origin:
         self._tracks = {track.publication: track for _, track in offers}
         self.server.set_catalog(track.offer(room) for room, track in offers)
 
-    def tapped(self, packets: Iterable[tuple[int, bytes, int]]) -> None:
-        """The plane's taps."""
+    def tapped(self, packets: Iterable[tuple[int, bytes, int]]) -> list[tuple[int, bytes]]:
+        """Return what the plane's taps gave as (flow, packet), for `LinkServer.feed`."""
         flow_of = self._flow_of
-        self.server.feed([(flow_of[tap], packet) for tap, packet, _ in packets if tap in flow_of])
+        return [(flow_of[tap], packet) for tap, packet, _ in packets if tap in flow_of]
 
     def room_events(self, room: str, events: Sequence[RoomEvent]) -> None:
         """Events of a room, for the nodes that watch it."""
@@ -74,11 +80,14 @@ class Origin:
         if track is None or layer >= len(track.plan.layers):
             return None
         tap = self._next_handle()
-        self._submit(AddTap(tap, track.handle, layer, canonical=True))
+        self._submit(AddTap(tap, track.handle, layer, canonical=True, ring=self.ring_for(flow, tap)))
         self._flow_of[tap], self._tap_of[flow] = flow, (tap, track.handle)
-        types = track.plan.payload_types
-        codecs = {each.number: CODECS[each.codec] for each in types if each.codec in CODECS}
-        return LayerSource(FlowSpec(track.plan.kind, codecs), types[0].clock_hz, dict(INJECT_EXTENSIONS))
+        return source_of(track.plan.kind, track.plan.payload_types)
+
+    def forget_taps(self) -> None:
+        """The ring that all taps went to is closed, and they are gone with it."""
+        self._flow_of.clear()
+        self._tap_of.clear()
 
     def untap(self, flow: int) -> None:
         tap, track = self._tap_of.pop(flow)
@@ -107,3 +116,22 @@ class Origin:
         else:
             log.info("link path", peer=event.peer, path=event.path, up=event.up, reason=event.reason)
         self._on_link(event)
+
+
+class _Format(Protocol):
+    """A payload type, of a publisher's session or of a catalog."""
+
+    @property
+    def number(self) -> int: ...
+
+    @property
+    def codec(self) -> str: ...
+
+    @property
+    def clock_hz(self) -> int: ...
+
+
+def source_of(kind: Kind, formats: Sequence[_Format]) -> LayerSource:
+    """Say what a canonical tap of a track with these payload types gives."""
+    codecs = {each.number: CODECS[each.codec] for each in formats if each.codec in CODECS}
+    return LayerSource(FlowSpec(kind, codecs), formats[0].clock_hz, dict(INJECT_EXTENSIONS))

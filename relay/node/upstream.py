@@ -11,8 +11,8 @@ import structlog
 
 from relay.errors import Overloaded, UsageError
 from relay.link import messages
-from relay.link.dial import ConnectionName, LinkClient, Route
 from relay.link.hooks import LinkEvent
+from relay.node.link_ends import DialledEnd
 from relay.node.rooms import HostedRooms
 from relay.ports import KnownNodes, NodeRecord, RoomEvent
 
@@ -21,14 +21,12 @@ log = structlog.get_logger()
 LINGER_S = 10.0
 """A link that nothing needs is kept this long: the next viewer finds it warm."""
 
-MakeRoutes = Callable[[NodeRecord], Mapping[ConnectionName, Route]]
-
 
 class _Origin:
     """A node that is linked to, or would be if it were known. `idle_since` is None while a room needs it."""
 
     def __init__(self) -> None:
-        self.client: LinkClient | None = None
+        self.client: DialledEnd | None = None
         self.addresses: tuple[str, ...] = ()
         self.rooms: set[str] = set()
         self.wishes: dict[str, tuple[int, tuple[int, ...]]] = {}
@@ -42,7 +40,7 @@ class Upstreams:
         self,
         known: KnownNodes,
         rooms: HostedRooms,
-        make_client: Callable[[NodeRecord, Upstreams], LinkClient],
+        make_client: Callable[[NodeRecord, Upstreams], DialledEnd],
         inject: Callable[[int, int, bytes], None],
         on_link: Callable[[LinkEvent], None],
         monotonic: Callable[[], float] = time.monotonic,
@@ -129,10 +127,6 @@ class Upstreams:
         """Describe the links."""
         return [origin.client.state() for origin in self._origins.values() if origin.client is not None]
 
-    def clients(self) -> list[LinkClient]:
-        """The links, for their counters."""
-        return [origin.client for origin in self._origins.values() if origin.client is not None]
-
     async def close(self) -> None:
         """End all links."""
         for origin in self._origins.values():
@@ -190,12 +184,7 @@ class Upstreams:
         log.debug("layer started", node=node, publication=publication, layer=layer, payload_type=payload_type)
 
     def packets(self, node: str, publication: str, layer: int, packets: Sequence[bytes]) -> None:
-        origin = self._origins.get(node)
-        if origin is None or origin.client is None:
-            return
-        entry = origin.client.offer(publication)
-        room = self._rooms.get(entry.room) if entry is not None else None
-        handle = room.remote_handle(node, publication) if room is not None else None
+        handle = self.handle_of(node, publication)
         if handle is None:
             self.refused_packets += len(packets)
             return
@@ -205,6 +194,13 @@ class Upstreams:
                 inject(handle, layer, packet)
             except (UsageError, Overloaded):
                 self.refused_packets += 1
+
+    def handle_of(self, node: str, publication: str) -> int | None:
+        """The plane's track that a node's packets of a publication go into."""
+        origin = self._origins.get(node)
+        entry = origin.client.offer(publication) if origin is not None and origin.client is not None else None
+        room = self._rooms.get(entry.room) if entry is not None else None
+        return room.remote_handle(node, publication) if room is not None else None
 
     def room_events(self, node: str, room: str, events: Sequence[RoomEvent], gap: bool) -> None:
         hosted = self._rooms.get(room)
