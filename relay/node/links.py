@@ -13,8 +13,8 @@ from relay.cluster.lease_keeper import LeaseConfirmed, LeaseDoubted, LeaseEvent,
 from relay.ids import HybridClock
 from relay.link.hooks import LinkEvent
 from relay.link.quic import Identity
-from relay.node.link_ends import DialledEnd, LinkEnds, LocalEnds
-from relay.node.link_process.process import LinkProcess
+from relay.links.ends import DialledEnd, LinkEnds, LocalEnds
+from relay.links.process import LinkProcess
 from relay.node.origin import Origin
 from relay.node.rooms import HostedRooms
 from relay.node.upstream import Upstreams

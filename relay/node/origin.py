@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Sequence
-from typing import Protocol
 
 import structlog
 
-from relay.link.history import FlowSpec
 from relay.link.hooks import LayerSource, LinkEvent, LinkMoved
-from relay.node.link_ends import ServingEnd
+from relay.links.ends import ServingEnd
+from relay.links.sources import source_of
 from relay.node.local import LocalTrack
 from relay.node.rooms import HostedRooms
-from relay.plane.contract import AddTap, Kind, RemoveTap, RequestKeyframe
-from relay.plane.reference.state import CODECS, INJECT_EXTENSIONS
+from relay.plane.contract import AddTap, RemoveTap, RequestKeyframe
 from relay.ports import RoomEvent
 
 log = structlog.get_logger()
@@ -116,22 +114,3 @@ class Origin:
         else:
             log.info("link path", peer=event.peer, path=event.path, up=event.up, reason=event.reason)
         self._on_link(event)
-
-
-class _Format(Protocol):
-    """A payload type, of a publisher's session or of a catalog."""
-
-    @property
-    def number(self) -> int: ...
-
-    @property
-    def codec(self) -> str: ...
-
-    @property
-    def clock_hz(self) -> int: ...
-
-
-def source_of(kind: Kind, formats: Sequence[_Format]) -> LayerSource:
-    """Say what a canonical tap of a track with these payload types gives."""
-    codecs = {each.number: CODECS[each.codec] for each in formats if each.codec in CODECS}
-    return LayerSource(FlowSpec(kind, codecs), formats[0].clock_hz, dict(INJECT_EXTENSIONS))

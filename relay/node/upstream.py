@@ -12,7 +12,7 @@ import structlog
 from relay.errors import Overloaded, UsageError
 from relay.link import messages
 from relay.link.hooks import LinkEvent
-from relay.node.link_ends import DialledEnd
+from relay.links.ends import DialledEnd
 from relay.node.rooms import HostedRooms
 from relay.ports import KnownNodes, NodeRecord, RoomEvent
 

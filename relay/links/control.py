@@ -7,8 +7,8 @@ import socket
 from collections.abc import Callable
 
 from relay.errors import PeerError
+from relay.links.messages import ORDERS, Order
 from relay.mix.control import Message, Wire, frame
-from relay.node.link_process.messages import ORDERS, Order
 
 UNREAD_BYTES = 4 << 20
 """What the relay may leave unread; a relay that is so far behind gets a new link process when it is back."""

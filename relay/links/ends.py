@@ -1,7 +1,7 @@
 """The ends of a node's links: its sockets, the server that others dial, and the links that it dials.
 
-`LinkEnds` is what the node knows of them. `LocalEnds` are those in this process; `relay.node.link_process` has the same
-in another one, where its body uses `LocalEnds` again.
+`LinkEnds` is what the node knows of them. `LocalEnds` are those in this process; `relay.links.process` has the same in
+another one, whose body uses `LocalEnds` again.
 """
 
 from __future__ import annotations

@@ -21,12 +21,12 @@ from relay.errors import NotFound, PeerError, SettingsError
 from relay.ids import HybridClock
 from relay.link.dial import LinkClient
 from relay.link.quic import identity_of
+from relay.links import messages as m
+from relay.links.control import Control
+from relay.links.ends import LocalEnds
+from relay.links.sides import OriginSide, SubscriberSide
 from relay.log import configure_logging
 from relay.mix.worker import die_with
-from relay.node.link_ends import LocalEnds
-from relay.node.link_process import messages as m
-from relay.node.link_process.control import Control
-from relay.node.link_process.sides import OriginSide, SubscriberSide
 from relay.plane.shared_ring import RingPacket, SharedRing
 
 PULSE_S = 0.2

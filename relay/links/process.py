@@ -11,35 +11,53 @@ import contextlib
 import itertools
 import time
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, assert_never
+from typing import Any, Protocol, assert_never
 
 import structlog
 
 from relay.errors import NotFound, Overloaded, SettingsError, UsageError
 from relay.ids import COUNTER_BITS, HybridClock
-from relay.link.hooks import LinkEvent, SubscriberHooks
+from relay.link.hooks import LinkEvent, OriginHooks, SubscriberHooks
 from relay.link.messages import Publication
+from relay.links import messages as m
+from relay.links.dialled import ProcessLink
+from relay.links.ends import ServingEnd, remote_of
+from relay.links.sides import catalog_steps
 from relay.mix.child import Child, Restarts
 from relay.mix.control import Wire
-from relay.node.link_ends import remote_of
-from relay.node.link_process import messages as m
-from relay.node.link_process.dialled import ProcessLink
-from relay.node.link_process.sides import catalog_steps
-from relay.node.origin import Origin
-from relay.node.upstream import Upstreams
 from relay.plane import Plane
 from relay.plane.rings import Gone, InjectRing, TapRing
 from relay.ports import RoomEvent
 from relay.settings import LinkSettings, LogSettings
 
-MODULE = "relay.node.link_process"
+MODULE = "relay.links"
 SLOTS = 8192
 """Of each ring: 0.8 s of 10,000 packets/s, 12 MiB."""
 LOOK_S = 0.2
 HANG_S = 2.0
-START_S = 15.0
+START_S = 30.0
 ANSWER_S = 0.5
 log = structlog.get_logger()
+
+
+class Offering(OriginHooks, Protocol):
+    """The origin's side of a node."""
+
+    server: ServingEnd
+    ring_for: Callable[[int, int], int | None]
+    """Told of each flow and its tap before the first packet; says which ring of the plane the packets go to."""
+
+    def forget_taps(self) -> None:
+        """The ring is closed, and its taps are gone with it."""
+        ...
+
+
+class Taking(SubscriberHooks, Protocol):
+    """The subscriber's side of a node."""
+
+    def handle_of(self, node: str, publication: str) -> int | None:
+        """The plane's track that a node's packets of a publication go into."""
+        ...
 
 
 class _Run:
@@ -74,7 +92,7 @@ class _Run:
 
 
 class LinkProcess:
-    """See `relay.node.link_ends.LinkEnds`, `ServingEnd` and `relay.node.link_process.dialled.Injecting`."""
+    """See `relay.links.ends.LinkEnds`, `ServingEnd` and `relay.links.dialled.Injecting`."""
 
     def __init__(
         self,
@@ -83,8 +101,8 @@ class LinkProcess:
         node: str,
         plane: Plane,
         clock: HybridClock,
-        origin: Origin,
-        upstreams: Upstreams,
+        origin: Offering,
+        upstreams: Taking,
     ) -> None:
         self._settings = settings
         self._log_settings = log_settings

@@ -1,4 +1,4 @@
-"""A link that the link process has dialled, as the relay sees it: a `relay.node.link_ends.DialledEnd`.
+"""A link that the link process has dialled, as the relay sees it: a `relay.links.ends.DialledEnd`.
 
 What is wanted is kept here, and said again to the next process when one dies. What the origin offers is judged here, by
 `SubscriberHooks.admit`, before the node sees it.
@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from relay.link.hooks import SubscriberHooks
 from relay.link.messages import MAX_PUBLICATIONS, Publication
-from relay.node.link_process import messages as m
+from relay.links import messages as m
 from relay.ports import RoomEvent
 
 

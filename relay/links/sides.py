@@ -12,9 +12,9 @@ from typing import TypeVar
 from relay.link.hooks import LayerSource, LinkEvent, LinkMoved
 from relay.link.messages import Publication
 from relay.link.served_link import now_us
+from relay.links import messages as m
+from relay.links.sources import source_of
 from relay.mix.control import Message
-from relay.node.link_process import messages as m
-from relay.node.origin import source_of
 from relay.plane.contract import Kind
 from relay.plane.shared_ring import RingWriter
 from relay.ports import RoomEvent
