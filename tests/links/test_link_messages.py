@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import fields
 from itertools import islice
 from struct import pack
 from typing import Any
@@ -70,7 +69,11 @@ def test_a_message_comes_back(message: Any) -> None:
     assert wire().feed(frame(message)) == [message]
 
 
-@pytest.mark.parametrize("message", [each for each in SAID if fields(each)], ids=lambda each: type(each).__name__)
+@pytest.mark.parametrize(
+    "message",
+    [each for each in SAID if len(frame(each)) > len(type(each).__name__) + 11],
+    ids=lambda each: type(each).__name__,
+)
 def test_a_field_of_a_wrong_type_or_none_at_all_is_refused(message: Any) -> None:
     name, values = json.loads(frame(message)[4:])
     for key in values:
