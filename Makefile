@@ -65,6 +65,10 @@ bench: .venv/.test  ## measure; a table, and JSON in bench/results
 bench-link: .venv/.test  ## measure a path between two nodes beside stock aioquic
 	$(BIN)/python -m bench link $(ARGS)
 
+.PHONY: bench-mix
+bench-mix: .venv/.test  ## measure mixing beside ffmpeg and GStreamer (as root GStreamer is installed when missing)
+	$(BIN)/python -m bench mix mix_audio $(ARGS)
+
 .PHONY: fuzz
 fuzz: .venv/.test  ## repeat all property tests with new random examples, ROUNDS times (default 20)
 	@for round in $$(seq $(ROUNDS)); do \

@@ -1,6 +1,6 @@
 """`python -m bench [NAMES…] [--quick]`: measure, print a table each, and write `bench/results/<name>.json`.
 
-All of them take about six minutes, with `--quick` about two: that is for seeing that they run. Whole nodes run on the
+All of them take about ten minutes, with `--quick` about two: that is for seeing that they run. Whole nodes run on the
 reference plane, save where a row says otherwise.
 """
 
@@ -18,7 +18,7 @@ from typing import NoReturn
 from bench.plan import Plan
 from bench.report import publish
 
-BENCHES = ("plane", "latency", "join", "dtls", "memory", "burst", "native", "taps", "link")
+BENCHES = ("plane", "latency", "join", "dtls", "memory", "burst", "native", "taps", "link", "mix", "mix_audio")
 EACH_AT_MOST_S = 240.0
 
 

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 import structlog
 from fastapi import FastAPI
 
-from costream.serve import http, open_directory, opened_store, prepare_process, stopping, version
+from costream.serve import http, open_directory, opened_store, prepare_process, settle, stopping, version
 from relay.errors import SettingsError
 from relay.settings import EMBEDDED_STORE, SignalingSettings
 from signaling.app import create_app
@@ -46,6 +46,7 @@ async def running_signaling(settings: SignalingSettings) -> AsyncIterator[FastAP
         await nodes.start()
         app = create_app(settings, store, nodes, metrics, version=version(), pages_directory=find_pages())
         await stack.enter_async_context(http(settings, app))
+        settle()
         lag = asyncio.create_task(metrics.measure_loop_lag())
         stack.callback(lag.cancel)
         log.info(

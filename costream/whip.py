@@ -9,6 +9,8 @@ from urllib.parse import urljoin
 
 import httpx2
 
+MOST_REDIRECTS = 3
+
 
 class Refused(Exception):
     """The endpoint did not answer 201 with SDP. `status` is what it said instead, `body` its first 500 characters."""
@@ -36,10 +38,16 @@ class Endpoint:
         self._client = httpx2.AsyncClient(verify=_context(verify), headers=headers, timeout=timeout, trust_env=False)
 
     async def offer(self, sdp: str) -> Resource:
-        """POST an offer. Raises Refused, or httpx2.HTTPError when nobody answers."""
-        response = await self._client.post(
-            self.url, content=sdp.encode(), headers={"Content-Type": "application/sdp"}, follow_redirects=True
-        )
+        """POST an offer. Raises Refused, or httpx2.HTTPError when nobody answers.
+
+        Where it is sent to another node the token goes along (RFC 9725 section 4.6), which httpx2 would not do.
+        """
+        url = self.url
+        for _ in range(MOST_REDIRECTS + 1):
+            response = await self._client.post(url, content=sdp.encode(), headers={"Content-Type": "application/sdp"})
+            if response.status_code not in (307, 308) or "location" not in response.headers:
+                break
+            url = urljoin(url, response.headers["location"])
         if response.status_code != 201 or "location" not in response.headers:
             raise Refused(response.status_code, response.text, dict(response.headers))
         location = urljoin(str(response.url), response.headers["location"])

@@ -8,6 +8,7 @@
 | `frame` | `slot`, `publisher`, `counter`, `clock_ms`, `width`; publisher is null where the mark cannot be read |
 | `sound` | `slot`, `level` in dBFS (-100 is silence), one per 20 ms |
 | `joining`, `joined` | `url`; joined has `session` and `took` in seconds |
+| `moving`, `moved` | its node drains: `joined` elsewhere comes between; moved, when that plays, as joined |
 | `refused`, `failed` | `url`, `reason`; it tries the next of its addresses |
 | `left` | |
 """
@@ -33,11 +34,13 @@ import webrtc
 from costream.painting import read_i420
 from costream.synthetic import allow_loopback, gathered
 from costream.whip import Endpoint, Refused, Resource
+from drills.session_events import Following, following, session_of, until
 
 _SOUND_S = 0.02
 _SILENCE_DBFS = -100.0
 _RETRY_S = 0.2
 _CONNECT_S = 8.0
+_OFFER_S = 3.0  # more than a service takes for an answer or a refusal (`join.timeout_s`)
 
 Tell = Callable[..., None]
 
@@ -46,7 +49,8 @@ Tell = Callable[..., None]
 class ViewerPlan:
     """What one process of viewers does. `viewers` are (name, token); `urls` are WHEP addresses, tried in turn.
 
-    A viewer that has seen no picture for `stall_s` after its first one joins again; 0 for never.
+    A viewer that has seen no picture for `stall_s` after its first one joins again; after `silence_s` already when its
+    session is gone. 0 for never.
     """
 
     urls: Sequence[str]
@@ -54,81 +58,163 @@ class ViewerPlan:
     out: str
     videos: int = 1
     audios: int = 1
+    listen: bool = True
+    """Whether sound is written down. Otherwise it crosses the network, and that is all."""
     stall_s: float = 1.0
+    silence_s: float = 0.5
     every_s: float = 0.05
     """Between the joins of two viewers of this process."""
 
 
 class Viewer:
-    """One viewer, that joins for as long as it runs."""
+    """One viewer, that joins for as long as it runs, and moves to another node as the pages do: when its node drains,
+    the new connection plays before the old one is let go."""
 
     def __init__(self, plan: ViewerPlan, token: str, tell: Tell) -> None:
         self._plan, self._token, self._tell = plan, token, tell
-        self._pc: Any = None
-        self._resource: Resource | None = None
-        self._readers: list[asyncio.Task[None]] = []
-        self._last_frame = 0.0
         self._turn = 0
+        self._connection: Connection | None = None
 
     async def run(self) -> None:
         """Until cancelled; then it leaves."""
         try:
             while True:
                 url = self._plan.urls[self._turn % len(self._plan.urls)]
-                try:
-                    await self._join(url)
-                    reason = await self._watched()
-                    self._tell("failed", url=url, reason=reason)
-                except Refused as error:
-                    self._tell("refused", url=url, reason=str(error)[:200])
-                except (httpx2.HTTPError, ConnectionError, TimeoutError) as error:
-                    self._tell("failed", url=url, reason=f"{type(error).__name__}: {error}"[:200])
+                connection = await self._join(url)
+                if connection is not None:
+                    connection.is_shown = True
+                    await self._stay(connection)
                 self._turn += 1
-                await self._leave(delete=False)
-                await asyncio.sleep(_RETRY_S)
         finally:
-            await self._leave(delete=True)
+            if self._connection is not None:
+                await self._connection.leave(delete=True)
             self._tell("left")
 
-    async def _join(self, url: str) -> None:
+    async def _join(self, url: str, event: str = "joining") -> Connection | None:
+        """A new connection; None, told, when there is none."""
+        connection = Connection(self._plan, self._token, self._tell)
+        self._tell(event, url=url)
+        try:
+            await connection.join(url)
+        except Refused as error:
+            self._tell("refused", url=url, reason=str(error)[:200])
+        except (httpx2.HTTPError, ConnectionError, TimeoutError) as error:
+            self._tell("failed", url=url, reason=f"{type(error).__name__}: {error}"[:200])
+        else:
+            return connection
+        await connection.leave(delete=False)
+        await asyncio.sleep(_RETRY_S)
+        return None
+
+    async def _stay(self, connection: Connection) -> None:
+        """Watch on this connection, and on those that follow it, until one fails."""
+        self._connection = connection
+        while True:
+            try:
+                reason = await connection.watched()
+                if reason is not None:
+                    break
+                connection = self._connection = await self._move(connection)
+            except BaseException:
+                await connection.leave(delete=True)
+                self._connection = None
+                raise
+        self._tell("failed", url=connection.url, reason=reason)
+        self._connection = None
+        await connection.leave(delete=False)
+
+    async def _move(self, old: Connection) -> Connection:
+        """Connect elsewhere and return that connection when it plays as many pictures; else the old one."""
         began = time.monotonic()
+        self._turn += 1
+        new = await self._join(self._plan.urls[self._turn % len(self._plan.urls)], "moving")
+        if new is None:
+            return old
+        if not await until(lambda: len(new.playing) >= len(old.playing), _CONNECT_S):
+            self._tell("failed", url=new.url, reason=f"only {len(new.playing)} of {len(old.playing)} pictures")
+            await new.leave(delete=True)
+            return old
+        old.is_shown, new.is_shown = False, True
+        self._tell("moved", url=new.url, session=new.session, took=time.monotonic() - began)
+        await old.leave(delete=True)
+        return new
+
+
+class Connection:
+    """One WHEP session. What comes is told while it `is_shown`."""
+
+    def __init__(self, plan: ViewerPlan, token: str, tell: Tell) -> None:
+        self._plan, self._token, self._tell = plan, token, tell
+        self._pc: Any = None
+        self._resource: Resource | None = None
+        self._following: Following | None = None
+        self._readers: list[asyncio.Task[None]] = []
         self._last_frame = 0.0
-        self._tell("joining", url=url)
+        self.url = ""
+        self.is_shown = False
+        self.playing: set[int] = set()
+        """The slots that have shown a picture."""
+
+    @property
+    def session(self) -> str:
+        """The session's id; empty before `join`."""
+        return "" if self._resource is None else session_of(self._resource)
+
+    async def join(self, url: str) -> None:
+        """Offer. Raises Refused, httpx2.HTTPError."""
+        began = time.monotonic()
+        self.url = url
         self._pc = pc = webrtc.RTCPeerConnection(webrtc.RTCConfiguration(bundle_policy="max-bundle"))
         kinds = ["audio"] * self._plan.audios + ["video"] * self._plan.videos  # as browsers order them
         lines = [pc.add_transceiver(kind, webrtc.RTCRtpTransceiverInit(direction="recvonly")) for kind in kinds]
         await pc.set_local_description(await pc.create_offer())
         offer = await gathered(pc)
-        async with Endpoint(url, self._token, verify=False, timeout=_CONNECT_S) as endpoint:
+        async with Endpoint(url, self._token, verify=False, timeout=_OFFER_S) as endpoint:
             self._resource = await endpoint.offer(offer)
         await pc.set_remote_description(webrtc.RTCSessionDescriptionInit(type="answer", sdp=self._resource.answer))
         for slot, (kind, line) in enumerate(zip(kinds, lines, strict=True)):
+            if kind == "audio" and not self._plan.listen:
+                continue
             self._readers.append(asyncio.create_task(self._read(slot, kind, line.receiver.track)))
-        session = self._resource.location.rsplit("/", 1)[1]
-        self._tell("joined", url=url, session=session, took=time.monotonic() - began)
+        self._following = following(self._resource, self._token, self._plan.urls)
+        self._tell("joined", url=url, session=self.session, took=time.monotonic() - began)
 
-    async def _watched(self) -> str:
-        """Wait until this connection is of no more use; returns why."""
+    async def watched(self) -> str | None:
+        """Wait until this connection is of no more use and return why; None when its node asks to go elsewhere."""
+        assert self._following is not None
         began = time.monotonic()
+        asked = 0.0
         while True:
             await asyncio.sleep(0.05)
+            now = time.monotonic()
+            if self._following.moved_on.is_set():
+                self._following.moved_on.clear()
+                return None
             state = str(self._pc.connection_state)
             if state in ("failed", "closed"):
                 return f"the connection is {state}"
-            if state != "connected" and not self._last_frame and time.monotonic() - began > _CONNECT_S:
+            if state != "connected" and not self._last_frame and now - began > _CONNECT_S:
                 return f"the connection is still {state}"
-            if self._plan.stall_s and 0 < self._last_frame < time.monotonic() - self._plan.stall_s:
+            if self._plan.stall_s and 0 < self._last_frame < now - self._plan.stall_s:
                 return f"no picture for {self._plan.stall_s:g} s"
+            silent = self._plan.silence_s and 0 < self._last_frame < now - self._plan.silence_s
+            if silent and now - asked > self._plan.silence_s:
+                if await self._following.is_lost():
+                    return f"no picture for {self._plan.silence_s:g} s, and nobody knows the session"
+                asked = time.monotonic()
             for reader in self._readers:
                 if reader.done():
                     reader.result()
                     return "a track has ended"
 
-    async def _leave(self, *, delete: bool) -> None:
+    async def leave(self, *, delete: bool) -> None:
+        """Release everything; with `delete` the relay is told."""
         readers, self._readers = self._readers, []
         for reader in readers:
             reader.cancel()
         await asyncio.gather(*readers, return_exceptions=True)
+        if self._following is not None:
+            await self._following.close()
         resource, self._resource = self._resource, None
         if resource is not None and delete:
             with contextlib.suppress(httpx2.HTTPError):
@@ -143,7 +229,7 @@ class Viewer:
         processor = webrtc.MediaStreamTrackProcessor(
             webrtc.MediaStreamTrackProcessorInit(track=track, max_buffer_size=size)
         )
-        sound = _Sound(lambda level: self._tell("sound", slot=slot, level=level))
+        sound = _Sound(lambda level: self._tell("sound", slot=slot, level=level) if self.is_shown else None)
         async for media in processor.readable:
             with media:
                 if kind == "video":
@@ -153,6 +239,9 @@ class Viewer:
 
     def _picture(self, slot: int, frame: Any) -> None:
         self._last_frame = time.monotonic()
+        self.playing.add(slot)
+        if not self.is_shown:
+            return
         width, height = frame.coded_width, frame.coded_height
         data = bytearray(frame.allocation_size())
         frame.copy_to(data).result()

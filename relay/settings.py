@@ -381,7 +381,7 @@ class MixSettings(Section):
 
 
 class EgressSettings(Section):
-    """`[egress]`: the programme, or a publication, as HLS, as a recording, to RTMP services."""
+    """`[egress]`: the program, or a publication, as HLS, as a recording, to RTMP services."""
 
     max_outputs: Count = 16
     hls_directory: str = ""

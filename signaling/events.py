@@ -26,6 +26,8 @@ KEEP_ALIVE_S = 15
 SEND_TIMEOUT_S = 10.0
 SETTLE_S = 0.1  # a kept event, or the news that it is gone, takes one round trip to the store; silence: up to date
 MAX_SYNC_ID = (1 << 64) - 1
+_BESIDE = frozenset({"slot.bound", "node.draining", "node.lost"})
+"""Events that have no place in the room's stream."""
 
 _log = structlog.get_logger(__name__)
 
@@ -72,9 +74,10 @@ class Listener:
         """Merge in a session's own events, which have no place in the room's stream and are not resumed."""
         self._start(self._pump(source))
 
-    def follow_drain(self) -> None:
-        """Tell when the node drains, and end when it stops."""
-        self._start(self._announce_drain())
+    def follow_drain(self, *, announced: bool = True) -> None:
+        """End when this process stops, having `announced` that it drains: where it is not the session's node, that node
+        does so by itself."""
+        self._start(self._announce_drain(announced))
 
     def end_in(self, seconds: float) -> None:
         """End the stream then: a stream lives no longer than its token."""
@@ -101,7 +104,7 @@ class Listener:
 
     def _message(self, event: RoomEvent) -> ServerSentEvent:
         """Render an event. One from outside the room's stream has no `id:` line, or a resume would skip others."""
-        in_stream = event.sync_id > self._latest and event.type not in {"slot.bound", "node.draining"}
+        in_stream = event.sync_id > self._latest and event.type not in _BESIDE
         self._latest = max(self._latest, event.sync_id)
         body = {"sync_id": str(self._latest), "type": event.type, "room": self._room, "data": event.data}
         return ServerSentEvent(
@@ -131,16 +134,19 @@ class Listener:
             await self._queue.put(None)
 
     async def _pump(self, source: AsyncIterator[RoomEvent]) -> None:
-        """Pass a session's events on until it ends. When the source fails the stream ends, as for the room's."""
+        """Pass a session's events on until it ends. When the source fails the stream ends with `node.lost`: it is for
+        the client to see whether media still flows."""
         try:
             async for event in source:
                 await self._queue.put(event)
         except CostreamError:
+            await self._queue.put(RoomEvent(0, "node.lost", {}))
             await self._queue.put(None)
 
-    async def _announce_drain(self) -> None:
+    async def _announce_drain(self, announced: bool) -> None:
         await self._context.drain.began.wait()
-        await self._queue.put(RoomEvent(0, "node.draining", {}))
+        if announced:
+            await self._queue.put(RoomEvent(0, "node.draining", {}))
         await self._context.drain.ended.wait()
         await self._queue.put(None)
 

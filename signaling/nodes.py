@@ -108,6 +108,10 @@ class Nodes(Protocol):
         """Return the public URL of a node in another process that may take the session; empty when there is none."""
         ...
 
+    def bases(self) -> list[str]:
+        """Return the base URLs, other than this process's own, at which clients reach this API: see `/v1/bases`."""
+        ...
+
     async def holding(self, session: str) -> Node:
         """Return the node that holds a session. Raises NotFound."""
         ...
@@ -199,6 +203,9 @@ class LocalNodes:
     def elsewhere(self, room: str, region: str = "") -> str:
         found = [] if self._others is None else self._others(room, region)
         return found[0] if found else ""
+
+    def bases(self) -> list[str]:
+        return [] if self._others is None else self._others("", "")
 
     async def holding(self, session: str) -> Node:
         if node_of(session) != self._node.node_id:

@@ -1,1 +1,1 @@
-"""The programme, or any publication, out of the room: HLS, recording, RTMP. See docs/decisions/0015."""
+"""The program, or any publication, out of the room: HLS, recording, RTMP. See docs/decisions/0015."""

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from relay.egress.address import shown
 from relay.egress.events import FINAL, EgressChanged, EgressEvent, EgressRequest, RecordingFileClosed, State
 from relay.egress.feed import Feeds
 from relay.egress.hls import remove_files
@@ -26,7 +27,7 @@ from relay.egress.messages import (
 )
 from relay.egress.playback import HlsStream, PlaylistReply
 from relay.egress.record import recover
-from relay.egress.targets import check_target, shown
+from relay.egress.targets import check_target
 from relay.egress.worker import EgressWorker
 from relay.errors import Conflict, NotFound, Overloaded
 from relay.settings import EgressSettings

@@ -17,11 +17,12 @@ from collections import deque
 from collections.abc import Callable
 
 from relay.egress import amf
+from relay.egress.address import parse_target
 from relay.egress.media import AUDIO_RATE, AudioConfig, AudioUnit, Unit, VideoUnit
 from relay.egress.messages import AddPush, Stated
 from relay.egress.mp4 import avc_configuration
 from relay.egress.rtmp_session import AUDIO, DATA, VIDEO, RtmpSession, State
-from relay.egress.targets import addresses_of, parse_target
+from relay.egress.targets import addresses_of
 from relay.errors import BadRequest, PeerError
 from relay.mix.child import Restarts
 

@@ -10,7 +10,7 @@ import struct
 from enum import Enum
 
 from relay.egress import amf
-from relay.egress.targets import Target
+from relay.egress.address import Target
 from relay.errors import PeerError
 
 CHUNK = 4096

@@ -58,7 +58,7 @@ class Source:
         self._keyframe_us = keyframe_us
         self._keyframe_at = self._asked = 0
         self._wanted = False
-        self._last_video = -1
+        self._last_video: int | None = None
 
     @property
     def audio_config(self) -> AudioConfig:
@@ -129,7 +129,9 @@ class Source:
         parameters = self._video.parameters
         assert parameters is not None
         time = self._clocks[stream.number].time(picture.timestamp, picture.arrival)
-        self._last_video = time = max(time, self._last_video + 1_000)  # a base that moved must not turn time back
+        if self._last_video is not None:
+            time = max(time, self._last_video + 1_000)  # a base that moved must not turn time back
+        self._last_video = time
         self.counts.pictures += 1
         if picture.keyframe:
             self.counts.keyframes += 1

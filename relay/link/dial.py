@@ -33,6 +33,7 @@ from relay.link.transport import Remote
 from relay.settings import LinkFlowSettings
 
 STALLED_US = 500_000  # without an acknowledgement, when there is another way to the origin
+STALLED_MOST_US = 2_000_000
 STALLED_PTOS = 3
 STALLED_TURNS = 10
 KEYFRAME_US = 100_000  # the origin's plane coalesces, too; this only spares it the messages of a burst
@@ -360,4 +361,5 @@ class LinkClient:
 def _is_stalled(report: PathReport) -> bool:
     if report.closed or report.oldest_unacked is None:
         return report.closed
-    return report.now - report.oldest_unacked > max(STALLED_US, STALLED_PTOS * report.pto_us)
+    patience = max(STALLED_US, min(STALLED_PTOS * report.pto_us, STALLED_MOST_US))
+    return report.now - report.oldest_unacked > patience

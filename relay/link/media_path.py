@@ -67,11 +67,19 @@ class MediaPath:
 
 
 class Binding:
-    """The origin's end of a connection that is not tied to a link yet. `on_bind` takes its one message."""
+    """The origin's end of a connection that is not tied to a link yet. `on_bind` takes its one message, `on_refused`
+    why there is none that can be taken."""
 
-    def __init__(self, connection: Connection, on_bind: Callable[[Binding, Bind], None], timeout_s: float) -> None:
+    def __init__(
+        self,
+        connection: Connection,
+        on_bind: Callable[[Binding, Bind], None],
+        timeout_s: float,
+        on_refused: Callable[[str], None] = lambda reason: None,
+    ) -> None:
         self.connection = connection
         self._on_bind = on_bind
+        self._on_refused = on_refused
         self._reader = MessageReader(MAX_BINDING_BYTES)
         self._stream: int | None = None
         self._deadline = asyncio.get_running_loop().call_later(timeout_s, self.refuse, "no link was named in time")
@@ -102,6 +110,7 @@ class Binding:
     def refuse(self, reason: str) -> None:
         """Close, which tells why."""
         self._deadline.cancel()
+        self._on_refused(reason)
         self.connection.close(reason)
 
 

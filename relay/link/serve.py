@@ -213,7 +213,12 @@ class LinkServer:
         deadline = asyncio.get_running_loop().call_later(
             self._settings.call_timeout_ms / 1000, lambda: channel.close("no hello in time")
         )
-        channel.on_closed = lambda reason: deadline.cancel()
+
+        def ended(reason: str) -> None:
+            deadline.cancel()
+            self._refuse("metadata channel not taken", connection.peer, reason)
+
+        channel.on_closed = ended
 
         def first(message: m.Message) -> None:
             deadline.cancel()
@@ -227,7 +232,16 @@ class LinkServer:
         except PeerError as error:
             log.info("path not ready", remote=connection.remote, reason=str(error))
             return
-        Binding(connection, self._bind, self._settings.call_timeout_ms / 1000)
+
+        def refused(reason: str) -> None:
+            self._refuse("media path not taken", connection.peer, reason)
+
+        Binding(connection, self._bind, self._settings.call_timeout_ms / 1000, refused)
+
+    def _refuse(self, what: str, peer: str, reason: str) -> None:
+        """Of a peer whose certificate is good: worth a line."""
+        self.refused += 1
+        log.warning(what, peer=peer, reason=reason)
 
     def _catalog_json(self) -> bytes:
         return _CATALOG.dump_json([self._anchored(entry) for entry in self._publications.values()])
@@ -246,7 +260,6 @@ class LinkServer:
         elif known is None and len(self.links) >= MAX_LINKS:
             reason = "too many links"
         if reason:
-            self.refused += 1
             channel.close(reason)
             return
         link = known or ServedLink(hello.link, peer, self._settings, self._breaker, self._moved, self._keyframe_of_flow)
@@ -272,7 +285,6 @@ class LinkServer:
         connection = binding.connection
         link = self.links.get(bind.link)
         if link is None or link.peer != connection.peer:
-            self.refused += 1
             binding.refuse("no such link")
         elif bind.generation <= link.generations.get(bind.path, -1):
             binding.refuse("a newer connection of this path is known")

@@ -10,6 +10,8 @@ from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
+import structlog
+
 from relay.link import varint
 from relay.link.breaker import Breaker, BreakerMoved, BreakerState
 from relay.link.media_path import MediaPath
@@ -22,6 +24,8 @@ from relay.link.sender_events import KeyframeWanted, MediaMoved
 from relay.link.transport import Connection
 from relay.settings import BreakerSettings, LinkFlowSettings
 
+TELL_US = 10_000_000  # between two log lines about packets of one link that cannot be read
+log = structlog.get_logger(__name__)
 _SMOOTH = 4  # of round trips: a quarter of each sample
 FIRST_CONNECTION_US = 500_000  # how long the primary may take longer than the backup when the link begins
 
@@ -56,6 +60,7 @@ class ServedLink:
         self.alone_since = 0
         """When the channel was lost; 0 while it is there."""
         self._first_path_at: int | None = None
+        self._told_malformed, self._told_at = 0, -TELL_US
         self._settings = settings
         self._on_moved = on_moved
         self._on_keyframe = on_keyframe
@@ -133,6 +138,10 @@ class ServedLink:
         self.flush(now)
         if self.channel is not None:
             self.channel.tick(now)
+        if self.sender.malformed_feedback > self._told_malformed and now - self._told_at >= TELL_US:
+            packets = self.sender.malformed_feedback - self._told_malformed
+            log.warning("packets of a link cannot be read", peer=self.peer, packets=packets)
+            self._told_malformed, self._told_at = self.sender.malformed_feedback, now
 
     def _miss(self, name: PathName, now: int) -> None:
         """A path that never connected, while the other did, is as good as closed: the breaker has to know of it."""
@@ -206,7 +215,7 @@ class ServedLink:
 
     def state(self) -> dict[str, Any]:
         """Describe the link, JSON-ready."""
-        counts = asdict(self.sender.totals())
+        counts = asdict(self.sender.totals()) | {"malformed": self.sender.malformed_feedback}
         return {
             "link": self.link,
             "peer": self.peer,

@@ -59,6 +59,10 @@ class Taking(SubscriberHooks, Protocol):
         """The plane's track that a node's packets of a publication go into."""
         ...
 
+    def media_came(self, node: str) -> None:
+        """Packets of a node came a moment ago: it lives."""
+        ...
+
 
 class _Run:
     """One process and its rings."""
@@ -333,6 +337,8 @@ class LinkProcess:
         self._served = list(pulse.served)
         for number, state in pulse.dialled:
             if (link := self._links.get(number)) is not None:
+                if state["bytes"] > (link.last_state or state)["bytes"]:
+                    self._upstreams.media_came(link.node)
                 link.last_state = state
 
     def _answered(self, word: m.Answered) -> None:

@@ -10,6 +10,7 @@ and so all of a change or nothing of it. A worker is rebuilt from such logs.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -180,7 +181,8 @@ def _check_rectangle(one: Rectangle) -> None:
 # --- arranging ------------------------------------------------------------------------------------------------------
 
 
-def cells(layout: Layout, inputs: Sequence[str], width: int, height: int) -> tuple[Cell, ...]:
+@functools.lru_cache(maxsize=256)
+def cells(layout: Layout, inputs: tuple[str, ...], width: int, height: int) -> tuple[Cell, ...]:
     """Return the cells of those `inputs` that the layout shows, in drawing order.
 
     A cell that would be narrower than one step is left out.
@@ -361,7 +363,7 @@ class LayoutState:
         self._before: Layout | None = None
         self._frames = self._shown = 0
 
-    def frame(self, sync_id: int, inputs: Sequence[str]) -> tuple[Cell, ...]:
+    def frame(self, sync_id: int, inputs: tuple[str, ...]) -> tuple[Cell, ...]:
         """The cells of the frame with this sync id. Call once per output frame, in order."""
         old = self.log.holds.layout
         if effective := self.log.advance(sync_id):

@@ -11,6 +11,7 @@ envelope of arrival over media time. `delay` is common to sound and picture of a
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -22,8 +23,8 @@ JUMP_US = 1_000_000
 """A frame that is further than this from where its clock says is one of a clock that jumped."""
 WINDOW_US = 4_000_000
 """The envelope forgets an early arrival after one to two of these: clocks drift, and routes get longer."""
-MAX_WAITING = 12
-"""Decoded frames of an input that wait for their time: 400 ms at 30 a second."""
+MAX_WAITING = 90
+"""Frames of an input that wait for their time: 1.5 s at 60 a second."""
 
 _TURN = 1 << 32
 _HALF_TURN = 1 << 31
@@ -77,7 +78,7 @@ class InputTimeline:
         self.delay = delay
         self._clock_hz = clock_hz
         self._last: int | None = None
-        self._media = 0
+        self._ticks = 0
         self._offset = 0
         self._window_start = 0
         self._window_least: int | None = None
@@ -88,24 +89,23 @@ class InputTimeline:
         jumped = None
         if self._last is None:
             self._begin(arrival)
-            media = 0
+            ticks = 0
         else:
-            media = self._media + self._steps(timestamp) * 1_000_000 // self._clock_hz
-            away = arrival - media - self._offset
+            ticks = self._ticks + self._steps(timestamp)
+            away = arrival - self._micros(ticks) - self._offset
             if abs(away) > JUMP_US:
                 jumped = ClockJumped(-away)
-                self._restart(arrival)
-                media = self._media
+                ticks = self._restart(arrival)
             else:
-                self._narrow(arrival - media, arrival)
-        if self._last is None or media >= self._media:
-            self._last, self._media = timestamp, media
-        return media, jumped
+                self._narrow(arrival - self._micros(ticks), arrival)
+        if self._last is None or ticks >= self._ticks:
+            self._last, self._ticks = timestamp, ticks
+        return self._micros(ticks), jumped
 
     def align(self, timestamp: int, captured: int) -> None:
-        """The sender says that `timestamp` was captured at `captured`, in program time. Ignored before a frame came."""
+        """The sender says that `timestamp` was captured at `captured`, µs of any clock. Ignored before a frame came."""
         if self._last is not None:
-            self._aligned = captured - self._media - self._steps(timestamp) * 1_000_000 // self._clock_hz
+            self._aligned = captured - self._micros(self._ticks + self._steps(timestamp))
 
     @property
     def lag(self) -> int | None:
@@ -122,13 +122,17 @@ class InputTimeline:
         self._offset = arrival
         self._window_start, self._window_least = arrival, None
 
-    def _restart(self, arrival: int) -> None:
-        """Media time goes on by one step from the newest frame and stands for now."""
-        self._media += 1
+    def _restart(self, arrival: int) -> int:
+        """Media time goes on by one tick from the newest frame and stands for now."""
+        ticks = self._ticks + 1
         self._last = None  # whatever comes is the newest
-        self._begin(arrival - self._media)
+        self._begin(arrival - self._micros(ticks))
         self._window_start = arrival
         self._aligned = None
+        return ticks
+
+    def _micros(self, ticks: int) -> int:
+        return ticks * 1_000_000 // self._clock_hz
 
     def _narrow(self, offset: int, arrival: int) -> None:
         least = self._window_least
@@ -145,52 +149,42 @@ class InputTimeline:
 F = TypeVar("F")
 
 
-class FrameQueue(Generic[F]):
-    """Decoded frames of an input that wait for their time; the one that is shown stays until the next is due."""
+class DueQueue(Generic[F]):
+    """Coded frames of an input that wait for their time, in the order in which they have to be decoded.
+
+    They are decoded when they are due and not before: a decoded frame is large, and is still in the cache then.
+    """
 
     def __init__(self, timeline: InputTimeline) -> None:
         self.timeline = timeline
         self.lag: int | None = None
-        self.shown: F | None = None
-        self.skipped = 0
-        self._waiting: list[tuple[int, F]] = []
-        self._media: int | None = None
+        self._waiting: deque[tuple[int, F]] = deque()
+        self._started = False
 
     def __len__(self) -> int:
         return len(self._waiting)
 
-    def push(self, media: int, frame: F) -> None:
-        """Add a frame. One that is older than what is shown is dropped; of too many the oldest goes."""
-        if self._media is not None and media <= self._media:
-            self.skipped += 1
-            return
-        position = len(self._waiting)
-        while position and self._waiting[position - 1][0] > media:
-            position -= 1
-        self._waiting.insert(position, (media, frame))
-        if len(self._waiting) > MAX_WAITING:
-            del self._waiting[0]
-            self.skipped += 1
+    def push(self, media: int, frame: F) -> bool:
+        """Add a frame. False when too many wait: all are dropped, and what comes next cannot be decoded."""
+        if len(self._waiting) >= MAX_WAITING:
+            self._waiting.clear()
+            return False
+        self._waiting.append((media, frame))
+        return True
 
-    def show(self, now: int) -> tuple[F | None, bool]:
-        """The frame to show at `now`, and whether it is another one than before. The very first is shown at once."""
-        due = 0
-        while due < len(self._waiting) and self.timeline.due(self._waiting[due][0], self.lag) <= now:
-            due += 1
-        if self.shown is None and self._waiting:
-            due = max(due, 1)
-        if not due:
-            return self.shown, False
-        self.skipped += due - 1
-        self._media, self.shown = self._waiting[due - 1]
-        del self._waiting[:due]
-        return self.shown, True
+    def take(self, now: int) -> list[F]:
+        """The frames that are due by `now`: decode all, show the last. The very first one is due at once."""
+        due = []
+        while self._waiting:
+            media, frame = self._waiting[0]
+            if self._started and self.timeline.due(media, self.lag) > now:
+                break
+            self._started = True
+            self._waiting.popleft()
+            due.append(frame)
+        return due
 
-    def forget(self) -> None:
-        """Show nothing until the next frame."""
-        self.shown = None
+    def restart(self) -> None:
+        """Drop what waits; the next frame is due at once again."""
         self._waiting.clear()
-
-    def forget_waiting(self) -> None:
-        """What waits is of a clock that is void; what is shown stays."""
-        self._waiting.clear()
+        self._started = False

@@ -22,6 +22,8 @@ from relay.plane import Plane
 from relay.ports import KnownNodes, LeaseStore, NodeRecord, RoomEvent
 from relay.settings import LinkSettings, LogSettings
 
+HEARD_S = 1.5
+
 log = structlog.get_logger()
 
 
@@ -92,6 +94,7 @@ class NodeLinks:
         nodes = frozenset(record.id for record in self._known.records())
         if self._node not in nodes:
             return  # the directory does not even know us: what it says of others is worth as little
+        nodes |= self.upstream.heard(HEARD_S)  # a late heartbeat, or one cut off from the store, is no dead node
         if nodes != self._lived:
             self._lived = nodes
             self.upstream.recheck()

@@ -56,6 +56,16 @@ class RemoteTrack:
     """When each layer was last needed."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Former:
+    """A track that slots may still play. `source` is its origin, whose packets are still taken; None when it goes on
+    under another handle."""
+
+    until: float
+    handle: int
+    source: RemoteTrack | None
+
+
 class RemotePublications:
     """Those of one room. `on_track` tells who owns a handle of the plane now (False: nobody)."""
 
@@ -78,7 +88,7 @@ class RemotePublications:
         self._on_track = on_track
         self._tracks: dict[str, RemoteTrack] = {}
         self._by_handle: dict[int, RemoteTrack] = {}
-        self._former: list[tuple[float, int]] = []
+        self._former: list[_Former] = []
         self._watched = False
 
     def __iter__(self) -> Iterator[RemoteTrack]:
@@ -93,7 +103,8 @@ class RemotePublications:
             if watched and each.node != self._node and each.epoch > 0
         }
         for ident in [ident for ident in self._tracks if ident not in wanted]:
-            self._drop(self._tracks.pop(ident), now, keep=False)
+            moved_here = watched and ident in state.publications
+            self._drop(self._tracks.pop(ident), now, keep=moved_here)
         for ident, publication in wanted.items():
             known = self._tracks.get(ident)
             if known is not None and known.node == publication.node:
@@ -103,7 +114,8 @@ class RemotePublications:
                 self._drop(known, now, keep=True)
             self._tracks[ident] = RemoteTrack(ident, publication.node, publication.epoch)
         nodes = frozenset(track.node for track in self._tracks.values())
-        self._upstream.follow(self._room, nodes)
+        former = frozenset(each.source.node for each in self._former if each.source is not None)
+        self._upstream.follow(self._room, nodes | former)
         for node in nodes:
             self.offered(node, self._upstream.catalog(node), now)
 
@@ -133,15 +145,21 @@ class RemotePublications:
 
     def sweep(self, now: float) -> None:
         """Forget the tracks of former origins whose time is over."""
-        due = [handle for until, handle in self._former if until <= now]
-        self._former = [each for each in self._former if each[0] > now]
-        for handle in due:
-            self._remove(handle)
+        due = [each for each in self._former if each.until <= now]
+        self._former = [each for each in self._former if each.until > now]
+        for each in due:
+            self._end(each)
 
     def handle_of(self, node: str, publication: str) -> int | None:
-        """The track that a node's packets of a publication go into."""
+        """The track that a node's packets of a publication go into: those of a former origin, too, while slots may
+        still play them."""
         track = self._tracks.get(publication)
-        return track.handle if track is not None and track.node == node and track.handle else None
+        if track is not None and track.node == node and track.handle:
+            return track.handle
+        for each in self._former:
+            if each.source is not None and (each.source.node, each.source.publication) == (node, publication):
+                return each.handle
+        return None
 
     def request_keyframe(self, handle: int, layer: int) -> None:
         """The plane's `KeyframeRequested`."""
@@ -160,8 +178,8 @@ class RemotePublications:
         for track in self._tracks.values():
             self._drop(track, 0.0, keep=False)
         self._tracks.clear()
-        for _, handle in self._former:
-            self._remove(handle)
+        for each in self._former:
+            self._end(each)
         self._former.clear()
         self._upstream.follow(self._room, frozenset())
 
@@ -180,7 +198,7 @@ class RemotePublications:
         form = (entry.kind, types, rids)
         if track.form != form:
             if track.handle:
-                self._former.append((now + KEEP_TRACK_S, track.handle))
+                self._former.append(_Former(now + KEEP_TRACK_S, track.handle, None))
             track.form, track.handle, track.active, track.wanted = form, self._next_handle(), (), ()
             self._by_handle[track.handle] = track
             self._on_track(track.handle, True)
@@ -196,15 +214,24 @@ class RemotePublications:
         self._live.on_layer_rates({track.handle: [layer.bps for layer in entry.layers]})
 
     def _drop(self, track: RemoteTrack, now: float, *, keep: bool) -> None:
-        """Forget an origin. With `keep` its track plays on until the new one does."""
+        """Forget an origin. With `keep` its track plays on until the new one does: whoever publishes there may do so
+        for another second."""
+        if keep and track.handle:
+            self._former.append(_Former(now + KEEP_TRACK_S, track.handle, track))
+            return
         self._upstream.subscribe(track.node, track.publication, track.epoch, ())
         if not track.handle:
             return
-        if keep:
-            self._former.append((now + KEEP_TRACK_S, track.handle))
-            return
         self._live.track_gone(track.handle, now)
         self._remove(track.handle)
+
+    def _end(self, former: _Former) -> None:
+        source = former.source
+        if source is not None:
+            now_at = self._tracks.get(source.publication)
+            if now_at is None or now_at.node != source.node:  # or else it has come back, and is wanted
+                self._upstream.subscribe(source.node, source.publication, source.epoch, ())
+        self._remove(former.handle)
 
     def _remove(self, handle: int) -> None:
         self._by_handle.pop(handle, None)

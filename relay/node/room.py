@@ -56,6 +56,11 @@ class Surroundings:
     cluster: Callable[[], ClusterSide | None] = lambda: None
 
 
+HANDOVER_S = 1.0
+"""So long after a publisher has moved to another node what he still sends here is handed on: those who watch play it
+until they can decode what comes from there."""
+
+
 class HostedRoom:
     """One room on this node. Everything here happens in the event loop; `close` ends its tasks."""
 
@@ -73,6 +78,8 @@ class HostedRoom:
         self._tracks: dict[TrackKey, LocalTrack] = {}
         self._by_handle: dict[int, LocalTrack] = {}
         self._kicked: dict[str, int] = {}
+        self._leaving: dict[str, float] = {}
+        self._lost: dict[int, float] = {}
         self._seated: frozenset[str] = frozenset(state.seats)
         self._around = around
         self._store, self._submit = around.store, around.submit
@@ -193,6 +200,8 @@ class HostedRoom:
             elif track.session != info.id:  # an offer with two cameras sends the first
                 track.session, track.plan, track.registered = info.id, plan, False
                 track.active.clear()
+                if self._lost.pop(track.handle, None) is not None:
+                    track.epoch = 0
                 self._lease(track)
                 self._submit(move_track(track, info.handle))
         self._join(local.session)  # last, since it closes the earlier session with what that still has
@@ -205,6 +214,7 @@ class HostedRoom:
     def _closed(self, session: Session, reason: str) -> None:
         info = session.info
         del self.sessions[info.id]
+        self._leaving.pop(info.id, None)
         self.idle_since = self._monotonic()
         if info.kind == "viewer":
             self.live.remove_session(info.handle)
@@ -251,7 +261,7 @@ class HostedRoom:
     def layer_started(self, handle: int, layer: int, payload_type: int) -> None:
         """Packets of a layer arrive: the publication starts, resumes, or has one layer more."""
         track = self._by_handle.get(handle)
-        if track is None or track.session not in self.sessions:
+        if track is None or track.session not in self.sessions or track.session in self._leaving:
             return
         track.active.add(layer)
         track.codec = track.codec_of(payload_type) or track.codec
@@ -334,13 +344,16 @@ class HostedRoom:
         for track in self._tracks.values():
             if track.publication != publication or track.epoch == epoch:
                 continue
+            if not epoch:
+                self._lost.setdefault(track.handle, self._monotonic() + HANDOVER_S)
+                continue
+            self._lost.pop(track.handle, None)
             track.epoch = epoch
             self._offer()
-            if epoch:
-                node, session = self._around.node_id, track.session
-                self._change(
-                    partial(publications.set_epoch, publication=publication, node=node, session=session, epoch=epoch)
-                )
+            node, session = self._around.node_id, track.session
+            self._change(
+                partial(publications.set_epoch, publication=publication, node=node, session=session, epoch=epoch)
+            )
 
     def lease_refused(self, publication: str, owner_epoch: int) -> None:
         """Another node still holds a publication whose publisher is here now: he has proved who he is, so take it."""
@@ -390,10 +403,30 @@ class HostedRoom:
         if self._shared is not None:
             self._shared.update(self.state)
             self._shared.sweep()
+        self._let_go()
+        self._resume()
         due = rooms.next_expiry(self.state, seat_hold_s=self._around.seat_hold_s)
         if due is not None and due <= now:
             self._change(partial(rooms.expire, now=now, seat_hold_s=self._around.seat_hold_s))
         self.flush()
+
+    def _let_go(self) -> None:
+        """End what was only kept for those who take it until they have it from elsewhere."""
+        if self._leaving:
+            self._enforce(self.state)
+        for handle in [handle for handle, until in self._lost.items() if until <= self._monotonic()]:
+            del self._lost[handle]
+            track = self._by_handle.get(handle)
+            if track is not None:
+                track.epoch = 0
+                self._offer()
+
+    def _resume(self) -> None:
+        """Others took this node for dead, cut off as it was, but its publishers never stopped."""
+        paused = {each.session for each in self.state.publications.values() if each.state == "paused"}
+        for session in paused & self.sessions.keys():
+            if self.sessions[session].session.state is State.PUBLISHING:
+                self._change(partial(publications.resume_session, session=session, now=self._wall()))
 
     def flush(self) -> None:
         """Hand the live room's decisions to the plane, its events to those who follow."""
@@ -443,10 +476,19 @@ class HostedRoom:
                 and local.session.state in (State.PUBLISHING, State.PAUSING)
                 and publications.is_replaced(state, info.identity, info.id)
             ):
-                local.session.close("replaced" if info.identity in state.participants else "removed")
+                self._replaced(local, state)
         for track in self._tracks.values():
             if track.registered and track.publication not in state.publications:
                 self.live.track_gone(track.handle, self._monotonic())
+
+    def _replaced(self, local: LocalSession, state: RoomState) -> None:
+        """A newer session took a publisher's place, or none is his any more."""
+        info = local.session.info
+        who = state.participants.get(info.identity)
+        if who is None or who.session in self.sessions:
+            local.session.close("removed" if who is None else "replaced")
+        elif self._leaving.setdefault(info.id, self._monotonic() + HANDOVER_S) <= self._monotonic():
+            local.session.close("replaced")
 
     def _return_to_stage(self, identity: str) -> None:
         """Someone who was taken off the stage and kept his session sits there again: publish his tracks anew."""

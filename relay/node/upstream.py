@@ -31,6 +31,7 @@ class _Origin:
         self.rooms: set[str] = set()
         self.wishes: dict[str, tuple[int, tuple[int, ...]]] = {}
         self.idle_since: float | None = None
+        self.heard = float("-inf")
 
 
 class Upstreams:
@@ -108,11 +109,12 @@ class Upstreams:
         """Dial who has become known or has moved; let go of whom nothing needs."""
         now = self._monotonic()
         for node, origin in list(self._origins.items()):
-            if origin.idle_since is not None and now - origin.idle_since > LINGER_S:
+            record = self._known.get(node)
+            lingers = LINGER_S if record is not None else 0.0
+            if origin.idle_since is not None and now - origin.idle_since > lingers:
                 del self._origins[node]
                 self._end(origin)
                 continue
-            record = self._known.get(node)
             if record is not None and record.link != origin.addresses:
                 self._end(origin)
             self._connect(node, origin)
@@ -122,6 +124,11 @@ class Upstreams:
         for origin in self._origins.values():
             if origin.client is not None:
                 origin.client.recheck()
+
+    def heard(self, within_s: float) -> frozenset[str]:
+        """The nodes whose media came a moment ago: they live, whatever the directory says."""
+        since = self._monotonic() - within_s
+        return frozenset(node for node, origin in self._origins.items() if origin.heard >= since)
 
     def states(self) -> list[dict[str, Any]]:
         """Describe the links."""
@@ -168,6 +175,8 @@ class Upstreams:
         if known is None or (known.node == node and publication.epoch >= known.epoch):
             return ""
         if publication.epoch <= known.epoch:
+            if room is not None and room.remote_handle(node, publication.id) is not None:
+                return ""  # the former origin, from which it plays until the present one's can be decoded
             return f"{known.node} holds it under epoch {known.epoch}"
         return ""  # later than our document: it will tell
 
@@ -184,6 +193,7 @@ class Upstreams:
         log.debug("layer started", node=node, publication=publication, layer=layer, payload_type=payload_type)
 
     def packets(self, node: str, publication: str, layer: int, packets: Sequence[bytes]) -> None:
+        self.media_came(node)
         handle = self.handle_of(node, publication)
         if handle is None:
             self.refused_packets += len(packets)
@@ -194,6 +204,12 @@ class Upstreams:
                 inject(handle, layer, packet)
             except (UsageError, Overloaded):
                 self.refused_packets += 1
+
+    def media_came(self, node: str) -> None:
+        """Packets of a node came just now."""
+        origin = self._origins.get(node)
+        if origin is not None:
+            origin.heard = self._monotonic()
 
     def handle_of(self, node: str, publication: str) -> int | None:
         """The plane's track that a node's packets of a publication go into."""

@@ -95,6 +95,11 @@ class RemoteNodes:
         """See `Nodes.elsewhere`: there is no node in this process, so `choose` says all."""
         return ""
 
+    def bases(self) -> list[str]:
+        """See `Nodes.bases`: relays that clients reach serve all of the API."""
+        records = sorted((node.record for node in self._nodes.values()), key=lambda record: record.id)
+        return [record.public_url for record in records if record.public_url and not record.draining]
+
     async def choose(self, room: str, region: str = "", without: Collection[str] = ()) -> Node:
         """See `Nodes.choose`. Where no link leads elsewhere, the room's node is returned even if it is full: it is for
         it to refuse, since who returns to a seat is let in."""

@@ -22,8 +22,18 @@ from relay.ports import Offer, RoomEvent, SlotChange
 from signaling import tokens
 from signaling.auth import ANY_ROOM, address_of, bearer_token, count
 from signaling.bodies import JSON, read_bytes, require_type
-from signaling.context import Context, Ctx
-from signaling.control.wire import PING_S, PREFIX, Body, EventBody, FragmentBody, OfferBody, SlotBody, error_member
+from signaling.context import Context, Ctx, Drain
+from signaling.control.wire import (
+    NODE_DRAINING,
+    PING_S,
+    PREFIX,
+    Body,
+    EventBody,
+    FragmentBody,
+    OfferBody,
+    SlotBody,
+    error_member,
+)
 from signaling.ids import RoomId, SessionId
 from signaling.nodes import Node
 from signaling.problems import (
@@ -146,7 +156,7 @@ def _add_sessions(router: APIRouter, node: Node) -> None:
     async def events(session: SessionId, context: Ctx) -> Response:
         source = await node.session_events(session)
         return EventSourceResponse(
-            _messages(source, context.drain.ended),
+            _messages(source, context.drain),
             ping=PING_S,
             ping_message_factory=lambda: ServerSentEvent(comment="keep-alive", sep="\n"),
             send_timeout=SEND_TIMEOUT_S,
@@ -176,15 +186,22 @@ def _add_reads(router: APIRouter, node: Node) -> None:
         return {"identity": await node.active_speaker(room)}
 
 
-async def _messages(source: AsyncIterator[RoomEvent], stop: asyncio.Event) -> AsyncIterator[ServerSentEvent]:
-    """Yield a comment once the source is being followed, then its events, then `end`: what ends without it was cut."""
-    stopping = asyncio.ensure_future(stop.wait())
+async def _messages(source: AsyncIterator[RoomEvent], drain: Drain) -> AsyncIterator[ServerSentEvent]:
+    """Yield a comment once the source is being followed, then its events, `node.draining` when the node drains, and
+    `end`: what ends without it was cut."""
+    draining: asyncio.Future[Any] | None = asyncio.ensure_future(drain.began.wait())
+    stopping = asyncio.ensure_future(drain.ended.wait())
     following = asyncio.ensure_future(_next(source))
     try:
         await asyncio.sleep(0)  # lets it come to where it waits
         yield ServerSentEvent(comment="following", sep="\n")
         while True:
-            await asyncio.wait({following, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            waiting = {following, stopping} | ({draining} if draining is not None else set())
+            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            if draining is not None and draining.done():
+                draining = None
+                yield ServerSentEvent(EventBody(sync_id=0, type=NODE_DRAINING, data={}).model_dump_json(), sep="\n")
+                continue
             if not following.done():
                 return
             event = following.result()
@@ -195,9 +212,10 @@ async def _messages(source: AsyncIterator[RoomEvent], stop: asyncio.Event) -> As
             following = asyncio.ensure_future(_next(source))
         yield ServerSentEvent("{}", event="end", sep="\n")
     finally:
-        stopping.cancel()
-        following.cancel()
-        await asyncio.gather(stopping, following, return_exceptions=True)
+        ending = [stopping, following, *([draining] if draining is not None else [])]
+        for each in ending:
+            each.cancel()
+        await asyncio.gather(*ending, return_exceptions=True)
 
 
 def _time_left(request: Request) -> float:

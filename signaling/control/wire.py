@@ -17,6 +17,9 @@ TOKEN_TTL_S = 60
 PING_S = 5
 """Seconds between comments in a stream of events; one that is silent for twice as long is dead."""
 
+NODE_DRAINING = "node.draining"
+"""In a session's events: its node drains, go elsewhere."""
+
 _ERRORS: dict[str, type[errors.CostreamError]] = {
     name: kind
     for name, kind in inspect.getmembers(errors, inspect.isclass)

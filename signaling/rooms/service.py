@@ -16,7 +16,7 @@ from relay.stage.views import room_view
 from signaling.auth import Caller
 from signaling.context import Context
 from signaling.events import EventStream, Listener, parse_position
-from signaling.nodes import Node
+from signaling.nodes import LocalNode, Node
 from signaling.problems import RoomExists, RoomNotFound
 from signaling.rooms.schemas import ALL_CODECS, AppEvent, CreateRoom
 
@@ -138,7 +138,7 @@ async def listen(
     except BaseException:
         await listener.close()
         raise
-    listener.follow_drain()
+    listener.follow_drain(announced=node is None or isinstance(node, LocalNode))
     listener.end_in(max(0.0, caller.expires - context.wall()))
     return EventStream(listener)
 

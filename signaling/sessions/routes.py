@@ -18,7 +18,7 @@ from signaling.nodes import ask_all
 from signaling.openapi import EVENT_STREAM, may_fail
 from signaling.rooms.service import listen, read_room
 from signaling.sessions import service
-from signaling.sessions.schemas import ChangeSlot, NodeList, Session, SessionList, Slot, SlotList
+from signaling.sessions.schemas import BaseList, ChangeSlot, NodeList, Session, SessionList, Slot, SlotList
 
 router = APIRouter(tags=["sessions"])
 
@@ -118,6 +118,20 @@ async def session_events(
 ) -> EventStream:
     node, facts = await service.open_session(context, caller, session, Action.READ_SESSION)
     return await listen(context, caller, facts["room"], last_event_id, node=node, session=session)
+
+
+@router.get(
+    "/v1/bases",
+    response_model=BaseList,
+    tags=["nodes"],
+    summary="List where else this API is",
+    description="The base URLs of the relays that clients can reach themselves (`cluster.public_url`), the best "
+    "first. A client that is sent nowhere by an answer goes there when the one that it asks does not answer any more; "
+    "not every one of them knows every session (404).",
+    responses=may_fail(p.MissingToken, p.InvalidToken),
+)
+async def list_bases(context: Ctx, caller: CallerDep) -> dict[str, Any]:
+    return {"bases": context.nodes.bases()}
 
 
 @router.get(

@@ -100,6 +100,12 @@ class NodeList(BaseModel):
     nodes: list[Node]
 
 
+class BaseList(BaseModel):
+    """Where a client can go when the service that it uses is gone."""
+
+    bases: list[str]
+
+
 class ChangeSlot(Strict):
     """A wish for one slot. What is left out stays as it is; null gives the choice back to the relay."""
 

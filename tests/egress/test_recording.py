@@ -68,7 +68,8 @@ async def test_a_recording_has_every_picture_and_the_tone(world: World, feeds: L
     heard = detect(sound(path)[24_000:72_000])
     assert heard is not None
     assert heard.frequency == pytest.approx(feeds.show.look.tone, abs=5)
-    assert [each for each in world.events if isinstance(each, RecordingFileClosed)][0].bytes == path.stat().st_size
+    closed = next(each for each in world.events if isinstance(each, RecordingFileClosed))
+    assert closed.bytes == path.stat().st_size
 
 
 async def test_a_killed_process_leaves_a_clean_file_and_the_next_goes_on(world: World, feeds: LiveFeeds) -> None:

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from costream.tls import prepare_tls
-from relay.egress.targets import is_public, parse_target, shown
+from relay.egress.address import parse_target, shown
+from relay.egress.targets import is_public
 from relay.errors import BadRequest
 from relay.settings import dev_settings
 from tests.egress.show import LiveFeeds

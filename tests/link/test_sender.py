@@ -364,7 +364,9 @@ def test_a_flow_that_skips_on_all_that_carries_wants_a_keyframe() -> None:
     sender.machine.steer(("primary", "backup"), 0)
     for frame in range(5):
         sender.push(frame, timestamp=3000 * (frame + 1))
-    sender.machine.transmit("primary", 0, 0)
+    for turn in range(7):
+        sender.machine.transmit("primary", 0, turn * 20_000)
     assert KeyframeWanted(FLOW) not in sender.machine.events()  # the backup may yet bring it
-    sender.machine.transmit("backup", 0, 0)
+    for turn in range(7):
+        sender.machine.transmit("backup", 0, turn * 20_000)
     assert KeyframeWanted(FLOW) in sender.machine.events()

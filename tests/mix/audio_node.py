@@ -22,8 +22,8 @@ E = TypeVar("E")
 class Ring:
     """A ring as a plane hands it out, with the relay's end at hand."""
 
-    def __init__(self, number: int, ring: SharedRing) -> None:
-        self.number, self._ring = number, ring
+    def __init__(self, number: int, ring: SharedRing, end: RingReader | RingWriter) -> None:
+        self.number, self._ring, self._end = number, ring, end
         self.closed = False
         self.streams: dict[int, Listener] = {}
 
@@ -39,7 +39,7 @@ class Ring:
 
     def close(self) -> None:
         self.closed = True
-        self._ring.close()
+        self._end.close()
 
 
 class Rings:
@@ -53,19 +53,19 @@ class Rings:
 
     def open_tap_ring(self, *, slots: int = 64, slot_size: int = 1536, on_gone: OnGone | None = None) -> TapRing:
         ring = SharedRing.create(slots, slot_size)
-        handle = self._add(ring)
-        self.writers[handle.number] = ring.writer()
+        handle = self._add(ring, writer := ring.writer())
+        self.writers[handle.number] = writer
         return handle  # type: ignore[return-value]
 
     def open_inject_ring(self, *, slots: int = 64, slot_size: int = 1536, on_gone: OnGone | None = None) -> InjectRing:
         ring = SharedRing.create(slots, slot_size)
-        handle = self._add(ring)
-        self.readers[handle.number] = ring.reader()
+        handle = self._add(ring, reader := ring.reader())
+        self.readers[handle.number] = reader
         return handle  # type: ignore[return-value]
 
-    def _add(self, ring: SharedRing) -> Ring:
+    def _add(self, ring: SharedRing, end: RingReader | RingWriter) -> Ring:
         self.number += 1
-        self.rings[self.number] = handle = Ring(self.number, ring)
+        self.rings[self.number] = handle = Ring(self.number, ring, end)
         return handle
 
     def put(self, ring: int, stream: int, packet: bytes) -> None:

@@ -251,7 +251,7 @@ async def test_the_seventeenth_input_is_refused_and_a_gone_track_too() -> None:
         world.remove(gone)
         assert not world.pool.add_input("s", "guest3", "Guest 3", Source(gone, 0, "h264"))
         assert [event.identity for event in world.event(events.InputRefused)] == ["late", "guest3"]
-        first = cells(Layout(), [str(n) for n in range(MAX_INPUTS)], WIDTH, HEIGHT)[0].box
+        first = cells(Layout(), tuple(map(str, range(MAX_INPUTS))), WIDTH, HEIGHT)[0].box
         await until(lambda: shows(viewer, first, one.track))
 
 

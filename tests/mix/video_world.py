@@ -121,7 +121,7 @@ class Viewer:
         assert packet is not None
         self.sequences.append(packet.seq)
         for unit in self.assembler.receive(data, arrival):
-            for _, picture in self.decoder.decode(unit.data, 0):
+            for picture in self.decoder.decode(unit.data, 0):
                 self.frames.append(self._seen(unit, picture))
 
     def _seen(self, unit: AccessUnit, picture: Any) -> Seen:

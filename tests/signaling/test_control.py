@@ -208,6 +208,8 @@ async def test_events_that_are_cut_say_so(served: Served, remote: RemoteNode) ->
 
 async def test_a_relay_that_stops_ends_the_streams(served: Served, remote: RemoteNode) -> None:
     events = await remote.session_events((await remote.watch(OFFER)).session)
+    served.app.state.context.drain.begin()
+    assert (await anext(events)).type == "node.draining"
     served.app.state.context.drain.end()
     with pytest.raises(NodeUnreachable, match="were cut"):
         await anext(events)

@@ -106,6 +106,14 @@ async def test_only_who_has_a_token_is_sent_elsewhere(relay: Relay) -> None:
     assert refused.status_code == 401
 
 
+async def test_a_client_learns_where_else_the_api_is(relay: Relay) -> None:
+    found = await relay.client.get("/v1/bases")
+    assert found.json() == {"bases": ["https://n2.example:7443", "https://n3.example"]}
+    relay.others = []
+    assert (await relay.client.get("/v1/bases")).json() == {"bases": []}
+    assert (await relay.client.get("/v1/bases", headers={"Authorization": "Bearer x"})).status_code == 401
+
+
 # --- signaling apart --------------------------------------------------------------------------------------------------
 
 

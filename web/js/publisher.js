@@ -35,6 +35,11 @@ export class Publisher extends Session {
     return packets;
   }
 
+  /** Those who watch on other nodes take what is sent to the old one until they can decode what is sent to the new one. */
+  get lingers() {
+    return true;
+  }
+
   encodings() {
     if (this.layers <= 1) return [{ maxBitrate: LAYERS.at(-1).maxBitrate }];
     return LAYERS.slice(-this.layers).map((layer) => ({ ...layer }));

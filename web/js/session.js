@@ -6,8 +6,12 @@ import { Problem, pause } from './api.js';
 const RESTART_AFTER_MS = 2000;
 const GATHERING_LIMIT_MS = 1000;
 const TAKEOVER_LIMIT_MS = 5000;
-const LOOK_MS = 150;
+const LINGER_MS = 1000; // as long as the relay hands on what comes on it
+const LOOK_MS = 75;
 const SILENCE_MS = 500; // ten pictures at 20 frames a second, 25 packets of sound, five reports of what arrived
+const HINTED_SILENCE_MS = 150; // once the node's events have been cut
+const ASK_MS = 500;
+const MOST_ASKED = 3; // services, of those that may know a session
 
 /** One WebRTC connection to the relay. Subclasses set up each peer connection in `prepare(pc)`, and may say in
  * `playing(pc)` when one can take over from the one before. */
@@ -45,10 +49,7 @@ export class Session extends EventTarget {
       const prepared = await this.prepare(pc);
       await pc.setLocalDescription(await pc.createOffer());
       await gathered(pc);
-      const response = await this.api.send('POST', this.endpoint, {
-        body: pc.localDescription.sdp,
-        headers: { 'Content-Type': 'application/sdp', Accept: 'application/sdp' },
-      });
+      const response = await this.offer(pc.localDescription.sdp);
       const made = {
         pc,
         prepared,
@@ -63,18 +64,49 @@ export class Session extends EventTarget {
     }
   }
 
+  /** Offer, at another node when the one that is asked is full or drains: it says where (a redirect would lose the token
+   * on the way to another origin). */
+  async offer(sdp) {
+    const options = { body: sdp, headers: { 'Content-Type': 'application/sdp', Accept: 'application/sdp' }, again: true };
+    try {
+      return await this.api.send('POST', this.endpoint, options);
+    } catch (error) {
+      if (!error.elsewhere) throw error;
+      return this.api.send('POST', new URL(`${this.endpoint}?via=redirect`, error.elsewhere), options);
+    }
+  }
+
+  /** Ask for what belongs to this session: first where its offer was answered. */
+  async ask(method, path, options) {
+    return this.api.ask(method, `/v1/sessions/${encodeURIComponent(this.id)}${path}`, this.resource.origin, options);
+  }
+
   /** Use a connection from now on; the one before ends. */
   adopt({ pc, prepared, resource, etag }) {
     const before = { pc: this.pc, resource: this.resource };
     Object.assign(this, { pc, resource, etag });
     pc.addEventListener('connectionstatechange', () => this.pc === pc && this.onConnection());
     this.adopted(prepared);
+    this.hinted = false;
     this.guard(pc);
+    this.follow();
     this.dispatchEvent(new Event('opened'));
     this.onConnection();
     clearTimeout(this.restartTimer);
-    before.pc?.close();
-    this.end(before.resource);
+    this.letGo?.();
+    const letGo = () => {
+      this.letGo = null;
+      before.pc?.close();
+      this.end(before.resource);
+    };
+    if (!this.lingers || before.pc?.connectionState !== 'connected') return letGo();
+    this.letGo = letGo;
+    setTimeout(() => this.letGo === letGo && letGo(), LINGER_MS);
+  }
+
+  /** For subclasses: whether the connection before is of use for another moment. */
+  get lingers() {
+    return false;
   }
 
   /** Tell the relay that a session is over; one that is lost already need not be waited for. */
@@ -82,10 +114,32 @@ export class Session extends EventTarget {
     if (resource) this.api.send('DELETE', resource, { keepalive: true }).catch(() => {});
   }
 
+  /** Follow the session's events. When its node drains go elsewhere; when the stream is cut look closely. */
+  follow() {
+    this.unfollow?.();
+    const onEvent = (type, event) => {
+      if (type === 'node.draining') this.migrate(type);
+      if (type === 'node.lost') this.hinted = true;
+      this.onEvent(type, event.data);
+    };
+    const onState = (state) => {
+      this.hinted = state !== 'live';
+      this.onEvents(state);
+    };
+    const path = `/v1/sessions/${encodeURIComponent(this.id)}/events`;
+    this.unfollow = this.api.events(path, onEvent, onState, this.resource.origin);
+  }
+
+  /** For subclasses: an event of the session or its room. */
+  onEvent() {}
+
+  /** For subclasses: the stream of events is 'live', 'lost' or 'refused'. */
+  onEvents() {}
+
   /** For subclasses: the connection for which `prepare` returned this is the one in use now. */
   adopted() {}
 
-  /** For subclasses: resolves when a connection is as good as the one it replaces. */
+  /** For subclasses: resolves when a connection plays something, or `all` that the one it replaces does. */
   async playing() {}
 
   /** For subclasses: how many packets have come on a connection. */
@@ -108,20 +162,19 @@ export class Session extends EventTarget {
       const count = await this.heard(pc);
       const now = performance.now();
       if (count !== packets) [packets, since] = [count, now];
-      if (!packets || !this.expects || now - since < SILENCE_MS || this.migrating || this.recovering) continue;
+      if (!packets || !this.expects || now - since < (this.hinted ? HINTED_SILENCE_MS : SILENCE_MS) || this.migrating || this.recovering) continue;
       if (await this.isLost()) await this.migrate('silence');
       since = performance.now();
     }
   }
 
-  /** Whether the session is gone, or the node that holds it. */
+  /** Whether the session is gone, or the node that holds it: nobody who answers knows it. */
   async isLost() {
-    try {
-      await this.api.send('GET', `/v1/sessions/${encodeURIComponent(this.id)}`, { signal: AbortSignal.timeout(SILENCE_MS) });
-      return false;
-    } catch (error) {
-      return !(error instanceof Problem) || error.status === 404 || error.status >= 500;
-    }
+    const path = `/v1/sessions/${encodeURIComponent(this.id)}`;
+    const bases = [...new Set([this.resource.origin, ...this.api.bases])].slice(0, MOST_ASKED);
+    const signal = AbortSignal.timeout(ASK_MS);
+    const asked = bases.map((base) => this.api.attempt('GET', new URL(path, base), { signal }).then(() => false, isUnknown));
+    return (await Promise.all(asked)).every(Boolean);
   }
 
   onConnection() {
@@ -146,7 +199,8 @@ export class Session extends EventTarget {
     let made = null;
     try {
       made = await this.connect();
-      await Promise.race([connected(made.pc).then(() => this.playing(made.pc)), pause(TAKEOVER_LIMIT_MS)]);
+      const all = reason !== 'silence'; // what no longer plays anyway need not be waited for
+      await Promise.race([connected(made.pc).then(() => this.playing(made.pc, all)), pause(TAKEOVER_LIMIT_MS)]);
       if (made.pc.connectionState !== 'connected') throw new Error('the new connection did not come up');
       if (this.closed) throw new Error('stopped meanwhile');
       this.adopt(made);
@@ -194,7 +248,7 @@ export class Session extends EventTarget {
       });
     } catch (error) {
       // Gone, or its node is: a new session is the way.
-      if (error instanceof Problem && [404, 412, 502, 503, 504].includes(error.status)) return false;
+      if (!(error instanceof Problem) || [404, 412, 502, 503, 504].includes(error.status)) return false;
       throw error;
     }
     this.etag = response.headers.get('ETag');
@@ -205,12 +259,18 @@ export class Session extends EventTarget {
 
   async stop() {
     this.closed = true;
+    this.unfollow?.();
+    this.letGo?.();
     clearTimeout(this.restartTimer);
     this.pc?.close();
     this.setState('closed');
     if (this.resource) await this.api.send('DELETE', this.resource, { keepalive: true }).catch(() => {});
     this.resource = null;
   }
+}
+
+function isUnknown(error) {
+  return !(error instanceof Problem) || error.status === 404 || error.status >= 500;
 }
 
 function connected(pc) {

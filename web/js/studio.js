@@ -16,6 +16,7 @@ const PEOPLE_INTERVAL_MS = 3000; // viewers come and go without events: there ma
 class Studio {
   constructor() {
     this.api = new Api(token);
+    this.api.follow();
     this.claims = tokenClaims(token);
     this.path = `/v1/rooms/${encodeURIComponent(room)}`;
     this.tiles = new Tiles(byId('stage'), byId('sounds'), { extra: [byId('self')] });
@@ -66,7 +67,6 @@ class Studio {
     if (type === 'slot.bound') return;
     this.log(type, data);
     if (type === 'speaker.changed') this.tiles.setSpeaker(data.identity);
-    if (type === 'node.draining') this.publisher.migrate(type);
     if (type === 'room.ended') this.leave('The show has ended.');
     else if (type === 'participant.kicked' && data.identity === this.claims.sub) this.leave('You were removed from the show.');
     else if (type === 'stage.invited' && data.identity === this.claims.sub) this.accept(data.by);

@@ -13,7 +13,6 @@ export class Viewer extends Session {
     this.slots = [];
     this.tracks = [];
     this.rates = new Rates();
-    this.addEventListener('opened', () => this.follow());
   }
 
   async prepare(pc) {
@@ -33,14 +32,13 @@ export class Viewer extends Session {
     this.dispatchEvent(new CustomEvent('tracks', { detail: tracks }));
   }
 
-  /** A connection can take over when it has shown a picture, or has sound where nobody shows one. */
-  async playing(pc) {
-    const video = this.slots.some((slot) => slot.kind === 'video' && slot.publication);
+  /** A connection can take over when it shows as many pictures, or one; and has sound where nobody shows one. */
+  async playing(pc, all) {
+    const pictures = this.slots.filter((slot) => slot.kind === 'video' && slot.publication && !slot.paused).length;
+    const enough = all ? pictures : Math.min(pictures, 1);
     while (pc.connectionState !== 'closed') {
-      for (const stat of (await pc.getStats()).values()) {
-        if (stat.type !== 'inbound-rtp') continue;
-        if (video ? stat.framesDecoded > 0 : stat.packetsReceived > 0) return;
-      }
+      const stats = [...(await pc.getStats()).values()].filter((stat) => stat.type === 'inbound-rtp');
+      if (enough ? stats.filter((stat) => stat.framesDecoded > 0).length >= enough : stats.some((stat) => stat.packetsReceived > 0)) return;
       await pause(20);
     }
   }
@@ -55,33 +53,28 @@ export class Viewer extends Session {
     return this.slots.some((slot) => slot.publication && !slot.paused);
   }
 
-  /** Follow what the relay plays in which slot: the state once, then every change. */
-  follow() {
-    this.unfollow?.();
-    const path = `/v1/sessions/${encodeURIComponent(this.id)}`;
-    const read = async () => {
-      this.slots = (await this.api.get(`${path}/slots`)).slots;
-      this.dispatchEvent(new CustomEvent('slots', { detail: this.slots }));
-    };
-    const onEvent = (type, event) => {
-      this.dispatchEvent(new CustomEvent('event', { detail: { type, data: event.data } }));
-      if (type === 'node.draining' || type === 'node.lost') this.migrate(type);
-      if (type !== 'slot.bound') return;
-      this.slots = this.slots.map((slot) => (slot.index === event.data.index ? { ...slot, ...event.data } : slot));
-      this.dispatchEvent(new CustomEvent('slots', { detail: this.slots }));
-    };
-    const onState = (state) => state === 'live' && read().catch(() => {}); // the next 'live' reads again
-    this.unfollow = this.api.events(`${path}/events`, onEvent, onState);
+  /** What the relay plays in which slot: the state whenever the stream begins, then every change. */
+  onEvent(type, data) {
+    this.dispatchEvent(new CustomEvent('event', { detail: { type, data } }));
+    if (type === 'slot.bound') this.setSlots(this.slots.map((slot) => (slot.index === data.index ? { ...slot, ...data } : slot)));
+  }
+
+  async onEvents(state) {
+    if (state !== 'live') return;
+    const { id } = this;
+    const response = await this.ask('GET', '/slots').catch(() => null); // the next 'live' reads again
+    if (response && id === this.id) this.setSlots((await response.json()).slots);
+  }
+
+  setSlots(slots) {
+    this.slots = slots;
+    this.dispatchEvent(new CustomEvent('slots', { detail: slots }));
   }
 
   /** Re-bind, pause or cap a slot. */
   async change(index, change) {
-    return this.api.json('PATCH', `/v1/sessions/${encodeURIComponent(this.id)}/slots/${index}`, change);
-  }
-
-  async stop() {
-    this.unfollow?.();
-    await super.stop();
+    const options = { body: JSON.stringify(change), headers: { 'Content-Type': 'application/json' } };
+    return (await this.ask('PATCH', `/slots/${index}`, options)).json();
   }
 
   /** Frames per second, bitrate, freezes and loss per slot index. */

@@ -3,6 +3,8 @@
 import os
 import sys
 
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # numpy would start a thread per core, and never use it
+
 from relay.mix.audio.process import main
 
 if __name__ == "__main__":

@@ -5,8 +5,8 @@ after a crash, counts alike, and output timestamps follow from the number. Mixer
 the 20 ms, so that they seldom want the interpreter at once. A tick that comes late is made all the same, up to
 `CATCH_UP` of them; older ones are skipped, which shows as a gap in the timestamps.
 
-A mixer that died or has not moved for `HUNG_S` is replaced by a spare thread. The room it was in goes on as a copy with
-new codecs, since the old thread may still be inside; it is told to leave, and what it makes is not sent.
+A mixer that died or hangs (`relay.mix.audio.hang`) is replaced by a spare thread. The room it was in goes on as a copy
+with new codecs, since the old thread may still be inside; it is told to leave, and what it makes is not sent.
 """
 
 from __future__ import annotations
@@ -18,15 +18,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from relay.errors import UsageError
+from relay.mix.audio.hang import Patience, Suspicion
 from relay.mix.audio.messages import FromProcess, MixerReplaced, RoomRecovered, TicksReported
 from relay.mix.audio.room import Output, Room
 from relay.mix.audio.urgency import Got, Priority, make_urgent
 
 TICK_US = 20_000
 CATCH_UP = 3
-HUNG_S = 0.02
-LOOKS = 2  # in a row at which a mixer has to stand still
-LATE_LOOK_S = 0.015  # a watchdog that comes so late cannot tell a mixer that hangs from a machine that does
+CAME_BACK_S = 0.5  # a mixer that was taken for hung and moves so soon was not
 TELL_FAILURES = 50  # a room that fails at every tick is told once a second
 MAX_ZOMBIES = 4
 SAMPLES = 4096  # latenesses kept between two reports
@@ -62,13 +61,14 @@ class Mixer(threading.Thread):
         self.rooms: dict[str, Room] = {}
         self.current: Room | None = None
         self.retired = False
+        self.hung = False
         self.counts = TickCounts()
         self.latenesses: deque[float] = deque(maxlen=SAMPLES)
         self.moved = time.monotonic()  # when it last got anywhere; in the future while it sleeps until a deadline
         self._phase_us = 0
         self._engaged = threading.Event()
         self._failure: float | None = None
-        self.looks = 0
+        self.suspicion = Suspicion()
         self.ready = threading.Event()
 
     def engage(self, index: int, phase_us: int, rooms: dict[str, Room]) -> None:
@@ -168,7 +168,7 @@ class Mixers:
         self._mixers: list[Mixer] = [self._start() for _ in range(count)]
         self._spare = self._start()
         self._zombies: list[tuple[float, Mixer]] = []
-        self._looked = time.monotonic()
+        self._patience = Patience()
         self._homes: dict[str, int] = {}
         self._engaged = False
 
@@ -215,21 +215,26 @@ class Mixers:
     def watch(self) -> None:
         """Replace who died or hangs. Call it every 5 ms. Raises UsageError when too many hang."""
         now = time.monotonic()
-        in_time, self._looked = now - self._looked <= LATE_LOOK_S, now
-        self._zombies = [(since, zombie) for since, zombie in self._zombies if zombie.is_alive()]
-        if sum(now - since > 1 for since, _ in self._zombies) > MAX_ZOMBIES:
-            raise UsageError("too many mixers hang")
+        self._bury(now)
         if not self._engaged:
             return
         for index, mixer in enumerate(self._mixers):
             if not mixer.is_alive():
                 self._replace(index, "died")
-            elif not in_time or now - mixer.moved <= HUNG_S:
-                mixer.looks = 0
-            else:
-                mixer.looks += 1
-                if mixer.looks >= LOOKS:
+            elif now - mixer.moved > self._patience.seconds:
+                others = [other.native_id or 0 for other in self._mixers if other is not mixer and now > other.moved]
+                if mixer.suspicion.hangs(mixer.native_id or 0, mixer.moved, self._patience.seconds, others):
                     self._replace(index, "hung")
+
+    def _bury(self, now: float) -> None:
+        """Forget replaced mixers that have ended since."""
+        for since, zombie in self._zombies:
+            if not zombie.is_alive() and zombie.hung and now - since < CAME_BACK_S:
+                self._patience.was_wrong(now)
+        self._patience.pass_time(now)
+        self._zombies = [(since, zombie) for since, zombie in self._zombies if zombie.is_alive()]
+        if sum(now - since > 1 for since, _ in self._zombies) > MAX_ZOMBIES:
+            raise UsageError("too many mixers hang")
 
     def report(self, tap_dropped: int) -> None:
         """Tell how punctual they were since the last time."""
@@ -265,6 +270,8 @@ class Mixers:
             if old.current is not None and old.current.name in rooms:
                 rooms[old.current.name] = rooms[old.current.name].rescued()
         self._mixers[index] = new
+        old.hung = reason == "hung"
+        new.counts, new.latenesses = old.counts, old.latenesses
         new.engage(index, self._phase(index), rooms)
         self._tell(MixerReplaced(index, reason, len(rooms)))
         self._zombies.append((time.monotonic(), old))

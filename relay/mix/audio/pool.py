@@ -42,7 +42,7 @@ from relay.mix.child import Restarts
 from relay.settings import MixAudioSettings
 
 READY_S = 20.0
-HUNG_S = 1.0
+HUNG_S = 3.0  # a starved machine makes nobody tick for a second; a new process would not help it
 LOOK_S = 0.1
 FADE_S = 0.015
 

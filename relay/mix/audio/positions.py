@@ -1,7 +1,8 @@
 """How far each mix's output has come, in memory that outlives the process which writes it.
 
-A memfd of 64-bit words: word 0 is the last tick that any mixer began, the others count the packets of one mix each. A
-count is raised before its packet is written, so that after a kill no sequence number is used twice.
+A memfd of 64-bit words: word 0 is the last tick that any mixer began; then come two for each mix, its packets so far
+and the tick of the last one. They are raised before the packet is written, so that after a kill neither a sequence
+number nor a timestamp is used twice.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import os
 from relay.errors import Overloaded, UsageError
 
 SLOTS = 4096
-_SIZE = 8 * (SLOTS + 1)
+_SIZE = 8 * (2 * SLOTS + 1)
 
 
 class Positions:
@@ -25,7 +26,7 @@ class Positions:
             raise UsageError("not the memory of positions")
         self._memory = mmap.mmap(descriptor, _SIZE)
         self._words = memoryview(self._memory).cast("Q")
-        self._free = list(range(SLOTS, 0, -1))
+        self._free = list(range(2 * SLOTS - 1, 0, -2))
 
     @classmethod
     def create(cls) -> Positions:
@@ -38,16 +39,23 @@ class Positions:
         if not self._free:
             raise Overloaded(f"{SLOTS} mixes are open")
         slot = self._free.pop()
-        self._words[slot] = 0
+        self._words[slot] = self._words[slot + 1] = 0
         return slot
 
     def give_back(self, slot: int) -> None:
         self._free.append(slot)
 
-    def next(self, slot: int) -> int:
-        """Count one packet; return how many there were before."""
+    def next(self, slot: int, tick: int) -> int | None:
+        """Count the packet of a tick and return how many there were before; None for a tick that had its packet.
+
+        UsageError for a slot that is none.
+        """
+        if not (0 < slot < 2 * SLOTS and slot % 2):
+            raise UsageError(f"no slot {slot}")
+        if tick <= self._words[slot + 1]:
+            return None
         before: int = self._words[slot]
-        self._words[slot] = before + 1
+        self._words[slot], self._words[slot + 1] = before + 1, tick
         return before
 
     @property

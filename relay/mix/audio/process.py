@@ -50,7 +50,7 @@ from relay.plane.shared_ring import SharedRing
 
 LOOK_S = 0.005
 REPORT_S = 5.0
-SWITCH_S = 0.0005
+SWITCH_S = 0.0001
 MAX_EVENTS = 4096
 MAX_PACKETS = 4096  # read from the ring at once: more than two of its lengths would hold up a tick
 BAD_INPUT, HUNG = 3, 4
@@ -104,8 +104,9 @@ class Media:
         """Write the packets of a tick."""
         now = time.monotonic_ns() // 1000
         for mix, payload in outputs:
-            packet = mix.packet(number, self._positions.next(mix.told.slot), payload)
-            self._writer.put(mix.told.stream, now, packet, more=True)
+            before = self._positions.next(mix.told.slot, number)
+            if before is not None:
+                self._writer.put(mix.told.stream, now, mix.packet(number, before, payload), more=True)
         self._writer.flush()
 
 

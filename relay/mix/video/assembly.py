@@ -113,17 +113,23 @@ class Assembler:
         frame, self._frame = self._frame, []
         first = frame[0]
         seen = self._inspect(first.data, first.payload_offset, first.payload_end)
-        if self.broken and not seen.is_keyframe_start:
+        keyframe = seen.is_keyframe_start or (self.broken and not self._vp8 and any(map(self._begins, frame)))
+        if self.broken and not keyframe:
             return []
         data = vp8_frame(frame) if self._vp8 else h264_frame(frame)
-        if data is None or not seen.is_frame_start:
+        # An H264 frame may begin with units that say nothing of it (SEI, a delimiter); its place was checked by order.
+        if data is None or (self._vp8 and not seen.is_frame_start):
             self.malformed += 1
             self.broken = True
             return []
         self.broken = False
         value = first.extension(_CAPTURE_TIME_ID)
         capture = int.from_bytes(value[:8], "big") if value and len(value) >= 8 else None
-        return [AccessUnit(data, first.timestamp, seen.is_keyframe_start, frame[-1].arrival, capture)]
+        return [AccessUnit(data, first.timestamp, keyframe, frame[-1].arrival, capture)]
+
+    def _begins(self, packet: rtp.Packet) -> bool:
+        """A delimiter or SEI may stand before the parameter sets of an H264 keyframe."""
+        return self._inspect(packet.data, packet.payload_offset, packet.payload_end).is_keyframe_start
 
 
 def vp8_frame(packets: list[rtp.Packet]) -> bytes | None:

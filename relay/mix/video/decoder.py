@@ -26,8 +26,8 @@ class Decoder:
         self._codec = codec
         self._context = self._open()
 
-    def decode(self, data: bytes, media: int) -> list[tuple[int, Any]]:
-        """Return (media time, picture) of what comes out; usually one. Raises BadStream."""
+    def decode(self, data: bytes, media: int) -> list[Any]:
+        """Return the pictures that come out; usually one. `media` is µs on the input's clock. Raises BadStream."""
         packet = av.Packet(data)
         packet.pts = media
         try:
@@ -39,7 +39,7 @@ class Decoder:
         for frame in frames:
             if frame.width < MIN_SIDE or frame.height < MIN_SIDE:
                 raise BadStream(f"a picture of {frame.width}x{frame.height}")
-        return [(media if frame.pts is None else frame.pts, frame) for frame in frames]
+        return list(frames)
 
     def _open(self) -> Any:
         context = av.CodecContext.create(_NAMES[self._codec], "r")

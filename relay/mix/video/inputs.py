@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from relay.mix.control import Message
-from relay.mix.timeline import FrameQueue, InputTimeline
+from relay.mix.timeline import DueQueue, InputTimeline
 from relay.mix.video.assembly import AccessUnit, Assembler
 from relay.mix.video.composer import Content
 from relay.mix.video.decoder import BadStream, Decoder
@@ -17,8 +16,6 @@ ASK_US = 500_000
 """Between two requests for a keyframe; the relay coalesces them further."""
 TELL_US = 1_000_000
 """Between two events about the same fault."""
-MAX_UNITS = 60
-"""Access units that wait for the decoder: two seconds."""
 LAG_STEP_US = 3000
 """A lag that moved by less is not worth telling, nor more than once a second."""
 _NTP = 1 << 32
@@ -26,18 +23,20 @@ _NTP = 1 << 32
 Tell = Callable[[Message], object]
 
 
-class _Decoded(NamedTuple):
-    picture: Any
-    arrival: int
+class _Waiting(NamedTuple):
+    media: int
+    unit: AccessUnit
 
 
 class Input:
-    """See the module's text. `receive`, `decode`, `content` and `check` are never called at the same time."""
+    """See the module's text. Only `decode` may be called by another thread, and by one at a time."""
 
     def __init__(self, stage: str, spec: InputSpec, delay: int, silence: int, now: int, tell: Tell) -> None:
         self.spec, self._stage, self._silence, self._tell = spec, stage, silence, tell
-        self._queue: FrameQueue[_Decoded] = FrameQueue(InputTimeline(delay))
-        self._units: deque[AccessUnit] = deque()
+        self._queue: DueQueue[_Waiting] = DueQueue(InputTimeline(delay))
+        self._due: list[_Waiting] = []
+        self._picture: Any = None
+        self._arrived = 0
         self._version = 0
         self._seen = self._asked = now
         self._showing = False
@@ -54,54 +53,43 @@ class Input:
         """It has a picture to show, and none came yet."""
         return self._decoder is not None and not self._version
 
-    @property
-    def work(self) -> bool:
-        """There is something to decode."""
-        return bool(self._units)
-
     def receive(self, data: bytes, arrival: int) -> None:
+        """Take a packet."""
         if self._assembler is None:
             return
-        self._units += self._assembler.receive(data, arrival)
+        for unit in self._assembler.receive(data, arrival):
+            self._enqueue(unit)
         if self._assembler.lost != self._lost:
             self._trouble("lost", f"{self._assembler.lost - self._lost} packets", arrival)
             self._lost = self._assembler.lost
-        if len(self._units) > MAX_UNITS:
-            self._units.clear()
-            self._assembler.fault()
-            self._trouble("lost", "the decoder fell behind", arrival)
+
+    def due(self, now: int) -> bool:
+        """Is there something to decode for the output frame of `now`?"""
+        self._due = self._queue.take(now)
+        return bool(self._due)
 
     def decode(self) -> None:
-        """Decode what came. May run in another thread."""
+        """Decode what is due."""
+        due, self._due = self._due, []
         assert self._decoder is not None
         assert self._assembler is not None
-        while self._units:
-            unit = self._units.popleft()
-            media, jumped = self._queue.timeline.receive(unit.timestamp, unit.arrival)
-            if jumped is not None:
-                self._queue.forget_waiting()
-                self._trouble("clock_jumped", f"by {jumped.by_us / 1e6:.3f} s", unit.arrival)
-            if unit.capture is not None:
-                self._align(unit)
+        for media, unit in due:
             try:
                 frames = self._decoder.decode(unit.data, media)
             except BadStream as error:
-                self._units.clear()
+                self._queue.restart()
                 self._assembler.fault()
                 self._trouble("corrupt", str(error), unit.arrival)
                 return
-            for at, picture in frames:
-                self._accept(at, picture, unit.arrival)
+            if frames:
+                self._accept(frames[-1], unit.arrival)
 
     def content(self, now: int, sync_id: int) -> Content:
-        """What to show in the output frame of `now`."""
-        shown, new = self._queue.show(now)
-        if shown is not None and new:
-            self._version += 1
-            if not self._showing:
-                self._showing = True
-                self._tell(FrameShown(self._stage, self.spec.identity, max(0, now - shown.arrival), sync_id))
-        return Content(self.spec.name, shown.picture if shown is not None else None, self._version)
+        """What to show in the output frame of `now`, after `decode`."""
+        if self._picture is not None and not self._showing:
+            self._showing = True
+            self._tell(FrameShown(self._stage, self.spec.identity, max(0, now - self._arrived), sync_id))
+        return Content(self.spec.name, self._picture, self._version)
 
     def check(self, now: int) -> None:
         """Look after what did not come: ask for keyframes, notice silence."""
@@ -111,19 +99,31 @@ class Input:
             self._asked = now
             self._tell(KeyframeNeeded(self._stage, self.spec.identity))
         if self._showing and now - self._seen > self._silence:
-            self._showing = False
-            self._queue.forget()
+            self._showing, self._picture = False, None
+            self._queue.restart()
             self._trouble("silent", f"for {(now - self._seen) / 1e6:.1f} s", now)
 
     def align(self, lag: int) -> None:
         self._queue.lag = lag
 
-    def _accept(self, media: int, picture: Any, arrival: int) -> None:
+    def _enqueue(self, unit: AccessUnit) -> None:
+        media, jumped = self._queue.timeline.receive(unit.timestamp, unit.arrival)
+        if jumped is not None:
+            self._trouble("clock_jumped", f"by {jumped.by_us / 1e6:.3f} s", unit.arrival)
+        if unit.capture is not None:
+            self._align(unit)
+        if not self._queue.push(media, _Waiting(media, unit)):
+            assert self._assembler is not None
+            self._assembler.fault()
+            self._trouble("lost", "too many pictures wait for their time", unit.arrival)
+
+    def _accept(self, picture: Any, arrival: int) -> None:
         size = picture.width, picture.height
         if self._size not in (None, size):
             self._trouble("resized", f"to {size[0]}x{size[1]}", arrival)
-        self._size, self._seen = size, arrival
-        self._queue.push(media, _Decoded(picture, arrival))
+        self._size, self._seen, self._arrived = size, arrival, arrival
+        self._picture = picture
+        self._version += 1
 
     def _align(self, unit: AccessUnit) -> None:
         assert unit.capture is not None

@@ -47,7 +47,8 @@ from relay.mix.video.stage import Stage
 from relay.mix.worker import ControlEnd, begin
 from relay.plane.shared_ring import SharedRing
 
-LOOK_US = 8_000
+LOOK_US = 15_000
+"""Inputs wait for their time anyway, and each look costs a wake-up: twice for each picture of 30 a second."""
 IDLE_US = 200_000
 CODECS: tuple[VideoCodec, ...] = ("h264", "vp8")
 NICE = 5
@@ -105,19 +106,11 @@ class Worker:
     # --- packets ----------------------------------------------------------------------------------------------------
 
     def _take_packets(self) -> None:
-        touched: dict[int, Input] = {}
         while batch := self._reader.read(wake=False):
             for stream, arrival, data in batch:
                 one = self._streams.get(stream)
                 if one is not None:
                     one.receive(bytes(data), arrival)
-                    touched[stream] = one
-        work = [one for one in touched.values() if one.work]
-        if len(work) > 1 and any(stage.parallel for stage in self._stages.values()):
-            list(self._hands.map(Input.decode, work))
-        else:
-            for one in work:
-                one.decode()
 
     def _send(self, stream: int, now: int, packets: list[bytes]) -> None:
         with self._lock:
@@ -208,7 +201,7 @@ def warm_up(encoders: Encoders, shape: Shape) -> None:
     for codec in CODECS:
         encoder = encoders.take(shape._replace(codec=codec))
         data, _ = encoder.encode(composer.canvas.frame, True)
-        picture = Decoder(codec).decode(data, 0)[0][1]
+        picture = Decoder(codec).decode(data, 0)[0]
         cell = Cell("a", Box(0, 0, shape.width // 2, shape.height // 2), "letterbox")
         composer.draw((cell,), {"a": Content("a b", picture, 1)}, Overlays(), 0)
         if codec == shape.codec:

@@ -24,6 +24,8 @@ from relay.mix.video.packets import Packetizer
 from relay.mix.video.page import Page, StageWords
 
 MEASURE_US = 1_000_000
+ALONE = 0.6
+"""Of a frame's time: what one hand does by itself."""
 
 
 class Sender(Protocol):
@@ -74,6 +76,7 @@ class Stage:
         self._frame = self._timeline.frame_after(now)
         self._measured = Measured(now)
         self._frames = 0
+        self._period, self._busy = 1_000_000 // spec.fps, 0.0
         self._keyframe = True
         self._open(self._scaler.plan)
         for one in spec.inputs:
@@ -86,8 +89,11 @@ class Stage:
 
     @property
     def parallel(self) -> bool:
-        """More than one hand works for it."""
-        return self._scaler.plan.workers > 1
+        """More than one hand works for it: there are more, and one would be at work for much of the time.
+
+        One hand alone costs less, as its pictures stay in its core's cache.
+        """
+        return self._scaler.plan.workers > 1 and self._busy > ALONE * self._period
 
     def add_input(self, spec: InputSpec, now: int) -> Input:
         """Add an input, or put another one in its place."""
@@ -116,6 +122,7 @@ class Stage:
         divisor = self._scaler.plan.divisor
         self._frame = (frame // divisor + 1) * divisor
         sync_id = self._timeline.sync_id(frame)
+        self._decode(due)
         contents = {name: one.content(due, sync_id) for name, one in self.inputs.items()}
         for one in self.inputs.values():
             one.check(now)
@@ -140,6 +147,14 @@ class Stage:
             if self._encoder is not None:
                 self._encoders.give(self._encoder)
                 self._encoder = None
+
+    def _decode(self, due: int) -> None:
+        work = [one for one in self.inputs.values() if one.due(due)]
+        if len(work) > 1 and self.parallel:
+            list(self._hands.map(Input.decode, work))
+        else:
+            for one in work:
+                one.decode()
 
     def _finish(self) -> None:
         if self._encoding is not None:
@@ -179,6 +194,7 @@ class Stage:
         if now - held.start >= MEASURE_US:
             self._tell(held.message(self.spec.stage))
             self._measured = Measured(now)
+        self._busy += (busy - self._busy) / 16
         before = self._scaler.plan
         plan = self._scaler.measured(now, lateness, busy, skipped)
         if plan is not None:

@@ -1,0 +1,115 @@
+"""Scaling into cells, tiles, and what is painted again."""
+
+from __future__ import annotations
+
+import av
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from costream.painting import Painted, TestPicture, read
+from relay.mix.layout import Box, Cell, Fit, Overlays, Score, Timer
+from relay.mix.video import tiles
+from relay.mix.video.composer import Composer, Content
+from relay.mix.video.pictures import BLACK, Canvas, inner
+
+GUARD = 77
+
+
+def picture(width: int = 320, height: int = 180, publisher: int = 5, counter: int = 9) -> av.VideoFrame:
+    return av.VideoFrame.from_ndarray(TestPicture(width, height, publisher).frame(counter, 0), format="yuv420p")
+
+
+boxes = st.builds(
+    lambda x, y, w, h: Box(2 * x, 2 * y, 2 * w, 2 * h),
+    st.integers(0, 60), st.integers(0, 40), st.integers(16, 100), st.integers(10, 60),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("direct", [True, False])
+@given(
+    box=boxes, fit=st.sampled_from(["crop", "letterbox"]), size=st.sampled_from([(320, 180), (240, 320), (322, 242)])
+)
+@settings(max_examples=25, deadline=None)
+def test_a_picture_never_leaves_its_cell(direct: bool, box: Box, fit: Fit, size: tuple[int, int]) -> None:
+    canvas = Canvas(320, 200, direct=direct)
+    for plane in canvas.planes:
+        plane[:] = GUARD
+    canvas.place(picture(*size), box, fit)
+    for plane, part in zip(canvas.planes, (1, 2, 2), strict=True):
+        outside = np.ones(plane.shape, bool)
+        outside[box.y // part : (box.y + box.height) // part, box.x // part : (box.x + box.width) // part] = False
+        assert (plane[outside] == GUARD).all()
+        assert not (plane[~outside] == GUARD).all()
+
+
+@pytest.mark.parametrize("direct", [True, False])
+@pytest.mark.parametrize("box", [Box(0, 0, 320, 180), Box(160, 90, 160, 90), Box(34, 18, 200, 112)])
+def test_a_mark_is_read_back_from_its_cell(direct: bool, box: Box) -> None:
+    canvas = Canvas(320, 200, direct=direct)
+    canvas.place(picture(640, 360), box, "letterbox")
+    region = (box.x / 320, box.y / 200, box.width / 320, box.height / 200)
+    assert read(canvas.planes[0], region) == Painted(5, 9, 0)
+
+
+@given(boxes, st.integers(16, 2000), st.integers(16, 2000), st.sampled_from(["crop", "letterbox"]))
+def test_aspect_is_kept_and_all_is_even(box: Box, width: int, height: int, fit: Fit) -> None:
+    target, part = inner(box, width, height, fit)
+    assert not any(value % 2 for value in (*target, *part))
+    assert target.x >= box.x
+    assert target.y >= box.y
+    assert target.x + target.width <= box.x + box.width
+    assert target.y + target.height <= box.y + box.height
+    assert part.x + part.width <= width
+    assert part.y + part.height <= height
+    if min(target.width, target.height, part.width, part.height) >= 50:
+        ratio = target.width * part.height / (target.height * part.width)
+        assert abs(ratio - 1) < 0.07
+
+
+def test_only_what_changed_is_painted_again() -> None:
+    composer = Composer(320, 192)
+    cells = (Cell("a", Box(0, 0, 160, 90), "letterbox"), Cell("b", Box(160, 0, 160, 90), "letterbox"))
+    contents = {"a": Content("Ann", picture(), 1), "b": Content("Bob", None, 0)}
+    assert composer.draw(cells, contents, Overlays(), 0)
+    assert composer.drawn == 2
+    before = [plane.copy() for plane in composer.canvas.planes]
+    assert not composer.draw(cells, contents, Overlays(), 1000)
+    assert composer.drawn == 2
+    contents["a"] = Content("Ann", picture(counter=10), 2)
+    assert composer.draw(cells, contents, Overlays(), 0)
+    assert composer.drawn == 3
+    contents["a"] = Content("Ann", picture(), 3)
+    composer.draw(cells, contents, Overlays(), 0)
+    assert all((a == b).all() for a, b in zip(before, composer.canvas.planes, strict=True))
+
+
+def test_what_lies_below_is_painted_again_when_an_overlay_goes() -> None:
+    composer = Composer(320, 192)
+    cells = (Cell("a", Box(0, 0, 320, 180), "letterbox"), Cell("b", Box(192, 100, 96, 54), "letterbox"))
+    contents = {"a": Content("", picture(), 1), "b": Content("", picture(publisher=6), 1)}
+    composer.draw(cells, contents, Overlays(), 0)
+    before = [plane.copy() for plane in composer.canvas.planes]
+    for overlays in (Overlays(score=Score(1, 2)), Overlays(timer=Timer(9000)), Overlays()):
+        composer.draw(cells, contents, overlays, 0)
+    assert all((a == b).all() for a, b in zip(before, composer.canvas.planes, strict=True))
+    composer.draw(cells, contents, Overlays(timer=Timer(9000)), 0)
+    drawn = composer.drawn
+    composer.draw(cells, contents, Overlays(timer=Timer(9000)), 400)
+    assert composer.drawn == drawn
+    composer.draw(cells, contents, Overlays(timer=Timer(9000)), 2000)
+    assert composer.drawn > drawn
+
+
+def test_tiles_have_even_sizes_and_initials() -> None:
+    assert [tiles.initials(name) for name in ("Ann Able", "bob", "x_y-z", "", " ")] == ["AA", "B", "XZ", "?", "?"]
+    for bitmap in (tiles.avatar("连麦", 96, 54), tiles.label("n" * 500, 96, 54), tiles.clock(61, 20)):
+        width, height = bitmap.size
+        assert bitmap.blue.shape == bitmap.red.shape == (height // 2, width // 2)
+    assert tiles.label("n" * 500, 96, 54).size[0] <= 96
+    canvas = Canvas(64, 64)
+    canvas.paste(tiles.avatar("a", 96, 96), 32, 32)
+    assert canvas.planes[0][0, 0] == BLACK[0]
+    with pytest.raises(OSError):
+        tiles.use_font("/nowhere.ttf")
