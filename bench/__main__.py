@@ -18,7 +18,20 @@ from typing import NoReturn
 from bench.plan import Plan
 from bench.report import publish
 
-BENCHES = ("plane", "latency", "join", "dtls", "memory", "burst", "native", "taps", "link", "mix", "mix_audio")
+BENCHES = (
+    "plane",
+    "latency",
+    "join",
+    "dtls",
+    "memory",
+    "burst",
+    "chromium",
+    "native",
+    "taps",
+    "link",
+    "mix",
+    "mix_audio",
+)
 EACH_AT_MOST_S = 240.0
 
 

@@ -12,7 +12,8 @@ from collections.abc import AsyncIterator, Sequence
 from relay.mix.video import events
 from relay.mix.video.assembly import VideoCodec
 from relay.mix.video.packets import NTP_EPOCH_S, Packetizer
-from relay.mix.video.pool import Program, Source, VideoPool
+from relay.mix.video.pool import VideoPool
+from relay.mix.video.program import Program, Source
 from relay.plane import open_plane
 from relay.plane.contract import AddTap, AddTrack, Kind, LayerSpec, PayloadType, PlaneConfig
 from relay.plane.reference import rtp

@@ -7,6 +7,7 @@ the publisher put there. Each command answers with a line of JSON:
     bursts SIZE COUNT       COUNT times a burst of SIZE packets in each room, when all viewers have those before
     prepare SIZE COUNT      seal COUNT frames of SIZE packets, in rooms at random
     frames RATE             send them at random times (Poisson), RATE a second; one viewer of each room is watched
+    dropped                 what the kernel lost of it, at the plane and at those who are watched
     check                   how many packets were authentic
 """
 
@@ -23,6 +24,7 @@ import sys
 import time
 from dataclasses import dataclass
 from itertools import cycle
+from pathlib import Path
 from typing import Any
 
 from bench.processes import going_first
@@ -42,6 +44,7 @@ _FILL = b"bench" * (PAYLOAD // 5)
 _TAIL = struct.Struct("!I")
 _CHECKED = _FILL[64 + _TAIL.size :]  # after the descriptor, which the plane rewrites
 _LATE_S = 0.5  # a burst that has not come by then is lost
+_BEHIND_S = 0.002  # as far as the sender of frames may be behind its times
 _UNREAD = 4096  # bytes that the kernel keeps for a viewer who only makes load
 
 
@@ -122,7 +125,7 @@ class Peers:
     def __init__(self, port: int, rooms: Rooms) -> None:
         limit = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
         resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
-        self._rooms = rooms
+        self._rooms, self._port = rooms, port
         sockets = [_proved(port, session) for session in range(rooms.sessions)]
         self._publishers = [Publisher(room, sockets[room]) for room in range(rooms.rooms)]
         self._viewers = dict(enumerate(sockets))
@@ -200,7 +203,9 @@ class Peers:
             begin = due = time.perf_counter()
             turn = cycle(self._watched)
             for room, packets in self._prepared:
-                due += wait.expovariate(rate)
+                # Who stood still for 50 ms (others want this core too) does not make up for it: that would be a load
+                # many times the one that was asked for.
+                due = max(due, time.perf_counter() - _BEHIND_S) + wait.expovariate(rate)
                 while time.perf_counter() < due:
                     session = next(turn)
                     read_all(self._viewers[session], self._watched[session])
@@ -211,7 +216,19 @@ class Peers:
         delays = [delay for session in self._watched for delay in self._delays(session, sent)]
         wanted = sum(len(packets) for _, packets in self._prepared)  # one viewer of each room is watched
         shares = {name: percentile(delays, share) for name, share in (("p50", 0.5), ("p99", 0.99), ("p99.9", 0.999))}
-        return {"seconds": seconds, "lost": 1 - len(delays) / wanted, **shares}
+        counts = {"arrived": len(delays), "wanted": wanted}
+        return {"seconds": seconds, "lost": 1 - len(delays) / wanted, **counts, **shares}
+
+    def dropped(self) -> dict[str, Any]:
+        """What the kernel dropped at the plane's socket (messages, of several datagrams with UDP_GRO) and at those of
+        watched viewers (datagrams): the network's loss."""
+        viewers = {self._viewers[session].getsockname()[1] for session in self._watched}
+        rows = [line.split() for line in Path("/proc/net/udp").read_text().splitlines()[1:]]
+        drops = [(int(row[1].rsplit(":", 1)[1], 16), int(row[-1])) for row in rows]
+        return {
+            "plane": sum(count for port, count in drops if port == self._port),
+            "viewers": sum(count for port, count in drops if port in viewers),
+        }
 
     def _watch(self) -> None:
         if not self._watched:

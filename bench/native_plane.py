@@ -195,7 +195,7 @@ async def memory(kind: str) -> dict[str, float]:
 @contextlib.asynccontextmanager
 async def bed_of_idle(kind: str) -> AsyncIterator[int]:
     """Yields the bytes by which the process grew."""
-    before = _resident()
+    before = resident()
     async with bed(kind, Rooms(1, IDLE)) as under_test:
         for viewer in range(1, IDLE + 1):
             for index in range(4):
@@ -206,10 +206,11 @@ async def bed_of_idle(kind: str) -> AsyncIterator[int]:
                 under_test.plane.submit(slot)
         await asyncio.sleep(1.5)
         gc.collect()
-        yield _resident() - before
+        yield resident() - before
 
 
-def _resident() -> int:
+def resident() -> int:
+    """Bytes of this process."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 

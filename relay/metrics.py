@@ -85,6 +85,12 @@ class PlaneCounts(Protocol):
     def bytes_in(self) -> int: ...
     @property
     def bytes_out(self) -> int: ...
+    @property
+    def slab_free(self) -> int: ...
+    @property
+    def slab_total(self) -> int: ...
+    @property
+    def unkept(self) -> int: ...
 
 
 class PlaneFacts(Protocol):
@@ -251,6 +257,9 @@ class PlaneCollector(Collector):
         yield _counter("datagrams_out", "Datagrams sent.", stats.datagrams_out)
         yield _counter("received_bytes", "Bytes received in datagrams.", stats.bytes_in)
         yield _counter("sent_bytes", "Bytes sent in datagrams.", stats.bytes_out)
+        yield _gauge("slab_packets", "Packets that the plane's slab has room for.", stats.slab_total)
+        yield _gauge("slab_free_packets", "Of those, the free ones.", stats.slab_free)
+        yield _counter("packets_unkept", "Packets forwarded but not kept for repeats: no room.", stats.unkept)
         drops = CounterMetricFamily(f"{PREFIX}_datagrams_dropped", "Datagrams dropped by reason.", labels=["reason"])
         for reason, count in sorted(stats.drops.items()):
             drops.add_metric([reason], count)

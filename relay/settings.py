@@ -114,7 +114,7 @@ class HttpSettings(Section):
 
 
 class MediaSettings(Section):
-    """`[media]`: the UDP ports of all sessions, and who moves their packets."""
+    """`[media]`: the UDP ports of all sessions, who moves their packets, and where they are kept."""
 
     host: Address = "0.0.0.0"
     port: Port = 7443
@@ -123,6 +123,8 @@ class MediaSettings(Section):
     shards: Annotated[int, Field(ge=0, le=64)] = 1
     pin_threads: bool = False
     socket_buffer_bytes: Bytes = 4_194_304
+    slab_packets: Annotated[int, Field(ge=256, le=4_194_304)] = 720_896
+    slab_memory: Literal["plain", "locked", "huge"] = "plain"
 
 
 class LimitSettings(Section):
@@ -208,6 +210,7 @@ class PlaneSettings(Section):
     layer_silence_ms: Milliseconds = 1500
     transport_cc_interval_ms: Milliseconds = 50
     report_interval_ms: Milliseconds = 1000
+    pad_video_bytes: Annotated[int, Field(ge=1, le=64)] = 8
     estimate_start_bps: BitsPerSecond = 1_000_000
     estimate_min_bps: BitsPerSecond = 50_000
     estimate_max_bps: BitsPerSecond = 20_000_000

@@ -6,6 +6,7 @@ import os
 from dataclasses import dataclass
 
 from relay.errors import Overloaded
+from relay.node.gate import SlabGate
 from relay.settings import LimitSettings
 
 
@@ -17,19 +18,27 @@ class Load:
     publishers: int
     bitrate_out: int
     memory: int
+    slab: tuple[int, int]
+    """Free and all places for packets of the plane's shard that has the least room."""
 
 
 class Admission:
-    """Compares the load with the limits. Holds no state but whether the node is draining."""
+    """Compares the load with the limits. Its state is whether the node is draining, and the slab's gate."""
 
     def __init__(self, limits: LimitSettings) -> None:
         self._limits = limits
+        self.gate = SlabGate()
         self.draining = False
+        self.refused_for = ""
+        """Of the latest refusal: draining, limit or slab."""
 
-    def admit(self, load: Load, *, publisher: bool) -> None:
-        """Return when one more session fits. Raises Overloaded with the limit that it would break."""
-        limits = self._limits
+    def admit(self, load: Load, now: float, *, publisher: bool) -> None:
+        """Return when one more session fits. Raises Overloaded with the limit that it would break. `now` is monotonic
+        seconds."""
+        self.gate.observe(*load.slab, now)
+        limits, self.refused_for = self._limits, "limit"
         if self.draining:
+            self.refused_for = "draining"
             reason = "this node is draining"
         elif load.sessions >= limits.max_sessions:
             reason = f"all {limits.max_sessions} sessions of this node are taken"
@@ -39,6 +48,10 @@ class Admission:
             reason = f"this node sends {load.bitrate_out} bit/s of {limits.max_bitrate_bps}"
         elif load.memory >= limits.max_memory_bytes:
             reason = f"this node uses {load.memory} bytes of {limits.max_memory_bytes}"
+        elif not self.gate.allows():
+            self.refused_for = "slab"
+            free, total = load.slab
+            reason = f"a shard keeps {total - free} packets of {total}; newcomers may come when there is room again"
         else:
             return
         raise Overloaded(reason, limits.retry_after_s)

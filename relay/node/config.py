@@ -24,6 +24,9 @@ def plane_config(settings: NodeSettings) -> PlaneConfig:
         estimate_max=wanted.estimate_max_bps,
         transport_cc_interval_us=wanted.transport_cc_interval_ms * 1000,
         report_interval_us=wanted.report_interval_ms * 1000,
+        pad_video=wanted.pad_video_bytes,
+        slab_packets=settings.media.slab_packets,
+        slab_memory=settings.media.slab_memory,
     )
 
 

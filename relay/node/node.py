@@ -28,6 +28,7 @@ from relay.metrics import Metrics
 from relay.node.admission import Admission, Load, resident_memory
 from relay.node.config import plane_config, policy_of, timeouts_of
 from relay.node.followers import SessionFollowers
+from relay.node.gate import tightest
 from relay.node.links import NodeLinks
 from relay.node.local import LocalSession, LocalSlot, add_slot
 from relay.node.room import HostedRoom, Surroundings
@@ -205,6 +206,7 @@ class Node:
         stats = self._plane.stats()
         self._meter.update(stats, time.monotonic())
         self._memory = resident_memory()
+        self._admission.gate.observe(*tightest(self._plane.slabs), time.monotonic())
         for room in self._rooms:
             room.rates(stats.tracks)
         for _, local in list(self._sessions.values()):
@@ -235,11 +237,12 @@ class Node:
         )
         if returns and not self._admission.draining:
             return
-        load = Load(len(self._sessions), self._count("publisher"), self._meter.bitrate_out, self._memory)
+        count, publishers = len(self._sessions), self._count("publisher")
+        load = Load(count, publishers, self._meter.bitrate_out, self._memory, tightest(self._plane.slabs))
         try:
-            self._admission.admit(load, publisher=publishing)
+            self._admission.admit(load, time.monotonic(), publisher=publishing)
         except Overloaded:
-            self._metrics.refusals.labels("draining" if self._admission.draining else "limit").inc()
+            self._metrics.refusals.labels(self._admission.refused_for).inc()
             raise
 
     def knows(self, room: str) -> dict[str, Any] | None:
@@ -295,6 +298,7 @@ class Node:
         slots = tuple(LocalSlot(next(self._handles), plan) for plan in negotiated.slots)
         local_session = LocalSession(session, negotiated.remote_ufrag, negotiated.tracks, slots)
         self._sessions[session_id] = (room, local_session)
+        self._admission.gate.came_in()
         self._by_handle[info.handle] = session
         session.start(negotiated, certificate)
         self._plane.submit(*(add_slot(slot, info.handle) for slot in slots))

@@ -52,6 +52,16 @@ class Plane(Protocol):
         """What saves system calls here, e.g. `gso`, `sendmmsg`, `gro`; none for the reference."""
         ...
 
+    @property
+    def slabs(self) -> list[tuple[int, int]]:
+        """Free and all places for ingress packets of each shard, as of now: it is not asked for in a thread's queue."""
+        ...
+
+    @property
+    def slab(self) -> tuple[int, int]:
+        """The same of all shards together."""
+        ...
+
     def start(self) -> None:
         """Begin to receive. Needs a running loop."""
         ...
@@ -120,6 +130,7 @@ def open_plane(
             from relay.plane.native import NativePlane
 
             plane = NativePlane(config, host, port, socket_buffer, shards=shards, pin=pin)
+            _log_slab(config, plane.slab_memory)
             log.info("native packet plane opened", ways=plane.ways, shards=len(plane.addresses), cpus=plane.cpus)
             return plane
         if kind == "native":
@@ -133,6 +144,17 @@ def open_plane(
     from relay.plane.driver import ReferencePlane
 
     return ReferencePlane(config, host, port, socket_buffer)
+
+
+_NO_SLAB = {"locked": "RLIMIT_MEMLOCK is too small", "huge": "the kernel gives no huge pages"}
+
+
+def _log_slab(config: PlaneConfig, got: str) -> None:
+    tell = log.bind(packets=config.slab_packets, mib=config.slab_packets * 1536 >> 20, wanted=config.slab_memory)
+    if got == "plain" != config.slab_memory:
+        tell.warning("slab is in plain memory", reason=_NO_SLAB[config.slab_memory])
+    else:
+        tell.info("slab made", got=got)
 
 
 def native_missing() -> str:

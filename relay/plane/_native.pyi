@@ -25,6 +25,9 @@ class Snapshot:
     def totals(self, shard: int | None = None) -> tuple[int, int, int, int]:
         """Datagrams in and out, bytes in and out; of all shards, or of one."""
 
+    def slab(self) -> tuple[int, int, int]:
+        """Free and all slots for ingress packets, and the packets that found none."""
+
     def counters(self) -> dict[str, int | dict[int, int]]: ...
 
 class NativePlane:
@@ -38,7 +41,6 @@ class NativePlane:
         socket_buffer: int,
         *,
         shards: int = 1,
-        max_packets: int = 65_536,
     ) -> None:
         """OSError when the port cannot be bound, ValueError for a host that is no address, UsageError for `config`."""
 
@@ -46,6 +48,10 @@ class NativePlane:
     def addresses(self) -> list[Address]: ...
     @property
     def ways(self) -> list[str]: ...
+    @property
+    def slabs(self) -> list[tuple[int, int]]: ...
+    @property
+    def slab_memory(self) -> str: ...
     @property
     def event_descriptor(self) -> int: ...
     @property
@@ -98,7 +104,7 @@ class RingReader:
 class Forwarder:
     """The core alone, with the methods of `relay.plane.reference.forwarder.Forwarder`."""
 
-    def __init__(self, config: PlaneConfig, max_packets: int = 65_536, deferred: bool = False) -> None: ...
+    def __init__(self, config: PlaneConfig, deferred: bool = False) -> None: ...
     def apply(self, command: Command, now: int) -> None: ...
     def receive(self, datagram: bytes, source: Address, now: int) -> None: ...
     def inject(self, track: int, layer: int, packet: bytes, now: int) -> None: ...

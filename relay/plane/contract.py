@@ -469,6 +469,14 @@ class PlaneStats:
     datagrams_out: int = 0
     bytes_in: int = 0
     bytes_out: int = 0
+    slab_free: int = 0
+    """Places for ingress packets that nobody holds, of `slab_total`."""
+    slab_total: int = 0
+    unkept: int = 0
+    """Packets that were forwarded but not kept, because no place was free: they cannot be repeated."""
+
+
+SLAB_MEMORY = ("plain", "locked", "huge")
 
 
 @dataclass(frozen=True, slots=True)
@@ -489,5 +497,14 @@ class PlaneConfig:
     max_addresses: int = 8
     wall_offset_us: int = 0
     """Wall clock (microseconds since the Unix epoch) minus `now`, for the NTP times of sender reports."""
+    slab_packets: int = 65_536
+    """Ingress packets that are kept at once, for repeats and for slots that begin a moment later. When all places are
+    taken packets are forwarded and not kept; taps lose them. In the native plane a place has 1.5 KiB, and shards divide
+    them."""
+    pad_video: int = 8
+    """Video packets but the last of a frame get RTP padding to a multiple of so many bytes, 1 to 64, so that those of a
+    frame are of one size and can leave in one message; 1 for none. Packets that would be longer than 1400 get none."""
+    slab_memory: str = "plain"
+    """One of SLAB_MEMORY: the kind of memory of the native plane's slab."""
     seed: int = 0
     """Seeds the only random choices: first sequence numbers, timestamps and SSRCs of ours."""

@@ -84,6 +84,14 @@ class ReferencePlane(RingOpener):
     def ways(self) -> list[str]:
         return []
 
+    @property
+    def slabs(self) -> list[tuple[int, int]]:
+        return [self._forwarder.slab]
+
+    @property
+    def slab(self) -> tuple[int, int]:
+        return self._forwarder.slab
+
     def counters(self) -> dict[str, int]:
         return {}
 

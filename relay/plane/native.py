@@ -134,6 +134,20 @@ class NativePlane(RingOpener):
         """No shard has failed or hangs."""
         return self._shards.healthy
 
+    @property
+    def slabs(self) -> list[tuple[int, int]]:
+        return self._shards.slabs
+
+    @property
+    def slab(self) -> tuple[int, int]:
+        free, total = zip(*self._shards.slabs, strict=True)
+        return sum(free), sum(total)
+
+    @property
+    def slab_memory(self) -> str:
+        """What kind of memory the slab got."""
+        return self._shards.slab_memory
+
     def start(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._loop.add_reader(self._shards.event_descriptor, self._take_events)
@@ -171,7 +185,7 @@ class NativePlane(RingOpener):
             return self._stats  # of a failed plane: what was known last
         self._counters = snapshot.counters()
         sessions, tracks, slots = _Part(snapshot.sessions), _Part(snapshot.tracks), _Part(snapshot.slots)
-        self._stats = PlaneStats(sessions, tracks, slots, snapshot.drops(), *snapshot.totals())
+        self._stats = PlaneStats(sessions, tracks, slots, snapshot.drops(), *snapshot.totals(), *snapshot.slab())
         _add_drops(self._stats.drops, self._counters)
         return self._stats
 

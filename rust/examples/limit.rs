@@ -1,13 +1,19 @@
 //! The limit that the plane is measured beside: seal and send, and nothing else. AES-128-GCM over 1100-byte payloads for
 //! 100 viewers with keys of their own, on loopback. Prints JSON: nanoseconds of this thread's CPU time per packet for
-//! each way to send, least and median of the rounds; what the receivers do is not in them.
+//! each way to send, least and median of the rounds; what the receivers do is not in them. With a READER, that CPU reads as
+//! packets come, as real receivers would: the sender then wakes it, and frees no memory of its own. Without, the sender reads
+//! between rounds.
 //!
-//! `cargo run --release --example limit [-- ROUNDS]`
+//! `cargo run --release --example limit [-- ROUNDS [READER]]`
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
+use rustix::event::epoll;
+use rustix::thread::{CpuSet, sched_setaffinity};
 use rustix::time::{ClockId, clock_gettime};
 
 use _native::io::probe::Abilities;
@@ -39,7 +45,53 @@ struct Viewer {
     address: SocketAddr,
 }
 
+/// A thread that reads all sockets and counts.
+struct Reader {
+    came: Arc<Vec<AtomicUsize>>,
+    wanted: usize,
+}
+
+impl Reader {
+    fn start(viewers: &[Viewer], cpu: usize) -> io::Result<Self> {
+        let sockets = viewers.iter().map(|viewer| viewer.socket.try_clone()).collect::<io::Result<Vec<_>>>()?;
+        let came: Arc<Vec<_>> = Arc::new(sockets.iter().map(|_| AtomicUsize::new(0)).collect());
+        let poll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+        for (index, socket) in sockets.iter().enumerate() {
+            epoll::add(&poll, socket, epoll::EventData::new_u64(index as u64), epoll::EventFlags::IN)?;
+        }
+        let counts = came.clone();
+        std::thread::spawn(move || {
+            let mut set = CpuSet::new();
+            set.set(cpu);
+            let _ = sched_setaffinity(None, &set); // elsewhere than told it reads as well
+            let (mut ready, mut datagram) = (Vec::with_capacity(VIEWERS), [0; 2048]);
+            while epoll::wait(&poll, rustix::buffer::spare_capacity(&mut ready), None).is_ok() {
+                for event in ready.drain(..) {
+                    let index = event.data.u64() as usize;
+                    while sockets[index].recv(&mut datagram).is_ok() {
+                        counts[index].fetch_add(1, Ordering::Relaxed);
+                    }
+                }
+            }
+        });
+        Ok(Self { came, wanted: 0 })
+    }
+
+    fn check(&mut self, expected: usize) -> io::Result<()> {
+        self.wanted += expected;
+        let until = Instant::now() + Duration::from_secs(1);
+        while self.came.iter().any(|came| came.load(Ordering::Relaxed) < self.wanted) {
+            if Instant::now() > until {
+                return Err(io::Error::other("not every packet came"));
+            }
+            std::thread::sleep(Duration::from_micros(200));
+        }
+        Ok(())
+    }
+}
+
 struct Bench {
+    reader: Option<Reader>,
     viewers: Vec<Viewer>,
     socket: Arc<UdpSocket>,
     out: OutBatch,
@@ -48,15 +100,17 @@ struct Bench {
 }
 
 impl Bench {
-    fn new() -> io::Result<Self> {
+    fn new(reader: Option<usize>) -> io::Result<Self> {
         let viewer = |number: usize| {
             let key = vec![number as u8; 28];
             let socket = socket::bind(Ipv4Addr::LOCALHOST.into(), 0, 1 << 20)?;
             let srtp = Srtp::new(Profile::Aes128Gcm, &key, &key).map_err(io::Error::other)?;
             Ok(Viewer { srtp, address: socket.local_addr()?, socket })
         };
+        let viewers: Vec<Viewer> = (0..VIEWERS).map(viewer).collect::<io::Result<_>>()?;
         Ok(Self {
-            viewers: (0..VIEWERS).map(viewer).collect::<io::Result<_>>()?,
+            reader: reader.map(|cpu| Reader::start(&viewers, cpu)).transpose()?,
+            viewers,
             socket: Arc::new(socket::bind(Ipv4Addr::LOCALHOST.into(), 0, socket::SOCKET_BUFFER)?),
             out: OutBatch::default(),
             receiver: Receiver::new(false)?,
@@ -112,6 +166,9 @@ impl Bench {
 
     /// Every viewer got every packet.
     fn check(&mut self, expected: usize) -> io::Result<()> {
+        if let Some(reader) = &mut self.reader {
+            return reader.check(expected);
+        }
         for viewer in &self.viewers {
             let mut came = 0;
             while let Ok((_, more)) = self.receiver.fill(&viewer.socket) {
@@ -139,7 +196,8 @@ fn main() -> io::Result<()> {
     if abilities.gso {
         ways.extend([2, 4, 8, 16].map(|burst| ("gso", burst, Way::Batches { gso: true })));
     }
-    let mut bench = Bench::new()?;
+    let reader = std::env::args().nth(2).and_then(|text| text.parse().ok());
+    let mut bench = Bench::new(reader)?;
     let mut times = vec![Vec::new(); ways.len()];
     // Turn by turn, so that what else the machine does falls on all alike.
     for _ in 0..rounds.max(1) {

@@ -13,6 +13,7 @@ use std::time::Instant;
 
 use _native::core::Core;
 use _native::core::contract::*;
+use _native::io::pages::Memory as Pages;
 use _native::io::shared_ring::{Memory, Reader, Writer};
 use _native::ring_set::RingSet;
 
@@ -64,7 +65,9 @@ fn config() -> PlaneConfig {
         max_addresses: 8,
         wall_offset_us: 0,
         seed: 1,
-        max_packets: 8192,
+        slab_packets: 8192,
+        pad_video: 8,
+        slab_memory: Pages::Plain,
     }
 }
 

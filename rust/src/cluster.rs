@@ -9,7 +9,6 @@ use crate::core::contract::{Command, Event, PlaneConfig, PlaneStats};
 use crate::error::UsageError;
 use crate::lanes::{Lane, NOTES, each};
 use crate::machine::Machine;
-use crate::out::OutBatch;
 use crate::router::Router;
 
 pub struct Cluster {
@@ -23,7 +22,7 @@ pub struct Cluster {
 impl Cluster {
     pub fn new(config: &PlaneConfig, shards: usize) -> Result<Self, UsageError> {
         let lane = |_| Lane::new(NOTES).map_err(|error| UsageError::new(error.to_string()));
-        let mut cores = (0..shards).map(|_| Core::new(config.clone())).collect::<Result<Vec<_>, _>>()?;
+        let mut cores = config.among(shards)?.into_iter().map(Core::new).collect::<Result<Vec<_>, _>>()?;
         cores.iter_mut().enumerate().for_each(|(shard, core)| core.joins(shard));
         let lanes = (0..shards).map(lane).collect::<Result<_, _>>()?;
         Ok(Self { cores, router: Router::new(shards), lanes, ufrags: HashMap::new(), sources: HashMap::new() })
@@ -126,10 +125,13 @@ impl Cluster {
     pub fn flush(&mut self) -> usize {
         let mut sent = 0;
         for core in &mut self.cores {
-            core.settle();
-            let out: &mut OutBatch = Machine::transmit(core);
-            sent += out.len();
-            out.clear();
+            let mut more = true;
+            while more {
+                more = Machine::settle(core, 0); // part by part, as a shard does
+                let out = Machine::transmit(core);
+                sent += out.len();
+                out.clear();
+            }
         }
         sent
     }

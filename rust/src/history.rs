@@ -93,6 +93,13 @@ impl SentLog {
         (old != EMPTY).then_some(old)
     }
 
+    /// Note a sent packet that is not kept. Returns the ingress packet that it pushed out.
+    pub fn forget(&mut self, seq: u16) -> Option<u32> {
+        let place = self.ring.get_mut(usize::from(seq & self.mask))?;
+        let old = std::mem::replace(&mut place.0.packet, EMPTY);
+        (old != EMPTY).then_some(old)
+    }
+
     /// The packet sent with this number, None when it is unknown or overwritten.
     pub fn get(&self, seq: u16) -> Option<Sent> {
         let (sent, _) = self.ring.get(usize::from(seq & self.mask))?;

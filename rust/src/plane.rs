@@ -2,7 +2,8 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rustix::thread::CpuSet;
 
@@ -10,6 +11,7 @@ use crate::core::Core;
 use crate::core::contract::{Command, Event, PlaneConfig, PlaneStats};
 use crate::error::UsageError;
 use crate::handle::{Handle, Refused};
+use crate::io::pages::Got;
 use crate::lanes::MAX_SHARDS;
 use crate::ring_set::RingSet;
 use crate::rings::Ring;
@@ -18,7 +20,15 @@ use crate::shard::{Beside, Copied, IoCounts, Options};
 
 pub struct Plane {
     shards: Vec<Handle<Core>>,
+    slabs: Vec<Slab>,
     router: Mutex<Router>,
+}
+
+/// What may be known of a shard's slots for ingress packets without asking its thread.
+struct Slab {
+    left: Arc<AtomicU32>,
+    total: u32,
+    memory: Got,
 }
 
 /// Why there is no plane.
@@ -41,10 +51,12 @@ impl Plane {
         if !(1..=MAX_SHARDS).contains(&shards) {
             return Err(NotOpened::Usage(UsageError::new(format!("{shards} shards: not 1 to {MAX_SHARDS}"))));
         }
+        let configs = config.among(shards).map_err(NotOpened::Usage)?;
         let beside = Beside::among(shards).map_err(|error| NotOpened::Port(0, error))?;
-        let mut opened = Vec::with_capacity(shards);
-        for (index, beside) in beside.into_iter().enumerate() {
-            let core = Core::new(config.clone()).map_err(NotOpened::Usage)?;
+        let (mut opened, mut slabs) = (Vec::with_capacity(shards), Vec::with_capacity(shards));
+        for ((index, beside), config) in beside.into_iter().enumerate().zip(configs) {
+            let core = Core::new(config).map_err(NotOpened::Usage)?;
+            slabs.push(Slab { left: core.slab_left(), total: core.slab_total(), memory: core.slab_memory() });
             let port = match port {
                 0 => Some(0),
                 first => u16::try_from(usize::from(first) + index).ok(),
@@ -56,7 +68,7 @@ impl Plane {
             let shard = Handle::open(core, host, port, options, beside);
             opened.push(shard.map_err(|error| NotOpened::Port(index, error))?);
         }
-        Ok(Self { shards: opened, router: Mutex::new(Router::new(shards)) })
+        Ok(Self { shards: opened, slabs, router: Mutex::new(Router::new(shards)) })
     }
 
     /// Where each shard receives.
@@ -70,6 +82,16 @@ impl Plane {
 
     pub fn taps(&self) -> &Ring<Copied> {
         &self.shards[0].shared().taps
+    }
+
+    /// Free and all slots for ingress packets of each shard, without asking the threads.
+    pub fn slabs(&self) -> impl Iterator<Item = (u32, u32)> {
+        self.slabs.iter().map(|slab| (slab.left.load(Ordering::Relaxed), slab.total))
+    }
+
+    /// The plainest memory that a shard's slots are in.
+    pub fn slab_memory(&self) -> Got {
+        self.slabs.iter().map(|slab| slab.memory).min().unwrap_or(Got::Plain)
     }
 
     /// No shard has failed or hangs.

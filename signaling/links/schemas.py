@@ -29,7 +29,7 @@ class Link(BaseModel):
     node: str
     peer: str
     role: Literal["origin", "subscriber"]
-    breaker: Literal["closed", "suspect", "open", "half_open"]
+    breaker: Literal["closed", "suspect", "open", "half-open"]
     carrying: list[Path]
     flows: int
     """Layers that it carries."""

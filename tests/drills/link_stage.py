@@ -165,6 +165,13 @@ class LinkStage:
         found: dict[str, Any] = response.json()
         return found
 
+    def ends(self) -> list[dict[str, Any]]:
+        """The origin's ends of the links, as the API lists them."""
+        with self.cluster.api(ORIGIN) as api:
+            response = api.get("/v1/links")
+        assert response.status_code == 200, response.text
+        return [end for end in response.json()["links"] if end["role"] == "origin"]
+
     def resident(self) -> int:
         """Bytes of memory that the origin has."""
         process = self.cluster[ORIGIN].process

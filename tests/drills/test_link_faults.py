@@ -105,6 +105,8 @@ def test_it_goes_back_by_itself(stage: LinkStage) -> None:
         stage.until_moved(run, "open", 10)
         time.sleep(LONG_S)
         stage.heal(run)
+        stage.until_moved(run, "half-open", 20, run.healed)
+        assert {end["peer"] for end in stage.ends()} == set(SUBSCRIBERS)
         stage.until_moved(run, "closed", 30, run.healed)
     play_on(stage, run)
     assert run.took("closed", run.healed) is not None

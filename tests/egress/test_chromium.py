@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import statistics
 from typing import Any
 
 import pytest
 
-from tests.egress.show import LiveFeeds, clock_ms
+from tests.egress.show import LiveFeeds, Look
 from tests.egress.world import World, serving, until
 from tests.interop.clients.chromium import Tab, launched
 
@@ -78,5 +80,25 @@ async def test_hls_js_plays_counters_and_tone(world: World, feeds: LiveFeeds) ->
         frequency = await until(lambda: tab.page.evaluate(HEARD))
         assert frequency == pytest.approx(feeds.show.look.tone, abs=12)
         assert not [error for error in tab.errors if "Failed to load resource" not in error], tab.errors
-        assert clock_ms() >= 0
     assert world.states(egress) == ["starting", "running"]
+
+
+async def test_a_killed_process_and_another_size_do_not_stop_the_player(world: World, feeds: LiveFeeds) -> None:
+    feeds.start()
+    egress = await world.start("hls")
+    async with serving(world.manager) as web, launched() as chromium:
+        tab = await chromium.tab(f"{web.url}/watch.html#room=demo&mode=hls&token={web.token('vera', 'viewer')}")
+        await until(lambda: told(tab))
+        (pid,) = world.pids()
+        killed = feeds.show.video.pictures
+        os.kill(pid, signal.SIGKILL)
+
+        async def shows(since: int, width: int) -> bool:
+            now = await told(tab)
+            return now is not None and now["counter"] > since and now["width"] == width
+
+        await until(lambda: shows(killed + 30, 320))
+        feeds.show.video.change(Look(width=480, height=270))
+        changed = feeds.show.video.pictures
+        await until(lambda: shows(changed + 30, 480))
+    assert world.manager.get(egress)["restarts"] == 1

@@ -48,6 +48,34 @@ async def test_a_full_relay_refuses_newcomers(relay_with: Callable[..., Relay], 
         pass  # there is room again
 
 
+async def test_a_relay_without_room_for_packets_refuses_newcomers(relay_with: Callable[..., Relay]) -> None:
+    relay = relay_with(media__slab_packets=256, limits__retry_after_s=3)
+    room = await relay.room()
+    async with on_stage(room.host(1)):
+        async with room.watcher() as watcher:
+            (video,) = watcher.videos
+            await watcher.until(lambda: len(video.seen) > 10, 20)
+            await eventually(lambda: offered(room), lambda status: status == 503, every=0.3)
+            assert await refusal(room.host(2)) == (503, 3, "overloaded")
+            assert await refusal(room.watcher("other")) == (503, 3, "overloaded")
+            print(f"refused within {await quickest_refusal(room) * 1000:.1f} ms, wanted 50 ms")
+            for _ in range(3):
+                shown = len(video.seen)
+                await watcher.until(lambda shown=shown: len(video.seen) > shown + 20, 20)
+            assert is_advancing(video.counters(1))
+        await eventually(lambda: offered(room), lambda status: status != 503, every=0.3)
+        async with room.watcher("later") as later:
+            await later.until(lambda: later.videos[0].publishers == [1], 20)
+    assert 'costream_refusals_total{reason="slab"}' in (await room.request("GET", "/metrics")).text
+
+
+async def offered(room: Room) -> int:
+    """The status that a host gets for an offer which cannot be read: 503 comes before the reading."""
+    headers = {"Authorization": f"Bearer {room.token('h2', 'guest')}", "Content-Type": "application/sdp"}
+    async with httpx2.AsyncClient(trust_env=False, headers=headers) as client:
+        return (await client.post(room.whip, content=b"v=0\r\n")).status_code
+
+
 async def quickest_refusal(room: Room) -> float:
     """Seconds until the 503, the best of ten: the others tell of the machine."""
     took = []

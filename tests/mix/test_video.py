@@ -16,7 +16,7 @@ from relay.ids import make_sync_id, sync_id_milliseconds
 from relay.mix.layout import MAX_INPUTS, Box, Layout, Overlays, Rectangle, Score, Timer, cells
 from relay.mix.video import events
 from relay.mix.video.assembly import VideoCodec
-from relay.mix.video.pool import Source
+from relay.mix.video.program import Source
 from relay.plane.contract import RequestKeyframe
 from tests.mix.video_world import FPS, HEIGHT, SMALL, WIDTH, opened, shows, until
 

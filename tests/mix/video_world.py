@@ -23,7 +23,8 @@ from relay.mix.video.assembly import AccessUnit, Assembler, VideoCodec
 from relay.mix.video.decoder import Decoder
 from relay.mix.video.encoder import Encoder, Shape
 from relay.mix.video.packets import NTP_EPOCH_S, Packetizer
-from relay.mix.video.pool import Program, Source, VideoPool
+from relay.mix.video.pool import VideoPool
+from relay.mix.video.program import Program, Source
 from relay.plane import open_plane
 from relay.plane.contract import (
     AddTap,

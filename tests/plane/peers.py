@@ -313,7 +313,7 @@ class Viewer(Peer):
             if stamp is not None:
                 self.recorder.record(int.from_bytes(stamp, "big"), self.world.now)
         ssrc, seq, payload, repaired = packet.ssrc, packet.seq, packet.payload, False
-        if not payload or packet.data[0] & 0x20:
+        if not payload:
             self.padding += 1
             return
         payload_type = packet.payload_type

@@ -253,6 +253,23 @@ def test_sessions_are_protected_alike(profile: SrtpProfile, seed: int) -> None:
             _expect(relay, twin, call, packet)
 
 
+def test_ssrcs_are_bounded_alike() -> None:
+    for profile in PROFILES:
+        relay, twin = _protections(profile)
+        peer = srtp.Srtp(profile, _key(profile, 100), _key(profile, 0))
+        for ssrc in (*range(srtp.MAX_STREAMS + 3), 0, 1):
+            plain, control = rtp.build_header(96, False, 1, 7, ssrc) + b"x", rtcp.build_pli(ssrc, 9)
+            for call, sealed in (
+                ("unprotect_rtcp", peer.protect_rtcp(control))
+                if ssrc % 2
+                else ("unprotect_rtp", peer.protect_rtp(plain)),
+                ("unprotect_rtp", b"\x80" + bytes(10)),
+                ("unprotect_rtcp", b"\x80" + bytes(6)),
+            ):
+                assert sealed is not None
+                _expect(relay, twin, call, sealed)
+
+
 @settings(max_examples=150, deadline=None)
 @given(
     st.sampled_from(PROFILES),

@@ -24,7 +24,7 @@ class Shards:
     """The cores of several shards as one forwarder; sessions take turns."""
 
     def __init__(self, config: PlaneConfig) -> None:
-        self._cluster = native.Cluster(config, SHARDS)
+        self._cluster = native.Cluster(replace(config, slab_packets=SHARDS * config.slab_packets), SHARDS)
         self._commanded = Forwarder(config)  # the stories ask what a slot is bound to
         self._now = 0
 

@@ -64,6 +64,11 @@ def test_publisher_and_viewers_on_different_shards(run: Callable[[Any], Any]) ->
             switched = {(await host.event(SlotSwitched)).slot for _ in viewers}
             assert switched == set(range(6))
             stats = host.plane.stats()
+            kept, total = (sum(both) for both in zip(*host.plane.slabs, strict=True))
+            assert (stats.slab_free, stats.slab_total) == host.plane.slab == (kept, total)
+            assert [places for _, places in host.plane.slabs] == [total // 2] * 2
+            # The viewers' histories hold them, on the publisher's shard and, as copies, on the other one.
+            assert [places - free for free, places in host.plane.slabs] == [50, 50]
             assert {handle: layers[0].packets for handle, layers in stats.tracks.items()} == {1: 50}
             assert set(stats.sessions) == {*range(6), 100}
             assert [stats.slots[slot].packets for slot in range(6)] == [50] * 6

@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 
 from relay.errors import UsageError
 from relay.plane.contract import SrtpProfile
+from relay.plane.reference.rtcp import build_pli
 from relay.plane.reference.rtp import build_header
-from relay.plane.reference.srtp import MAX_PLAIN, MAX_SEALED, REPLAY_WINDOW, Refusal, Srtp
+from relay.plane.reference.srtp import MAX_PLAIN, MAX_SEALED, MAX_STREAMS, REPLAY_WINDOW, Refusal, Srtp
 
 VECTORS = json.loads((Path(__file__).parents[1] / "vectors" / "srtp.json").read_text())
 PROFILES = pytest.mark.parametrize("profile", list(SrtpProfile), ids=lambda p: p.name)
@@ -206,3 +207,27 @@ def test_keys_of_a_wrong_length_are_our_bug(profile: SrtpProfile) -> None:
         Srtp(profile, key_of(profile)[:-1], key_of(profile))
     with pytest.raises(UsageError):
         Srtp(profile, key_of(profile), key_of(profile) + b"x")
+
+
+@PROFILES
+def test_a_peer_makes_us_remember_so_many_ssrcs_and_no_more(profile: SrtpProfile) -> None:
+    relay, peer = pair(profile)
+
+    def sealed(number: int, seq: int = 1) -> bytes | None:
+        if number % 2:
+            return relay.protect_rtp(build_header(96, False, seq, 7, number) + b"payload")
+        return relay.protect_rtcp(build_pli(number, 9))
+
+    def opens(number: int, packet: bytes | None) -> bool:
+        assert packet is not None
+        return (peer.unprotect_rtp if number % 2 else peer.unprotect_rtcp)(packet) is not None
+
+    damaged = bytearray(sealed(9999) or b"")
+    damaged[-1] ^= 1
+    assert peer.unprotect_rtp(bytes(damaged)) is None
+    assert all(opens(number, sealed(number)) for number in range(MAX_STREAMS)), "what was not authentic takes no room"
+    for number in (MAX_STREAMS, MAX_STREAMS + 1):
+        assert not opens(number, sealed(number))
+        assert peer.last_refusal is Refusal.STREAMS
+    assert opens(1, sealed(1, seq=2))
+    assert opens(2, sealed(2))

@@ -12,7 +12,7 @@ import os
 import secrets
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 import structlog
 
@@ -33,8 +33,8 @@ from relay.mix.layout import (
     check_size,
 )
 from relay.mix.video import events, messages
-from relay.mix.video.assembly import VideoCodec
 from relay.mix.video.pool_worker import PoolWorker
+from relay.mix.video.program import InputState, Program, Source, StageState, input_spec
 from relay.plane import Plane
 from relay.plane.contract import AddTap, RemoveTap, RequestKeyframe
 from relay.settings import MixVideoSettings
@@ -43,50 +43,6 @@ WATCH_S = 0.1
 _CLOCK_BITS = 32
 
 log = structlog.get_logger()
-
-
-@dataclass(frozen=True, slots=True)
-class Source:
-    """Where an input's picture comes from: a layer of a track of this plane."""
-
-    track: int
-    layer: int
-    codec: VideoCodec
-
-
-@dataclass(frozen=True, slots=True)
-class Program:
-    """What a stage's program is to be. `track` and `layer`, of a track without session, are where it is injected;
-    `payload_type` is that track's for the codec. None and 0 stand for the settings' values."""
-
-    track: int
-    payload_type: int
-    layer: int = 0
-    width: int = 0
-    height: int = 0
-    fps: int = 0
-    codec: VideoCodec | None = None
-    bitrate: int = 0
-
-
-@dataclass(slots=True)
-class _Input:
-    name: str
-    source: Source | None
-    tap: int | None = None
-
-
-@dataclass(slots=True)
-class _Stage:
-    spec: messages.StageSpec
-    program: Program
-    layouts: SyncLog[LayoutChange]
-    overlays: SyncLog[OverlayChange]
-    inputs: dict[str, _Input] = field(default_factory=dict)
-    worker: PoolWorker | None = None
-    restarts: Restarts = field(default_factory=Restarts)
-    taken: float = 0.0
-    waiting: asyncio.TimerHandle | None = None
 
 
 def now_us() -> int:
@@ -109,7 +65,7 @@ class VideoPool:
         self._plane, self._handles, self._settings, self._on_event = plane, handles, settings, on_event
         self._executor: Executor = executor or LocalProcesses()
         self._workers: list[PoolWorker] = []
-        self._stages: dict[str, _Stage] = {}
+        self._stages: dict[str, StageState] = {}
         self._restarts = Restarts()
         self._tasks: set[asyncio.Task[None]] = set()
         self._refill: asyncio.TimerHandle | None = None
@@ -164,7 +120,7 @@ class VideoPool:
         check_overlays(overlays)
         if self._stopped:
             raise Overloaded("the video pool is stopped")
-        opened = _Stage(
+        opened = StageState(
             self._spec(stage, program),
             program,
             SyncLog(LayoutChange(0, layout)),
@@ -205,10 +161,10 @@ class VideoPool:
             return False
         if old is not None:
             self._untap(old)
-        one = found.inputs[identity] = _Input(name, source)
+        one = found.inputs[identity] = InputState(name, source)
         if found.worker is not None:
             self._tap(found, identity, one)
-            found.worker.running.send(messages.AddInput(stage, _input_spec(identity, one)))
+            found.worker.running.send(messages.AddInput(stage, input_spec(identity, one)))
         return one.source == source
 
     def remove_input(self, stage: str, identity: str) -> None:
@@ -283,17 +239,17 @@ class VideoPool:
             overlays=(),
         )
 
-    def _found(self, stage: str) -> _Stage:
+    def _found(self, stage: str) -> StageState:
         try:
             return self._stages[stage]
         except KeyError:
             raise NotFound(f"stage {stage!r} has no program") from None
 
-    def _tell(self, stage: _Stage, message: Message) -> None:
+    def _tell(self, stage: StageState, message: Message) -> None:
         if stage.worker is not None:
             stage.worker.running.send(message)
 
-    def _take(self, stage: _Stage, *, hold: int) -> None:
+    def _take(self, stage: StageState, *, hold: int) -> None:
         """Have a worker make a stage. Raises Overloaded."""
         worker = self._choose()
         name = stage.spec.stage
@@ -302,7 +258,7 @@ class VideoPool:
         worker.inject.bind(stage.spec.stream, stage.program.track, stage.program.layer)
         for identity, one in stage.inputs.items():
             self._tap(stage, identity, one)
-        inputs = tuple(_input_spec(identity, one) for identity, one in stage.inputs.items())
+        inputs = tuple(input_spec(identity, one) for identity, one in stage.inputs.items())
         told = {"place": place, "hold": hold, "inputs": inputs}
         told |= {"layouts": stage.layouts.changes, "overlays": stage.overlays.changes}
         stage.spec = replace(stage.spec, **told)  # type: ignore[arg-type]
@@ -354,7 +310,7 @@ class VideoPool:
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
-    def _tap(self, stage: _Stage, identity: str, one: _Input) -> None:
+    def _tap(self, stage: StageState, identity: str, one: InputState) -> None:
         """Have an input's packets put into its worker's ring, and ask for a keyframe."""
         one.tap = None
         if one.source is None or stage.worker is None or stage.worker.tap.closed:
@@ -371,7 +327,7 @@ class VideoPool:
             return
         one.tap = tap
 
-    def _untap(self, one: _Input) -> None:
+    def _untap(self, one: InputState) -> None:
         if one.tap is not None:
             tap, one.tap = one.tap, None
             try:
@@ -458,14 +414,9 @@ class VideoPool:
                 self.close_stage(name)
                 yield events.StageFailed(name, message.detail)
 
-    def _ask(self, one: _Input | None) -> None:
+    def _ask(self, one: InputState | None) -> None:
         if one is not None and one.source is not None and one.tap is not None:
             try:
                 self._plane.submit(RequestKeyframe(one.source.track, one.source.layer))
             except UsageError:
                 return  # its track has just gone
-
-
-def _input_spec(identity: str, one: _Input) -> messages.InputSpec:
-    source = one.source if one.tap is not None else None
-    return messages.InputSpec(identity, one.name, one.tap, source.codec if source is not None else None)

@@ -122,7 +122,9 @@ def splice_waiters(core: Core, layer: Layer, packet: Packet, descriptor: Descrip
 
 def note_recent(layer: Layer, packet: Packet, descriptor: Descriptor, starts: bool) -> None:
     """Remember the video since the latest decodable start, for slots that begin a moment later."""
-    if starts:
+    if packet.place is None:
+        layer.recent = []
+    elif starts:
         layer.recent = [(packet, descriptor)]
     elif layer.recent:
         layer.recent.append((packet, descriptor))

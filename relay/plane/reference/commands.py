@@ -247,6 +247,7 @@ def _choose_feedback(session: Session) -> None:
 def _leave_session(core: Core, track: Track) -> None:
     """Stop receiving a track where it is received now."""
     for layer in track.layers:
+        layer.recent = []
         for slot in list(layer.players.values()):
             stop_playing(slot)
         for slot in list(layer.waiters.values()):
@@ -378,6 +379,7 @@ def _remove_slot(core: Core, slot: Slot) -> None:
     core.timers.cancel((Timer.SENDER_REPORT, slot.handle, 0))
     session = slot.session
     del core.slots[slot.handle], session.slots[slot.handle]
+    slot.log.clear()
     for ssrc in [ssrc for ssrc, owner in session.slots_by_ssrc.items() if owner is slot]:
         del session.slots_by_ssrc[ssrc]
 

@@ -24,6 +24,21 @@ MAX_PADDING = 255  # one octet says how much (RFC 3550 5.1)
 REPEATED_IN_PROBE = 16  # the latest packets, in turns, serve as padding that may even repair something
 DEFAULT_RTT_US = 50_000  # between repeats to a viewer that has not yet reported
 
+MAX_PAD = 64  # bytes to a multiple of which packets can be padded
+PADDED_TO = 1400  # bytes: longer packets are not padded, for some path may carry little more
+
+
+def pad(plain: bytes, step: int) -> bytes:
+    """Add RTP padding (RFC 3550 5.1) up to a multiple of `step`.
+
+    A frame's packets are of nearly one size, most encoders' of two that are a byte apart; those of one size leave in
+    one message. The last one may be shorter than the others and stays as it is.
+    """
+    short = -len(plain) % step
+    if not short or len(plain) + short > PADDED_TO:
+        return plain
+    return b"".join((bytes((plain[0] | 0x20,)), plain[1:], bytes(short - 1), bytes((short,))))
+
 
 def send_time(now: int) -> int:
     """Absolute send time: 6.18 fixed point seconds, 24 bits."""
@@ -37,7 +52,8 @@ def forward(core: Core, slots: Iterable[Slot], layer: Layer, packet: Packet, des
     marker = 0x80 if packet.marker else 0
     patch_offset = descriptor.patch_offset
     payload_size = packet.payload_end - packet.payload_offset
-    out = core.out
+    out, kept = core.out, packet.place is not None
+    step = core.config.pad_video if layer.track.kind is Kind.VIDEO and not packet.marker else 1
     for slot in slots:
         session = slot.session
         address, srtp = session.selected, session.srtp
@@ -55,12 +71,15 @@ def forward(core: Core, slots: Iterable[Slot], layer: Layer, packet: Packet, des
         if slot.measured:
             session.transport_seq = transport_seq = (session.transport_seq + 1) & 0xFFFF
         plain = slot.serialiser.write(packet, second, seq, timestamp, patch_offset, patch, transport_seq, stamp)
-        sealed = srtp.protect_rtp(plain)
+        sealed = srtp.protect_rtp(pad(plain, step) if step > 1 else plain)
         if sealed is None:
             core.drop("out_refused")
             continue
         out.append((sealed, address))
-        slot.log.put((packet, second, seq, timestamp, patch_offset, patch, transport_seq, stamp))
+        if kept:
+            slot.log.put((packet, second, seq, timestamp, patch_offset, patch, transport_seq, stamp))
+        else:
+            slot.log.forget(seq)
         size = len(sealed)
         if slot.measured and session.estimator is not None:
             session.estimator.on_sent(transport_seq, size, now)
@@ -87,7 +106,10 @@ def send_repair(core: Core, slot: Slot, sequences: Sequence[int], now: int) -> N
         if slot.rtx_serialiser is not None and sent.type_and_marker & 0x7F in slot.rtx_types:
             done = _send_rtx(core, slot, sent, now)
         else:
-            done = _seal_and_send(core, slot, slot.serialiser.write(*sent), -1, now)
+            plain = slot.serialiser.write(*sent)
+            if slot.kind is Kind.VIDEO and not sent.type_and_marker & 0x80:
+                plain = pad(plain, core.config.pad_video)
+            done = _seal_and_send(core, slot, plain, -1, now)
         if done:
             slot.stats.resent += 1
         else:
@@ -140,8 +162,10 @@ def _seal_and_send(core: Core, slot: Slot, plain: bytes, transport_seq: int, now
 
 
 def sender_report_due(core: Core, slot: Slot, now: int) -> None:
-    """Send SR and SDES while packets go out, and come back in an interval."""
+    """Send SR and SDES while packets go out, and come back in an interval. One who has fallen silent keeps no packets:
+    what was lost of the last ones has been asked for by now."""
     if slot.playing is None:
+        slot.log.clear()
         return
     core.timers.set((Timer.SENDER_REPORT, slot.handle, 0), now + core.config.report_interval_us)
     if slot.stats.packets == slot.reported:

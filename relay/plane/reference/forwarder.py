@@ -8,8 +8,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 from relay.errors import UsageError
-from relay.plane.contract import Address, Command, Event, LayerStats, PlaneConfig, PlaneStats
+from relay.plane.contract import SLAB_MEMORY, Address, Command, Event, LayerStats, PlaneConfig, PlaneStats
 from relay.plane.reference import commands, egress, feedback, ingress, keyframes, reports, transport
+from relay.plane.reference.egress import MAX_PAD
+from relay.plane.reference.packets import MOST
 from relay.plane.reference.state import MAX_DATAGRAM, Core, Layer
 from relay.plane.reference.timers import Timer
 
@@ -36,6 +38,12 @@ class Forwarder:
         for packets in (config.history_video, config.history_audio):
             if packets & (packets - 1) or not 0 < packets <= 32768:
                 raise UsageError(f"a history of {packets} packets: not a power of two up to 32768")
+        if not 1 <= config.slab_packets <= MOST:
+            raise UsageError(f"a slab of {config.slab_packets} packets: not 1 to {MOST}")
+        if not 1 <= config.pad_video <= MAX_PAD:
+            raise UsageError(f"padding to {config.pad_video} bytes: not 1 to {MAX_PAD}")
+        if config.slab_memory not in SLAB_MEMORY:
+            raise UsageError(f"slab_memory must be one of {', '.join(SLAB_MEMORY)}")
 
     def apply(self, command: Command, now: int) -> None:
         """Carry out a command. Raises UsageError for unknown or used handles and for contradictions."""
@@ -157,7 +165,7 @@ class Forwarder:
         """Take the tapped packets as `taps()` does, each with the ring that it is for."""
         core = self._core
         tapped, core.tapped = core.tapped, []
-        return tapped
+        return [(tap, packet, arrival, ring) for tap, packet, arrival, ring, _ in tapped]
 
     @property
     def taps_dropped(self) -> int:
@@ -187,7 +195,15 @@ class Forwarder:
             datagrams_out=self._datagrams_out + len(core.out),
             bytes_in=core.bytes_in,
             bytes_out=self._bytes_out + sum(len(datagram) for datagram, _ in core.out),
+            slab_free=core.slab.free,
+            slab_total=core.slab.total,
+            unkept=core.unkept,
         )
+
+    @property
+    def slab(self) -> tuple[int, int]:
+        """Free and all places for ingress packets."""
+        return self._core.slab.free, self._core.slab.total
 
     def table_sizes(self) -> dict[str, int]:
         """How much is remembered: all zero once every session, track, slot and tap is gone."""
@@ -201,11 +217,12 @@ class Forwarder:
             "ufrags": len(core.by_ufrag),
             "timers": len(core.timers),
             "heard": len(core.heard),
+            "packets": core.slab.total - core.slab.free,
         }
 
 
 _UNAUTHENTICATED = frozenset(
-    ("srtp_no_keys", "srtp_auth", "srtp_replay", "srtp_oversize", "srtp_malformed", "srtp_closed")
+    ("srtp_no_keys", "srtp_auth", "srtp_replay", "srtp_oversize", "srtp_malformed", "srtp_closed", "srtp_streams")
 )
 
 

@@ -80,6 +80,10 @@ class SentLog:
         self._ring[index] = fields
         self._resent[index] = -1
 
+    def forget(self, seq: int) -> None:
+        """Note a sent packet that is not kept."""
+        self._ring[seq & self._mask] = None
+
     def get(self, seq: int) -> Sent | None:
         """Return the packet sent with this number, or None when it is unknown or overwritten."""
         fields = self._ring[seq & self._mask]

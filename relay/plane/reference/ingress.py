@@ -33,12 +33,14 @@ def receive_rtp(core: Core, session: Session, datagram: bytes, now: int) -> str:
     srtp = session.srtp
     if srtp is None:
         return "srtp_no_keys"
+    place = core.slab.take()
     plain = srtp.unprotect_rtp(datagram)
     if plain is None:
         return srtp_reason(session)
     packet = parse(plain, now)
     if packet is None:
         return "rtp_malformed"
+    packet.place = place
     stats = session.stats
     stats.packets_in += 1
     stats.bytes_in += len(datagram)
@@ -68,6 +70,7 @@ def inject(core: Core, track: Track, index: int, plain: bytes, now: int) -> str:
     packet = parse(plain, now)
     if packet is None:
         return "rtp_malformed"
+    packet.place = core.slab.take()
     layer = track.layers[index]
     source = layer.source
     if source is None or source.ssrc != packet.ssrc:
@@ -98,6 +101,7 @@ def _receive_repair(core: Core, source: Source, packet: Packet, now: int) -> str
     original = decapsulate_rtx(packet, media.ssrc, kind.apt)
     if original is None:
         return "rtx_unknown"
+    original.place = packet.place
     return _accept(core, layer, original, media.detector.recovered(original.seq), now)
 
 
@@ -128,6 +132,8 @@ def _accept(core: Core, layer: Layer, packet: Packet, arrival: Arrival, now: int
         for slot in layer.players.values():
             slot.rewriter.drop(packet.seq)  # padding alone: those behind it close up
         return ""
+    if packet.place is None:
+        core.unkept += 1
     descriptor = layer.inspect(packet.data, packet.payload_offset, packet.payload_end)
     decodable = descriptor.is_keyframe_start
     if track.kind is Kind.VIDEO:
@@ -329,9 +335,9 @@ def loudness_due(core: Core, now: int) -> None:
 def _tap(core: Core, layer: Layer, packet: Packet, now: int) -> None:
     session = layer.track.session
     for handle, tap in layer.taps.items():
-        if len(core.tapped) < MAX_TAPPED:
+        if len(core.tapped) < MAX_TAPPED and packet.place is not None:
             data = packet.data if session is None or not tap.canonical else _canonical(packet, session.extensions)
-            core.tapped.append((handle, data, now, tap.ring))
+            core.tapped.append((handle, data, now, tap.ring, packet.place))
         else:
             core.taps_dropped += 1
 

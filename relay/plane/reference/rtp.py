@@ -16,6 +16,7 @@ from relay.errors import UsageError
 
 if TYPE_CHECKING:
     from relay.plane.reference.descriptors import Descriptor
+    from relay.plane.reference.packets import Place
 
 HEADER_LENGTH = 12
 ONE_BYTE_PROFILE = 0xBEDE
@@ -78,7 +79,8 @@ def is_newer_timestamp(a: int, b: int) -> bool:
 
 
 class Packet:
-    """One plaintext RTP packet. Treat it as frozen, `descriptor` excepted: the ingress side sets that once.
+    """One plaintext RTP packet. Treat it as frozen, but for `descriptor` and `place`: the ingress side sets those once.
+    A packet without a place may be forwarded, but not kept.
 
     `data[payload_offset:payload_end]` is the payload without padding, maybe empty. `extensions` maps an element's id
     to its (offset, length) in `data`. `arrival` is in monotonic microseconds.
@@ -93,6 +95,7 @@ class Packet:
         "payload_end",
         "payload_offset",
         "payload_type",
+        "place",
         "seq",
         "ssrc",
         "timestamp",
@@ -122,6 +125,7 @@ class Packet:
         self.payload_end = payload_end
         self.extensions = extensions
         self.descriptor: Descriptor | None = None
+        self.place: Place | None = None
 
     @property
     def payload(self) -> bytes:

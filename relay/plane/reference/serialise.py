@@ -43,7 +43,7 @@ class Forwarding:
         """
         self.ids = tuple(ids)
         self.allow_mixed = allow_mixed
-        self._latest: Packet | None = None
+        self._latest: object = None
         self._block = b""
         self._fits = True
 
@@ -58,8 +58,10 @@ class Forwarding:
 
     def block(self, packet: Packet) -> bytes | None:
         """Return the elements in one-byte form, padded to 32 bits. None when they need the two-byte form."""
-        if packet is not self._latest:
-            self._latest = packet
+        # The elements of one packet and of what was unpacked from it, which are the same bytes. To hold the packet
+        # itself would keep its place in the slab.
+        if packet.extensions is not self._latest:
+            self._latest = packet.extensions
             elements = self.elements(packet) if packet.extensions else []
             self._fits = all(_fits_one_byte(i, value) for i, value in elements)
             self._block = build_extensions(elements)[4:] if self._fits else b""

@@ -19,6 +19,7 @@ from relay.plane.contract import SrtpProfile
 MAX_PLAIN = 1484  # bytes: MAX_SEALED less the longest tag. GStreamer fills packets of 1400 bytes before SRTP
 MAX_SEALED = 1500  # bytes: nothing longer arrives in one Ethernet frame
 REPLAY_WINDOW = 1024  # packets: half a second at 2,000 packets/s, so that a retransmission is not taken for a replay
+MAX_STREAMS = 256  # SSRCs that one peer can make us remember; a browser uses two per layer
 _TRAILER = 4 + 16 + 128
 
 
@@ -37,6 +38,7 @@ class Refusal(Enum):
     OVERSIZE = "longer than a datagram may be"
     MALFORMED = "not an RTP or RTCP packet, or not decodable"
     CLOSED = "the session is closed"
+    STREAMS = "of one SSRC more than is remembered"
 
 
 # srtp_err_status_t: 7 auth_fail, 8 cipher_fail, 9 replay_fail, 10 replay_old, 26 pkt_idx_old
@@ -80,7 +82,7 @@ class Srtp:
     Every method returns the processed packet, or None; then `last_refusal` says why and `refused` has counted it.
     """
 
-    __slots__ = ("_buffer", "_cdata", "_length", "_rx", "_tx", "last_refusal", "profile", "refused")
+    __slots__ = ("_buffer", "_cdata", "_length", "_rx", "_streams", "_tx", "last_refusal", "profile", "refused")
 
     def __init__(self, profile: SrtpProfile, tx_key: bytes | bytearray, rx_key: bytes | bytearray) -> None:
         """Keys are master key + master salt. A bytearray is the caller's to wipe. UsageError for wrong lengths."""
@@ -89,6 +91,7 @@ class Srtp:
         self.last_refusal: Refusal | None = None
         self._tx: Any = _create(profile, tx_key, outbound=True)
         self._rx: Any = _create(profile, rx_key, outbound=False)
+        self._streams: set[bytes] = set()  # SSRCs that libsrtp remembers: those of authentic packets
         self._cdata = ffi.new("char[]", MAX_SEALED + _TRAILER)
         self._buffer = ffi.buffer(self._cdata)
         self._length = ffi.new("int *")
@@ -115,6 +118,10 @@ class Srtp:
         rx = self._rx
         if size > MAX_SEALED or rx is None:
             return self._refuse(Refusal.CLOSED if rx is None else Refusal.OVERSIZE)
+        ssrc, streams = packet[8:12], self._streams
+        if len(streams) >= MAX_STREAMS and size >= 12 and ssrc not in streams:
+            # To forget one would forget which of its packets were seen.
+            return self._refuse(Refusal.STREAMS)
         buffer = self._buffer
         length = self._length
         buffer[0:size] = packet
@@ -122,6 +129,7 @@ class Srtp:
         status = _unprotect(rx[0], self._cdata, length)
         if status:
             return self._refuse(_REASONS.get(status, Refusal.MALFORMED))
+        streams.add(ssrc)
         opened: bytes = buffer[0 : length[0]]
         return opened
 
@@ -131,7 +139,18 @@ class Srtp:
 
     def unprotect_rtcp(self, packet: bytes) -> bytes | None:
         """Open an SRTCP packet."""
-        return self._control(_unprotect_rtcp, self._rx, packet, MAX_SEALED)
+        ssrc, streams = packet[4:8], self._streams
+        if (
+            len(streams) >= MAX_STREAMS
+            and 8 <= len(packet) <= MAX_SEALED
+            and self._rx is not None
+            and ssrc not in streams
+        ):
+            return self._refuse(Refusal.STREAMS)
+        opened = self._control(_unprotect_rtcp, self._rx, packet, MAX_SEALED)
+        if opened is not None:
+            streams.add(ssrc)
+        return opened
 
     def close(self) -> None:
         """Free both contexts, which zeroes the derived keys, and wipe the packet buffer. Repeatable."""

@@ -24,6 +24,7 @@ from relay.plane.reference.descriptors import Codec, Descriptor, inspector
 from relay.plane.reference.estimate import BandwidthEstimator
 from relay.plane.reference.history import ResendBudget, SentLog
 from relay.plane.reference.nack import LossDetector
+from relay.plane.reference.packets import Place, Slab
 from relay.plane.reference.rate import Rate
 from relay.plane.reference.rewrite import PictureIds, Rewriter
 from relay.plane.reference.rtp import EXTENSIONS, Packet
@@ -346,12 +347,14 @@ class Core:
         "now",
         "out",
         "sessions",
+        "slab",
         "slots",
         "tapped",
         "taps",
         "taps_dropped",
         "timers",
         "tracks",
+        "unkept",
     )
 
     def __init__(self, config: PlaneConfig) -> None:
@@ -366,7 +369,9 @@ class Core:
         self.timers = Timers()
         self.out: list[tuple[bytes, Address]] = []
         self.events: list[Event] = []
-        self.tapped: list[tuple[int, bytes, int, int | None]] = []
+        self.slab = Slab(config.slab_packets)
+        self.unkept = 0  # packets that came when no place was free
+        self.tapped: list[tuple[int, bytes, int, int | None, Place]] = []  # tap, data, arrival, ring; held until taken
         self.taps_dropped = 0
         self.heard: set[int] = set()  # audio tracks with a level since the last LoudnessMeasured
         self.drops: dict[str, int] = {}

@@ -5,6 +5,7 @@ use super::contract::{ABS_SEND_TIME, Event, ExtensionIds, Kind, MID, PASSED_ON, 
 use super::egress::forward;
 use super::fanout::flush;
 use super::keyframes::request_keyframe;
+use super::packets::SPARE;
 use super::state::{LayerKey, Slot, State};
 use super::timers::Timer;
 use crate::arithmetic::mul_div;
@@ -181,12 +182,12 @@ pub fn splice_waiters(core: &mut State, layer: LayerKey, packet: &Packet, descri
 
 /// Remember the video since the latest decodable start, for slots that begin a moment later.
 pub fn note_recent(core: &mut State, key: LayerKey, id: u32, descriptor: &Descriptor, starts: bool) {
-    if starts {
+    if starts || id == SPARE {
         core.forget_recent(key);
     }
     let State { tracks, packets, .. } = core;
     let recent = &mut tracks[key.track].layers[key.index].recent;
-    if !starts && recent.is_empty() {
+    if id == SPARE || (!starts && recent.is_empty()) {
         return;
     }
     packets.counts.retain(id);

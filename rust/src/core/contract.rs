@@ -5,6 +5,9 @@
 
 use std::net::SocketAddr;
 
+use super::packets::MOST;
+use crate::error::UsageError;
+use crate::io::pages::Memory;
 use crate::rtp::EXTENSIONS;
 use crate::srtp::Profile;
 
@@ -229,6 +232,11 @@ pub struct PlaneStats {
     pub datagrams_out: u64,
     pub bytes_in: u64,
     pub bytes_out: u64,
+    /// Slots for ingress packets: those that nobody holds, and all.
+    pub slab_free: u32,
+    pub slab_total: u32,
+    /// Packets that were forwarded but not kept, because no slot was free.
+    pub unkept: u64,
 }
 
 /// Limits and times of the plane, and how many packets it may keep.
@@ -247,6 +255,22 @@ pub struct PlaneConfig {
     pub max_addresses: usize,
     pub wall_offset_us: i64,
     pub seed: u64,
-    /// Slots for ingress packets, of 1.5 KiB each.
-    pub max_packets: u32,
+    /// Ingress packets that are kept at most, in slots of 1.5 KiB each.
+    pub slab_packets: u32,
+    /// Video packets but the last of a frame get RTP padding to a multiple of so many bytes; 1 for none.
+    pub pad_video: usize,
+    pub slab_memory: Memory,
+}
+
+impl PlaneConfig {
+    /// For each of several shards: they divide the slab. UsageError when there is not a slot for each, or too many.
+    pub fn among(&self, shards: usize) -> Result<Vec<Self>, UsageError> {
+        let count = shards as u32;
+        if !(count..=MOST).contains(&self.slab_packets) {
+            let text = format!("a slab of {} packets for {shards} shards: not {shards} to {MOST}", self.slab_packets);
+            return Err(UsageError::new(text));
+        }
+        let share = |index: u32| (self.slab_packets - index).div_ceil(count);
+        Ok((0..count).map(|index| Self { slab_packets: share(index), ..self.clone() }).collect())
+    }
 }

@@ -4,7 +4,7 @@
 use indexmap::IndexMap;
 
 use super::contract::Kind;
-use super::packets::Packets;
+use super::packets::{Packets, SPARE};
 use super::state::{LayerKey, Probe, Session, Slab, Slot, State};
 use super::timers::Timer;
 use crate::arithmetic::mul_div;
@@ -26,6 +26,29 @@ const MAX_PADDING: usize = 255;
 const REPEATED_IN_PROBE: u16 = 16;
 /// Between repeats to a viewer that has not yet reported.
 const DEFAULT_RTT_US: i64 = 50_000;
+
+/// Bytes to a multiple of which packets can be padded.
+pub const MAX_PAD: usize = 64;
+/// Bytes: longer packets are not padded, for some path may carry little more.
+const PADDED_TO: usize = 1400;
+
+/// A frame's packets are of nearly one size, most encoders' of two that are a byte apart; those of one size leave in one
+/// message. The last one may be shorter than the others and stays as it is.
+fn padding_step(pad_video: usize, kind: Kind, type_and_marker: u8) -> usize {
+    if kind == Kind::Video && type_and_marker & 0x80 == 0 { pad_video } else { 1 }
+}
+
+/// Add RTP padding (RFC 3550 5.1) up to a multiple of `step`; returns the new length.
+fn pad(packet: &mut [u8], length: usize, step: usize) -> usize {
+    let end = length.next_multiple_of(step);
+    if end == length || end > PADDED_TO {
+        return length;
+    }
+    packet[0] |= 0x20;
+    packet[length..end].fill(0);
+    packet[end - 1] = (end - length) as u8;
+    end
+}
 
 /// Absolute send time: 6.18 fixed point seconds, 24 bits.
 pub fn send_time(now: i64) -> u32 {
@@ -58,6 +81,7 @@ pub struct Writer<'a> {
     pub packets: &'a mut Packets,
     pub out: &'a mut OutBatch,
     pub drops: &'a mut IndexMap<&'static str, u64>,
+    pub pad_video: usize,
 }
 
 impl Writer<'_> {
@@ -90,7 +114,9 @@ impl Writer<'_> {
             Fields { type_and_marker, seq, timestamp, patch_offset, patch: patch.as_slice(), transport_seq, send_time };
         let room = self.out.room();
         let written = slot.serialiser.write(data, packet, &outgoing.block, &fields, &[], room);
-        let Some(size) = written.and_then(|length| srtp.protect_rtp(room, length).ok()) else {
+        let step = padding_step(self.pad_video, slot.kind, type_and_marker);
+        let padded = written.map(|length| pad(room, length, step));
+        let Some(size) = padded.and_then(|length| srtp.protect_rtp(room, length).ok()) else {
             *self.drops.entry("out_refused").or_insert(0) += 1;
             return;
         };
@@ -98,8 +124,13 @@ impl Writer<'_> {
         let payload = packet.payload_size() as u64;
         let patch_offset = descriptor.patch_offset;
         let sent = Sent { packet: id, timestamp, send_time, seq, transport_seq, type_and_marker, patch_offset, patch };
-        self.packets.counts.retain(id);
-        if let Some(old) = slot.log.put(sent) {
+        let old = if id == SPARE {
+            slot.log.forget(seq)
+        } else {
+            self.packets.counts.retain(id);
+            slot.log.put(sent)
+        };
+        if let Some(old) = old {
             self.packets.counts.release(old);
         }
         if slot.measured
@@ -119,8 +150,9 @@ impl Writer<'_> {
 /// Send one packet of a layer to one slot at once. Nothing may wait for its session.
 pub fn forward(core: &mut State, key: LayerKey, slot: usize, id: u32, descriptor: &Descriptor, now: i64) {
     let mut outgoing = Outgoing::new(id, descriptor, core.layer(key).patched, now);
-    let State { slots, sessions, packets, out, drops, .. } = core;
-    Writer { slots, sessions, packets, out, drops }.write(slot, &mut outgoing);
+    let State { slots, sessions, packets, out, drops, config, .. } = core;
+    let pad_video = config.pad_video;
+    Writer { slots, sessions, packets, out, drops, pad_video }.write(slot, &mut outgoing);
 }
 
 /// Answer a NACK from the log, by RTX where it was agreed on, else byte for byte as first sent.
@@ -154,7 +186,7 @@ pub fn send_repair(core: &mut State, key: usize, sequences: impl Iterator<Item =
 
 /// Send a logged packet once more, byte for byte.
 fn send_again(core: &mut State, key: usize, sent: &Sent, now: i64) -> bool {
-    let State { slots, packets, out, .. } = &mut *core;
+    let State { slots, packets, out, config, .. } = &mut *core;
     let serialiser = &slots[key].serialiser;
     let (packet, data) = (packets.store.packet(sent.packet), packets.store.data(sent.packet));
     let mut block = Block::default();
@@ -168,7 +200,9 @@ fn send_again(core: &mut State, key: usize, sent: &Sent, now: i64) -> bool {
         transport_seq: sent.transport_seq,
         send_time: sent.send_time,
     };
-    let written = serialiser.write(data, packet, &block, &fields, &[], out.room());
+    let step = padding_step(config.pad_video, slots[key].kind, sent.type_and_marker);
+    let room = out.room();
+    let written = serialiser.write(data, packet, &block, &fields, &[], room).map(|length| pad(room, length, step));
     seal_and_send(core, key, written, None, now)
 }
 
@@ -227,11 +261,16 @@ fn seal_and_send(core: &mut State, key: usize, written: Option<usize>, transport
     true
 }
 
-/// Send SR and SDES while packets go out, and come back in an interval.
+/// Send SR and SDES while packets go out, and come back in an interval. One who has fallen silent keeps no packets: what
+/// was lost of the last ones has been asked for by now.
 pub fn sender_report_due(core: &mut State, key: usize, now: i64) {
-    let slot = &mut core.slots[key];
-    let Some(playing) = slot.playing else { return };
-    core.timers.set((Timer::SenderReport, slot.handle, 0), now + core.config.report_interval_us);
+    let State { slots, packets, timers, config, .. } = &mut *core;
+    let slot = &mut slots[key];
+    let Some(playing) = slot.playing else {
+        slot.log.clear(|packet| packets.counts.release(packet));
+        return;
+    };
+    timers.set((Timer::SenderReport, slot.handle, 0), now + config.report_interval_us);
     if slot.stats.packets == slot.reported {
         return;
     }

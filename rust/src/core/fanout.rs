@@ -204,10 +204,11 @@ pub fn flush_session(core: &mut State, session: usize) {
 
 /// Merge what `cursors` stand at, from packet `written` on, in the order in which it came.
 fn write_session(core: &mut State, session: usize, written: u32) {
-    let State { fanout, slots, sessions, packets, out, drops, .. } = core;
+    let State { fanout, slots, sessions, packets, out, drops, config, .. } = core;
+    let pad_video = config.pad_video;
     let Fanout { pending, cursors, .. } = fanout;
     sessions[session].written = fanout.base + pending.len() as u64;
-    let mut writer = Writer { slots, sessions, packets, out, drops };
+    let mut writer = Writer { slots, sessions, packets, out, drops, pad_video };
     if let [cursor] = cursors[..] {
         let mut at = cursor.packet;
         while let Some(one) = pending.get_mut(at as usize) {

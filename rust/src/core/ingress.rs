@@ -8,7 +8,7 @@ use super::fanout::{flush, queue};
 use super::feedback::{check_losses, note_transport_seq};
 use super::keyframes::{keyframe_came, request_keyframe};
 use super::mirrors;
-use super::packets::SLOT;
+use super::packets::{SLOT, SPARE};
 use super::state::{Copied, LayerKey, MAX_TAPPED, Source, State};
 use super::timers::Timer;
 use crate::audio_level::{WINDOW_US, parse_audio_level};
@@ -25,10 +25,27 @@ pub fn receive_rtp(core: &mut State, key: usize, datagram: &[u8], now: i64) -> &
     if core.sessions[key].srtp.is_none() {
         return "srtp_no_keys";
     }
-    let Some(id) = core.packets.take() else { return "no_packets_left" };
+    let id = take(core);
     let reason = open(core, key, id, datagram, now);
-    core.packets.counts.release(id);
+    give_back(core, id);
     reason
+}
+
+/// A slot for a packet. What waits to be written may hold some; when none is free at all, the spare one.
+fn take(core: &mut State) -> u32 {
+    if let Some(id) = core.packets.take() {
+        return id;
+    }
+    flush(core);
+    core.packets.take().unwrap_or_else(|| core.packets.take_spare())
+}
+
+/// The packet has gone where it was to go. From the spare slot it is written at once: the next one may need it.
+fn give_back(core: &mut State, id: u32) {
+    if id == SPARE {
+        flush(core);
+    }
+    core.packets.counts.release(id);
 }
 
 fn open(core: &mut State, key: usize, id: u32, datagram: &[u8], now: i64) -> &'static str {
@@ -81,13 +98,13 @@ pub fn inject(core: &mut State, key: LayerKey, plain: &[u8], now: i64) -> &'stat
         return "inject_oversize";
     }
     let Some(packet) = parse(plain, now) else { return "inject_malformed" };
-    let Some(id) = core.packets.take() else { return "inject_no_packets_left" };
+    let id = take(core);
     core.packets.store.buffer(id)[..plain.len()].copy_from_slice(plain);
     core.packets.store.set(id, packet, plain.len());
     let source = source_of(core, key, packet.ssrc, packet.payload_type, now);
     core.sources[source].last_packet = now;
     let reason = account(core, key, source, id, plain.len(), now);
-    core.packets.counts.release(id);
+    give_back(core, id);
     match reason {
         "rtp_duplicate" => "inject_duplicate",
         "rtp_unknown_payload_type" => "inject_unknown_payload_type",
@@ -116,7 +133,7 @@ pub fn accept_copy(
     now: i64,
 ) -> &'static str {
     let Some(packet) = parse(plain, arrival).filter(|_| plain.len() <= SLOT) else { return "mirror_malformed" };
-    let Some(id) = core.packets.take() else { return "mirror_no_packets_left" };
+    let id = take(core);
     core.packets.store.buffer(id)[..plain.len()].copy_from_slice(plain);
     core.packets.store.set(id, packet, plain.len());
     let source = source_of(core, key, packet.ssrc, packet.payload_type, now);
@@ -131,7 +148,7 @@ pub fn accept_copy(
     if layer.last_packet != before {
         layer.last_packet = arrival.max(before); // it may be an older one, for those who begin in the middle
     }
-    core.packets.counts.release(id);
+    give_back(core, id);
     match reason {
         "rtp_duplicate" => "mirror_duplicate",
         "rtp_unknown_payload_type" => "mirror_unknown_payload_type",
@@ -147,6 +164,7 @@ pub fn srtp_reason(refusal: Refusal) -> &'static str {
         Refusal::Oversize => "srtp_oversize",
         Refusal::Malformed => "srtp_malformed",
         Refusal::Closed => "srtp_closed",
+        Refusal::Streams => "srtp_streams",
     }
 }
 
@@ -209,6 +227,9 @@ fn accept(core: &mut State, key: LayerKey, id: u32, arrival: Arrival, now: i64) 
 
 /// What a packet with a payload means to the layer, its taps and its slots.
 fn pass_on(core: &mut State, key: LayerKey, id: u32, packet: &Packet, arrival: Arrival, started: bool, now: i64) {
+    if id == SPARE {
+        core.unkept += 1;
+    }
     let layer = core.layer(key);
     let (start, end) = (packet.payload_offset as usize, packet.payload_end as usize);
     let descriptor = inspect(layer.inspected, core.packets.store.data(id), start, end);
@@ -467,7 +488,7 @@ fn tap(core: &mut State, key: LayerKey, id: u32, now: i64) {
     let State { tracks, tapped, taps_dropped, packets, .. } = core;
     let track = &tracks[key.track];
     for (&handle, tap) in &track.layers[key.index].taps {
-        if tapped.len() < MAX_TAPPED {
+        if tapped.len() < MAX_TAPPED && id != SPARE {
             packets.counts.retain(id);
             let rewrite = ids.filter(|_| tap.canonical);
             tapped.push(Copied { tap: handle, ring: tap.ring, packet: id, arrival: now, rewrite });

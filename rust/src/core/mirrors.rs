@@ -11,6 +11,7 @@ use super::commands::{Done, leave_session, receive_at, remove_track, unused};
 use super::contract::{ExtensionIds, Kind, LayerStats, Media};
 use super::ingress::{accept_copy, change_payload_type, source_of, start, stop_layer};
 use super::keyframes::request_keyframe;
+use super::packets::SPARE;
 use super::state::{LayerKey, State, Track};
 use super::timers::Timer;
 use crate::audio_level::WINDOW_US;
@@ -20,7 +21,16 @@ use crate::lanes::{MAX_SHARDS, Note, What};
 const MAX_NOTES: usize = 4096;
 /// A level of another shard holds so long: its windows and ours do not begin together.
 const LEVEL_HOLDS_US: i64 = WINDOW_US + WINDOW_US / 2;
-const NO_PACKET: u32 = u32::MAX;
+
+/// The bytes of a note that waits.
+#[derive(Debug, Clone, Copy)]
+enum Bytes {
+    None,
+    /// Those of a packet, which is held.
+    Of(u32),
+    /// A part of `Outbox::aside`.
+    Aside(usize, usize),
+}
 
 /// What makes a track a mirror.
 #[derive(Debug, Clone, Copy)]
@@ -39,12 +49,13 @@ pub struct Shared {
     pub generation: u32,
 }
 
-/// Notes on their way to other shards: to whom, what, and the packet whose bytes go along, held.
+/// Notes on their way to other shards: to whom, what, and the bytes that go along.
 #[derive(Default)]
 pub struct Outbox {
     pub own: u8,
     levels: HashMap<u32, (i64, i64)>, // of other shards' tracks, and when they came
-    waiting: Vec<(u64, Note, u32)>,
+    waiting: Vec<(u64, Note, Bytes)>,
+    aside: Vec<u8>, // packets of the spare slot, which belongs to the next one before these notes are handed on
 }
 
 impl Outbox {
@@ -121,47 +132,56 @@ fn introduce(core: &mut State, key: LayerKey, shards: u64, now: i64) {
 
         let (last_packet, parameters_seen) = (layer.last_packet, layer.parameters_seen);
         let what = What::Started { ssrc, payload_type, last_packet, keyframe_timestamp, parameters_seen };
-        note(core, key, shards, what, NO_PACKET);
+        note(core, key, shards, what, None);
     }
     report_to(core, key, shards);
     if young {
         for index in 0..core.layer(key).recent.len() {
             let id = core.layer(key).recent[index].0;
             let arrival = core.packets.store.packet(id).arrival;
-            note(core, key, shards, What::Packet { arrival, recovered: false }, id);
+            note(core, key, shards, What::Packet { arrival, recovered: false }, Some(id));
         }
     }
 }
 
 // --- where a track lives -------------------------------------------------------------------------------------------
 
-fn note(core: &mut State, key: LayerKey, shards: u64, what: What, id: u32) {
+fn note(core: &mut State, key: LayerKey, shards: u64, what: What, id: Option<u32>) {
     let State { tracks, outbox, packets, .. } = core;
     let track = &tracks[key.track];
     if outbox.waiting.len() >= MAX_NOTES {
         core.drop("mirror_overflow");
         return;
     }
-    if id != NO_PACKET {
-        packets.counts.retain(id);
-    }
+    let bytes = match id {
+        None => Bytes::None,
+        Some(SPARE) => {
+            let start = outbox.aside.len();
+            outbox.aside.extend_from_slice(packets.store.data(SPARE));
+            Bytes::Aside(start, outbox.aside.len())
+        }
+        Some(id) => {
+            packets.counts.retain(id);
+            Bytes::Of(id)
+        }
+    };
     let generation = track.mirror.map_or(track.shared.generation, |mirror| mirror.generation);
     let note = Note { from: outbox.own, track: track.handle, layer: key.index as u32, generation, what };
-    outbox.waiting.push((shards, note, id));
+    outbox.waiting.push((shards, note, bytes));
 }
 
 /// A packet was accepted: note it for those who show the track elsewhere.
 pub fn copy(core: &mut State, key: LayerKey, id: u32, recovered: bool, now: i64) {
     let shards = core.tracks[key.track].shared.shards;
     if shards != 0 {
-        note(core, key, shards, What::Packet { arrival: now, recovered }, id);
+        note(core, key, shards, What::Packet { arrival: now, recovered }, Some(id));
     }
 }
 
 pub fn stopped(core: &mut State, key: LayerKey) {
     let shards = core.tracks[key.track].shared.shards;
     if shards != 0 {
-        note(core, key, shards, What::Stopped, NO_PACKET);
+        note(core, key, shards, What::Stopped, None);
     }
 }
 
@@ -180,7 +200,7 @@ fn report_to(core: &mut State, key: LayerKey, shards: u64) {
     }
     let (ssrc, ntp, rtp, arrival) = (source.ssrc, source.report_ntp, source.report_rtp, source.report_arrival);
     let offset = core.ntp_offset(key.track);
-    note(core, key, shards, What::Reported { ssrc, ntp, rtp, arrival, offset }, NO_PACKET);
+    note(core, key, shards, What::Reported { ssrc, ntp, rtp, arrival, offset }, None);
 }
 
 /// A sender report came, which may have moved the clock of all of a session's tracks.
@@ -207,29 +227,35 @@ pub fn gather_levels(core: &mut State, levels: &mut Vec<(u32, i64)>, now: i64) {
     for (track, level) in levels.drain(..) {
         if outbox.waiting.len() < MAX_NOTES {
             let what = What::Level(level);
-            outbox.waiting.push((1, Note { from: outbox.own, track, layer: 0, generation: 0, what }, NO_PACKET));
+            outbox.waiting.push((1, Note { from: outbox.own, track, layer: 0, generation: 0, what }, Bytes::None));
         }
     }
 }
 
 /// A mirror's slots want a keyframe: ask where the track lives.
 pub fn want(core: &mut State, key: LayerKey, origin: u8, still: bool) {
-    note(core, key, 1 << origin, What::Wanted { still }, NO_PACKET);
+    note(core, key, 1 << origin, What::Wanted { still }, None);
 }
 
 /// Hand on what was noted: to which shards, what, and the packet's bytes.
 pub fn drain(core: &mut State, mut give: impl FnMut(u64, &Note, &[u8]) -> u64) {
     let State { outbox, packets, drops, .. } = core;
-    for (shards, note, id) in outbox.waiting.drain(..) {
-        let data = if id == NO_PACKET { &[][..] } else { packets.store.data(id) };
+    let Outbox { waiting, aside, .. } = outbox;
+    for (shards, note, bytes) in waiting.drain(..) {
+        let data = match bytes {
+            Bytes::None => &[],
+            Bytes::Of(id) => packets.store.data(id),
+            Bytes::Aside(start, end) => &aside[start..end],
+        };
         let refused = give(shards, &note, data);
-        if id != NO_PACKET {
+        if let Bytes::Of(id) = bytes {
             packets.counts.release(id);
         }
         if refused != 0 {
             *drops.entry("mirror_full").or_insert(0) += u64::from(refused.count_ones());
         }
     }
+    aside.clear();
 }
 
 // --- where it is mirrored ------------------------------------------------------------------------------------------
@@ -262,7 +288,7 @@ fn take_in(core: &mut State, note: &Note, found: Option<LayerKey>, data: &[u8], 
     let Some(mirror) = core.track_keys.get(&note.track).map(|&key| core.tracks[key].mirror) else {
         let left = Note { from: core.outbox.own, what: What::Left, ..*note };
         if core.outbox.waiting.len() < MAX_NOTES {
-            core.outbox.waiting.push((1 << note.from, left, NO_PACKET));
+            core.outbox.waiting.push((1 << note.from, left, Bytes::None));
         }
         return;
     };
@@ -325,7 +351,7 @@ pub fn hand_over(core: &mut State, handle: u32, shard: u32) {
             u64::from(stats.height),
             stats.jitter_us as u64,
         ];
-        note(core, key, 1u64.checked_shl(shard).unwrap_or(0), What::Counted(counts), NO_PACKET);
+        note(core, key, 1u64.checked_shl(shard).unwrap_or(0), What::Counted(counts), None);
     }
 }
 
@@ -365,7 +391,10 @@ fn leave(core: &mut State, key: usize) -> bool {
     if shown || !track.slots.is_empty() || !track.taps.is_empty() {
         return false;
     }
-    note(core, LayerKey { track: key, index: 0 }, 1 << mirror.origin, What::Left, NO_PACKET);
+    note(core, LayerKey { track: key, index: 0 }, 1 << mirror.origin, What::Left, None);
     remove_track(core, key);
     true
 }
+
+#[cfg(test)]
+mod tests;

@@ -21,11 +21,17 @@ pub mod state;
 pub mod timers;
 pub mod transport;
 
+use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
+
 use contract::{Address, Command, Event, LayerStats, PlaneConfig, PlaneStats};
+use egress::MAX_PAD;
+use packets::{MOST, Packets};
 use state::{Copied, LayerKey, State, Track};
 use timers::Timer;
 
 use crate::error::UsageError;
+use crate::io::pages::Got;
 use crate::machine::Tapped;
 
 /// Bytes: nothing longer arrives in one Ethernet frame, and no WebRTC client sends more.
@@ -66,7 +72,15 @@ impl Core {
                 return Err(UsageError::new(format!("a history of {packets} packets: not a power of two up to 32768")));
             }
         }
-        Ok(Self { state: State::new(config), datagrams_out: 0, bytes_out: 0 })
+        if !(1..=MOST).contains(&config.slab_packets) {
+            return Err(UsageError::new(format!("a slab of {} packets: not 1 to {MOST}", config.slab_packets)));
+        }
+        if !(1..=MAX_PAD).contains(&config.pad_video) {
+            return Err(UsageError::new(format!("padding to {} bytes: not 1 to {MAX_PAD}", config.pad_video)));
+        }
+        let packets = Packets::new(config.slab_packets, config.slab_memory)
+            .map_err(|error| UsageError::new(format!("a slab of {} packets: {error}", config.slab_packets)))?;
+        Ok(Self { state: State::new(config, packets), datagrams_out: 0, bytes_out: 0 })
     }
 
     /// Carry out a command. UsageError for unknown or used handles and for contradictions.
@@ -203,6 +217,21 @@ impl Core {
         self.state.handled
     }
 
+    /// Free slots for ingress packets, kept up to date for readers in other threads.
+    pub fn slab_left(&self) -> Arc<AtomicU32> {
+        self.state.packets.left()
+    }
+
+    /// All slots for ingress packets.
+    pub fn slab_total(&self) -> u32 {
+        self.state.packets.counts.total()
+    }
+
+    /// What kind of memory the slots are in.
+    pub fn slab_memory(&self) -> Got {
+        self.state.packets.memory()
+    }
+
     /// Count everything, as of the latest call that had a time.
     pub fn stats(&self) -> PlaneStats {
         let core = &self.state;
@@ -225,6 +254,9 @@ impl Core {
             datagrams_out: self.datagrams_out + core.out.len() as u64,
             bytes_in: core.bytes_in,
             bytes_out: self.bytes_out + core.out.bytes() as u64,
+            slab_free: core.packets.counts.total() - core.packets.counts.used() as u32,
+            slab_total: core.packets.counts.total(),
+            unkept: core.unkept,
         }
     }
 
@@ -257,7 +289,7 @@ fn receive_media(core: &mut State, datagram: &[u8], source: Address, now: i64) -
     } else {
         ingress::receive_rtp(core, session, datagram, now)
     };
-    let unauthenticated = reason.starts_with("srtp_") || reason == "no_packets_left";
+    let unauthenticated = reason.starts_with("srtp_");
     if !unauthenticated && let Some(heard) = core.sessions[session].addresses.get_mut(&source) {
         *heard = now;
     }

@@ -396,6 +396,7 @@ pub struct State {
     pub events: Vec<Event>,
     pub tapped: Vec<Copied>,
     pub taps_dropped: u64,
+    pub unkept: u64,         // packets that came when no slot was free
     pub heard: HashSet<u32>, // audio tracks with a level since the last LoudnessMeasured
     pub drops: IndexMap<&'static str, u64>,
     pub handled: u64,
@@ -405,9 +406,9 @@ pub struct State {
 }
 
 impl State {
-    pub fn new(config: PlaneConfig) -> Self {
+    pub fn new(config: PlaneConfig, packets: Packets) -> Self {
         Self {
-            packets: Packets::new(config.max_packets),
+            packets,
             config,
             now: 0,
             sessions: Slab::default(),
@@ -427,6 +428,7 @@ impl State {
             events: Vec::new(),
             tapped: Vec::new(),
             taps_dropped: 0,
+            unkept: 0,
             heard: HashSet::new(),
             drops: IndexMap::new(),
             handled: 0,

@@ -5,7 +5,7 @@
 
 pub mod clock;
 mod name;
-mod pages;
+pub mod pages;
 mod plan;
 pub mod probe;
 mod receive;

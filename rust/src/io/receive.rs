@@ -44,7 +44,7 @@ impl Receiver {
         let mut names = vec![Name::EMPTY; messages];
         let mut controls = vec![Control([0; 64]); messages];
         let mut pieces: Vec<_> = pages
-            .bytes()
+            .bytes_mut()
             .chunks_exact_mut(slot)
             .map(|place| libc::iovec { iov_base: place.as_mut_ptr().cast(), iov_len: place.len() })
             .collect();
@@ -82,7 +82,7 @@ impl Receiver {
     /// Hand on the datagrams of the latest `fill`, in order, for as long as `take` returns true; the next call goes on
     /// behind the one for which it did not. Returns whether all were handed on.
     pub fn each(&mut self, mut take: impl FnMut(&mut [u8], SocketAddr) -> bool) -> bool {
-        let bytes = self.pages.bytes();
+        let bytes = self.pages.bytes_mut();
         while self.message < self.filled {
             let (index, from) = (self.message, self.offset);
             let header = &self.headers[index];

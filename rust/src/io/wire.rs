@@ -31,6 +31,7 @@ pub trait Wire {
 struct Control {
     header: libc::cmsghdr,
     segment: u16,
+    rest: [u8; 6], // the kernel is given no byte that was not written
 }
 
 /// CMSG_LEN and CMSG_SPACE of a u16.
@@ -65,7 +66,7 @@ impl KernelWire {
             mapped,
             many,
             names: vec![Name::EMPTY; MESSAGES],
-            controls: (0..MESSAGES).map(|_| Control { header: control, segment: 0 }).collect(),
+            controls: (0..MESSAGES).map(|_| Control { header: control, segment: 0, rest: [0; 6] }).collect(),
             pieces: vec![piece; PIECES],
             headers: vec![header; MESSAGES],
         })

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::*;
 use crate::core::contract::ExtensionIds;
+use crate::io::pages::Memory;
 use crate::io::probe::Abilities;
 use crate::io::socket::SOCKET_BUFFER;
 
@@ -25,7 +26,9 @@ fn config() -> PlaneConfig {
         max_addresses: 8,
         wall_offset_us: 0,
         seed: 1,
-        max_packets: 1024,
+        slab_packets: 1024,
+        pad_video: 8,
+        slab_memory: Memory::Plain,
     }
 }
 

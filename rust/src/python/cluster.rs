@@ -7,6 +7,7 @@ use super::commands::{self, usage};
 use super::events::Contract;
 use super::forwarder::{address, address_tuple};
 use crate::cluster;
+use crate::core::contract::PlaneStats;
 
 /// Several shards without I/O. Not for use by two threads at once.
 #[pyclass]
@@ -19,7 +20,7 @@ pub struct Cluster {
 impl Cluster {
     #[new]
     fn new(config: &Bound<'_, PyAny>, shards: usize) -> PyResult<Self> {
-        let cluster = cluster::Cluster::new(&commands::config(config, 65_536)?, shards).map_err(usage)?;
+        let cluster = cluster::Cluster::new(&commands::config(config)?, shards).map_err(usage)?;
         Ok(Self { cluster, contract: Contract::load(config.py())? })
     }
 
@@ -78,6 +79,12 @@ impl Cluster {
             [all.iter().map(|one| one.datagrams_in).sum(), all.iter().map(|one| one.datagrams_out).sum()];
         let slots = self.contract.slots(py, &all)?;
         (sessions, tracks, slots, drops, totals).into_pyobject(py)
+    }
+
+    /// Free and all slots for ingress packets of each shard, and the packets that found none there.
+    fn slabs(&self) -> Vec<(u32, u32, u64)> {
+        let of = |one: PlaneStats| (one.slab_free, one.slab_total, one.unkept);
+        self.cluster.stats().into_iter().map(of).collect()
     }
 
     fn table_sizes(&self) -> std::collections::BTreeMap<&'static str, usize> {

@@ -8,6 +8,7 @@ use crate::core::contract::{
     Command, ExtensionIds, Feedback, Kind, LayerSpec, Media, NewSlot, PayloadType, PlaneConfig,
 };
 use crate::error::UsageError;
+use crate::io::pages::Memory;
 use crate::rtp::EXTENSIONS;
 use crate::srtp::Profile;
 
@@ -36,7 +37,8 @@ fn wide(from: &Bound<'_, PyAny>, name: &str) -> PyResult<i64> {
     value.extract().or_else(|_| Ok(if value.gt(0)? { i64::MAX } else { i64::MIN }))
 }
 
-pub fn config(from: &Bound<'_, PyAny>, max_packets: u32) -> PyResult<PlaneConfig> {
+pub fn config(from: &Bound<'_, PyAny>) -> PyResult<PlaneConfig> {
+    let memory: String = get(from, "slab_memory")?;
     let seed = from.getattr("seed")?.call_method1("__and__", (u64::MAX,))?.extract()?;
     Ok(PlaneConfig {
         keyframe_interval_us: get(from, "keyframe_interval_us")?,
@@ -52,7 +54,9 @@ pub fn config(from: &Bound<'_, PyAny>, max_packets: u32) -> PyResult<PlaneConfig
         max_addresses: get(from, "max_addresses")?,
         wall_offset_us: get(from, "wall_offset_us")?,
         seed,
-        max_packets,
+        pad_video: get(from, "pad_video")?,
+        slab_packets: get(from, "slab_packets")?,
+        slab_memory: Memory::by_name(&memory).ok_or_else(|| usage_text("slab_memory must be plain, locked or huge"))?,
     })
 }
 

@@ -149,11 +149,17 @@ impl Contract {
         for (reason, count) in &stats.drops {
             drops.set_item(reason, count)?;
         }
-        let (totals, one) = ((stats.datagrams_in, stats.datagrams_out, stats.bytes_in, stats.bytes_out), [stats]);
-        let parts = (self.sessions(py, &one)?, self.tracks(py, &one)?, self.slots(py, &one)?, drops);
-        let (sessions, tracks, slots, drops) = parts;
-        let (datagrams_in, datagrams_out, bytes_in, bytes_out) = totals;
-        let class = self.class(py, "PlaneStats")?;
-        class.call1((sessions, tracks, slots, drops, datagrams_in, datagrams_out, bytes_in, bytes_out))
+        let one = [stats];
+        let (sessions, tracks, slots) = (self.sessions(py, &one)?, self.tracks(py, &one)?, self.slots(py, &one)?);
+        let [stats] = one;
+        let fields = PyDict::new(py);
+        fields.set_item("datagrams_in", stats.datagrams_in)?;
+        fields.set_item("datagrams_out", stats.datagrams_out)?;
+        fields.set_item("bytes_in", stats.bytes_in)?;
+        fields.set_item("bytes_out", stats.bytes_out)?;
+        fields.set_item("slab_free", stats.slab_free)?;
+        fields.set_item("slab_total", stats.slab_total)?;
+        fields.set_item("unkept", stats.unkept)?;
+        self.class(py, "PlaneStats")?.call((sessions, tracks, slots, drops), Some(&fields))
     }
 }

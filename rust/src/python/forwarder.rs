@@ -25,12 +25,12 @@ pub fn address(source: (String, u16)) -> PyResult<SocketAddr> {
 
 #[pymethods]
 impl Forwarder {
-    /// `max_packets` are the slots for ingress packets, 1.5 KiB each. `deferred`: as a shard drives it, what is received
+    /// `deferred`: as a shard drives it, what is received
     /// is written when something needs it or at `transmit`.
     #[new]
-    #[pyo3(signature = (config, max_packets=65_536, deferred=false))]
-    fn new(config: &Bound<'_, PyAny>, max_packets: u32, deferred: bool) -> PyResult<Self> {
-        let core = Core::new(commands::config(config, max_packets)?).map_err(usage)?;
+    #[pyo3(signature = (config, deferred=false))]
+    fn new(config: &Bound<'_, PyAny>, deferred: bool) -> PyResult<Self> {
+        let core = Core::new(commands::config(config)?).map_err(usage)?;
         Ok(Self { core, contract: Contract::load(config.py())?, deferred })
     }
 

@@ -47,18 +47,11 @@ fn refused(py: Python<'_>, why: Refused) -> PyErr {
 #[pymethods]
 impl NativePlane {
     /// Bind `shards` ports from `port` on, or any when that is 0. OSError when that fails, with the port in its `filename`;
-    /// ValueError for a host that is no address. `max_packets` are each shard's slots for ingress packets, 1.5 KiB each.
+    /// ValueError for a host that is no address.
     #[new]
-    #[pyo3(signature = (config, host, port, socket_buffer, *, shards=1, max_packets=65_536))]
-    fn new(
-        config: &Bound<'_, PyAny>,
-        host: &str,
-        port: u16,
-        socket_buffer: usize,
-        shards: usize,
-        max_packets: u32,
-    ) -> PyResult<Self> {
-        let wanted = commands::config(config, max_packets)?;
+    #[pyo3(signature = (config, host, port, socket_buffer, *, shards=1))]
+    fn new(config: &Bound<'_, PyAny>, host: &str, port: u16, socket_buffer: usize, shards: usize) -> PyResult<Self> {
+        let wanted = commands::config(config)?;
         let host: IpAddr = host.parse().map_err(|_| PyValueError::new_err("not a numeric address"))?;
         let abilities = Abilities::probe();
         let plane = Plane::open(&wanted, host, port, shards, Options { abilities, socket_buffer });
@@ -79,6 +72,18 @@ impl NativePlane {
     #[getter]
     fn ways(&self) -> Vec<&'static str> {
         self.abilities.names()
+    }
+
+    /// Free and all slots for ingress packets of each shard. Does not wait for them.
+    #[getter]
+    fn slabs(&self) -> Vec<(u32, u32)> {
+        self.plane.slabs().collect()
+    }
+
+    /// What kind of memory they are in; where the kernel gave shards different ones, the plainest.
+    #[getter]
+    fn slab_memory(&self) -> &'static str {
+        self.plane.slab_memory().name()
     }
 
     /// Readable when there are events to take, or a shard has failed.
@@ -268,6 +273,13 @@ impl Snapshot {
                 bytes_in + stats.bytes_in,
                 bytes_out + stats.bytes_out,
             )
+        })
+    }
+
+    /// Free and all slots for ingress packets, and the packets that found none.
+    fn slab(&self) -> (u32, u32, u64) {
+        self.counted.iter().fold((0, 0, 0), |(free, total, unkept), stats| {
+            (free + stats.slab_free, total + stats.slab_total, unkept + stats.unkept)
         })
     }
 

@@ -3,13 +3,17 @@
 //! The twin of `relay/plane/reference/srtp.py`, which calls libsrtp; where the RFCs leave a choice (what a window
 //! holds, in which order a packet is judged) this file does as libsrtp 2 does. Ciphers come from aws-lc-rs.
 
+mod cipher;
+mod window;
+
 use std::collections::HashMap;
 
-use aws_lc_rs::aead::{self, Aad, LessSafeKey, Nonce, UnboundKey};
-use aws_lc_rs::cipher::{self, EncryptingKey, EncryptionContext, UnboundCipherKey};
+use aws_lc_rs::aead::Aad;
 use aws_lc_rs::constant_time::verify_slices_are_equal;
-use aws_lc_rs::hmac;
-use zeroize::{Zeroize, Zeroizing};
+
+pub use cipher::Profile;
+use cipher::{CM_TAG, Cipher, CounterMode, GCM_TAG, counter_iv, gcm_rtcp_nonce, gcm_rtp_nonce, sign};
+use window::{RtcpWindow, RtpWindow};
 
 use crate::error::UsageError;
 use crate::rtp::{read_u16, read_u32};
@@ -22,45 +26,14 @@ pub const MAX_SEALED: usize = 1500;
 pub const REPLAY_WINDOW: usize = 1024;
 /// Bytes that protection adds at most: the tag, and in RTCP the index.
 pub const MAX_TRAILER: usize = 16 + 4;
+/// SSRCs that one peer can make us remember; a browser uses two per layer. Packets of others are refused: to forget one
+/// would forget which of its packets were seen.
+pub const MAX_STREAMS: usize = 256;
 
+const RTP_HEADER: usize = 12;
 const RTCP_HEADER: usize = 8;
 const RTCP_INDEX: usize = 4;
 const ENCRYPTED: u32 = 0x8000_0000;
-const CM_TAG: usize = 10;
-const GCM_TAG: usize = 16;
-const SALT: usize = 14;
-
-/// A protection profile (RFC 5764 4.1.2, RFC 7714 14.2).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Profile {
-    Aes128Gcm,
-    Aes256Gcm,
-    AesCm128HmacSha1,
-}
-
-impl Profile {
-    /// By its name in DTLS, as OpenSSL spells it.
-    pub fn by_name(name: &str) -> Option<Self> {
-        Some(match name {
-            "SRTP_AEAD_AES_128_GCM" => Self::Aes128Gcm,
-            "SRTP_AEAD_AES_256_GCM" => Self::Aes256Gcm,
-            "SRTP_AES128_CM_SHA1_80" => Self::AesCm128HmacSha1,
-            _ => return None,
-        })
-    }
-
-    pub fn key_length(self) -> usize {
-        if self == Self::Aes256Gcm { 32 } else { 16 }
-    }
-
-    pub fn salt_length(self) -> usize {
-        if self == Self::AesCm128HmacSha1 { SALT } else { 12 }
-    }
-
-    pub fn tag_length(self) -> usize {
-        if self == Self::AesCm128HmacSha1 { CM_TAG } else { GCM_TAG }
-    }
-}
 
 /// Why a packet was not let through.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,211 +43,7 @@ pub enum Refusal {
     Oversize,
     Malformed,
     Closed,
-}
-
-/// AES in counter mode with one key.
-struct CounterMode(EncryptingKey);
-
-impl CounterMode {
-    fn new(key: &[u8]) -> Result<Self, UsageError> {
-        let algorithm = if key.len() == 32 { &cipher::AES_256 } else { &cipher::AES_128 };
-        UnboundCipherKey::new(algorithm, key)
-            .and_then(EncryptingKey::ctr)
-            .map(Self)
-            .map_err(|_| UsageError::new("an AES key was refused"))
-    }
-
-    fn apply(&self, iv: [u8; 16], data: &mut [u8]) {
-        // Fails only for a context of another mode.
-        let done = self.0.less_safe_encrypt(data, EncryptionContext::Iv128(iv.into()));
-        debug_assert!(done.is_ok());
-    }
-}
-
-/// The key derivation of RFC 3711 4.3.1 with a key derivation rate of 0; a 96-bit salt ends in zeros (RFC 7714 11).
-fn derive(master: &CounterMode, salt: &[u8], label: u8, out: &mut [u8]) {
-    let mut iv = [0; 16];
-    iv[..salt.len()].copy_from_slice(salt);
-    iv[7] ^= label;
-    out.zeroize();
-    master.apply(iv, out);
-}
-
-/// What protects one kind of packet in one direction.
-enum Cipher {
-    Gcm { key: Box<LessSafeKey>, salt: [u8; 12] },
-    CmHmac { key: Box<CounterMode>, salt: [u8; 16], auth: Box<hmac::Key> },
-}
-
-impl Cipher {
-    /// `labels` starts at 0 for RTP and 3 for RTCP: encryption, authentication, salt (RFC 3711 4.3.2).
-    fn new(profile: Profile, master: &CounterMode, master_salt: &[u8], labels: u8) -> Result<Self, UsageError> {
-        let mut key = Zeroizing::new([0; 32]);
-        let key = &mut key[..profile.key_length()];
-        derive(master, master_salt, labels, key);
-        if profile == Profile::AesCm128HmacSha1 {
-            let mut auth = Zeroizing::new([0; 20]);
-            derive(master, master_salt, labels + 1, &mut auth[..]);
-            let mut salt = [0; 16];
-            derive(master, master_salt, labels + 2, &mut salt[..SALT]);
-            let auth = Box::new(hmac::Key::new(hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, &auth[..]));
-            return Ok(Self::CmHmac { key: Box::new(CounterMode::new(key)?), salt, auth });
-        }
-        let mut salt = [0; 12];
-        derive(master, master_salt, labels + 2, &mut salt);
-        let algorithm = if profile == Profile::Aes256Gcm { &aead::AES_256_GCM } else { &aead::AES_128_GCM };
-        let key = UnboundKey::new(algorithm, key).map_err(|_| UsageError::new("an AES-GCM key was refused"))?;
-        Ok(Self::Gcm { key: Box::new(LessSafeKey::new(key)), salt })
-    }
-}
-
-impl Drop for Cipher {
-    fn drop(&mut self) {
-        match self {
-            Self::Gcm { salt, .. } => salt.zeroize(),
-            Self::CmHmac { salt, .. } => salt.zeroize(),
-        }
-    }
-}
-
-/// RFC 7714 8.1: 00 00, SSRC, rollover counter, sequence number, over the salt.
-fn gcm_rtp_nonce(salt: &[u8; 12], ssrc: u32, index: u64) -> Nonce {
-    let mut iv = *salt;
-    xor(&mut iv[2..6], &ssrc.to_be_bytes());
-    xor(&mut iv[6..12], &index.to_be_bytes()[2..]);
-    Nonce::assume_unique_for_key(iv)
-}
-
-/// RFC 7714 9.1: 00 00, SSRC, 00 00, SRTCP index, over the salt.
-fn gcm_rtcp_nonce(salt: &[u8; 12], ssrc: u32, index: u32) -> Nonce {
-    let mut iv = *salt;
-    xor(&mut iv[2..6], &ssrc.to_be_bytes());
-    xor(&mut iv[8..12], &index.to_be_bytes());
-    Nonce::assume_unique_for_key(iv)
-}
-
-/// RFC 3711 4.1.1: salt * 2^16 XOR SSRC * 2^64 XOR index * 2^16.
-fn counter_iv(salt: &[u8; 16], ssrc: u32, index: u64) -> [u8; 16] {
-    let mut iv = *salt;
-    xor(&mut iv[4..8], &ssrc.to_be_bytes());
-    xor(&mut iv[8..16], &(index << 16).to_be_bytes());
-    iv
-}
-
-fn xor(into: &mut [u8], with: &[u8]) {
-    for (octet, other) in into.iter_mut().zip(with) {
-        *octet ^= other;
-    }
-}
-
-fn sign(key: &hmac::Key, message: &[u8], tail: &[u8]) -> [u8; CM_TAG] {
-    let mut context = hmac::Context::with_key(key);
-    context.update(message);
-    context.update(tail);
-    let mut tag = [0; CM_TAG];
-    tag.copy_from_slice(&context.sign().as_ref()[..CM_TAG]);
-    tag
-}
-
-/// Packet index and replay window of one SSRC's RTP (RFC 3711 3.3.1, 3.3.2), as libsrtp's rdbx keeps them.
-#[derive(Clone)]
-struct RtpWindow {
-    index: u64,
-    bits: [u64; REPLAY_WINDOW / 64],
-}
-
-impl RtpWindow {
-    fn new() -> Self {
-        Self { index: 0, bits: [0; REPLAY_WINDOW / 64] }
-    }
-
-    /// How far the packet is ahead of the newest one.
-    fn delta(&self, seq: u16) -> i64 {
-        let seq = i64::from(seq);
-        let local = (self.index & 0xFFFF) as i64;
-        // Near the start a rollover counter below zero could be guessed; so there it is 0.
-        if self.index <= 0x8000 {
-            return seq - local;
-        }
-        if local < 0x8000 && seq - local > 0x8000 {
-            seq - local - 0x10000
-        } else if local >= 0x8000 && local - 0x8000 > seq {
-            seq - local + 0x10000
-        } else {
-            seq - local
-        }
-    }
-
-    fn is_set(&self, index: u64) -> bool {
-        let place = index as usize % REPLAY_WINDOW;
-        self.bits[place / 64] >> (place % 64) & 1 != 0
-    }
-
-    fn set(&mut self, index: u64, value: bool) {
-        let place = index as usize % REPLAY_WINDOW;
-        let bit = 1 << (place % 64);
-        if value {
-            self.bits[place / 64] |= bit;
-        } else {
-            self.bits[place / 64] &= !bit;
-        }
-    }
-
-    /// `repeats` lets through what was seen before, as long as the window remembers it.
-    fn check(&self, delta: i64, repeats: bool) -> Result<(), Refusal> {
-        if delta > 0 {
-            return Ok(());
-        }
-        let too_old = delta <= -(REPLAY_WINDOW as i64);
-        if too_old || (!repeats && self.is_set(self.index.wrapping_add_signed(delta))) {
-            return Err(Refusal::Replay);
-        }
-        Ok(())
-    }
-
-    fn add(&mut self, delta: i64) {
-        if delta > 0 {
-            if delta >= REPLAY_WINDOW as i64 {
-                self.bits.fill(0);
-            } else {
-                for passed in 1..delta as u64 {
-                    self.set(self.index + passed, false);
-                }
-            }
-            self.index += delta as u64;
-            self.set(self.index, true);
-        } else {
-            self.set(self.index.wrapping_add_signed(delta), true);
-        }
-    }
-}
-
-/// Replay window of one SSRC's RTCP, of 128 packets, as libsrtp's rdb keeps it. A sender uses `start` as its index.
-#[derive(Clone, Default)]
-struct RtcpWindow {
-    start: u32,
-    bits: u128,
-}
-
-impl RtcpWindow {
-    fn check(&self, index: u32) -> Result<(), Refusal> {
-        match index.checked_sub(self.start) {
-            None => Err(Refusal::Replay),
-            Some(ahead) if ahead < 128 && self.bits >> ahead & 1 != 0 => Err(Refusal::Replay),
-            Some(_) => Ok(()),
-        }
-    }
-
-    fn add(&mut self, index: u32) {
-        let ahead = index - self.start;
-        if ahead < 128 {
-            self.bits |= 1 << ahead;
-            return;
-        }
-        let shift = ahead - 127;
-        self.bits = if shift < 128 { self.bits >> shift } else { 0 } | 1 << 127;
-        self.start += shift;
-    }
+    Streams,
 }
 
 struct Stream {
@@ -318,6 +87,11 @@ impl Direction {
         Some(place)
     }
 
+    /// Whether a packet of this SSRC would have to be remembered and cannot be.
+    fn is_full(&mut self, ssrc: u32) -> bool {
+        self.streams.len() >= MAX_STREAMS && self.find(ssrc).is_none()
+    }
+
     fn find_or_add(&mut self, ssrc: u32) -> &mut Stream {
         let place = self.find(ssrc).unwrap_or_else(|| {
             self.streams.push(Stream { ssrc, rtp: RtpWindow::new(), rtcp: RtcpWindow::default() });
@@ -352,7 +126,7 @@ pub struct Srtp {
     tx: Option<Direction>,
     rx: Option<Direction>,
     /// By `Refusal`, in its order.
-    pub refused: [u64; 5],
+    pub refused: [u64; 6],
 }
 
 impl Srtp {
@@ -361,7 +135,7 @@ impl Srtp {
         Ok(Self {
             tx: Some(Direction::new(profile, tx_key)?),
             rx: Some(Direction::new(profile, rx_key)?),
-            refused: [0; 5],
+            refused: [0; 6],
         })
     }
 
@@ -439,6 +213,9 @@ fn unprotect_rtp(rx: Option<&mut Direction>, packet: &mut [u8]) -> Result<usize,
     let rx = rx.ok_or(Refusal::Closed)?;
     if packet.len() > MAX_SEALED {
         return Err(Refusal::Oversize);
+    }
+    if packet.len() >= RTP_HEADER && rx.is_full(read_u32(packet, 8)) {
+        return Err(Refusal::Streams);
     }
     let start = payload_start(packet)?;
     let (seq, ssrc) = (read_u16(packet, 2), read_u32(packet, 8));
@@ -519,6 +296,9 @@ fn unprotect_rtcp(rx: Option<&mut Direction>, packet: &mut [u8]) -> Result<usize
     let rx = rx.ok_or(Refusal::Closed)?;
     if packet.len() > MAX_SEALED {
         return Err(Refusal::Oversize);
+    }
+    if packet.len() >= RTCP_HEADER && rx.is_full(read_u32(packet, 4)) {
+        return Err(Refusal::Streams);
     }
     let tag_length = if matches!(rx.rtcp, Cipher::Gcm { .. }) { GCM_TAG } else { CM_TAG };
     let length = packet
