@@ -14,7 +14,9 @@ import importlib.util
 import json
 import tempfile
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from bench import link_end, link_relay
@@ -107,8 +109,12 @@ def _lags(runs: dict[str, list[Result]]) -> list[Figure]:
     beside = "in the relay's process"
     figures = []
     for key, name, unit in (
-        ("p99_ms", f"loop lag of a relay whose link process sends {packets:,} packets/s, p99", "ms"),
+        ("api_p50_ms", f"answer of a relay's API while its link process sends {packets:,} packets/s, p50", "ms"),
+        ("api_p99_ms", "the same, p99", "ms"),
+        ("p50_ms", "lag of that relay's loop, p50", "ms"),
+        ("p99_ms", "the same, p99", "ms"),
         ("cpu", "processor time of that relay", "cores"),
+        ("packets", "packets/s that came over that link", "1/s"),
     ):
         mine, theirs = ([run[key] for run in runs[mode]] for mode in ("process", "local"))
         figures.append(_figure(name, mine, unit, beside, theirs))
@@ -121,10 +127,11 @@ async def _lag(plan: Plan, directory: Path, mode: str, seconds: float) -> Result
     relay = ["-m", "bench.link_relay", "relay", mode, str(directory), port, str(seconds), str(plan.load)]
     async with started(subscribe, plan.load) as subscriber, started(relay, plan.test, urgent=True) as measured:
         told: Result = await _words(measured, LAG_S + seconds)
-        first, *_, last = [json.loads(line) for line in subscriber.words().splitlines() if line.startswith("{")]
-    if last["received"] <= first["received"]:
+        seen = [json.loads(line) for line in subscriber.words().splitlines() if line.startswith("{")]
+    rate = median((b["received"] - a["received"]) / (b["at"] - a["at"]) for a, b in pairwise(seen))
+    if not rate:
         raise RuntimeError(f"nothing came over the link\n{measured.tail()}")
-    return told
+    return told | {"packets": rate}
 
 
 def _figure(name: str, mine: list[float], unit: str, beside: str, theirs: list[float]) -> Figure:

@@ -1,10 +1,12 @@
-"""What links cost the loop of a relay: 5,000 packets/s through one link, from this process's plane to another process.
+"""What links cost a relay's API: 5,200 packets/s through one link, from this process's plane to another process.
 
     python -m bench.link_relay relay local|process DIR PORT SECONDS CORE
     python -m bench.link_relay subscribe DIR PORT
 
-The relay prints the lag of its loop as one line of JSON. Its packets come by a ring from a third process (`push`), so
-that the loop has no part in that. A link process runs on CORE, where the subscriber and the pusher are, too.
+The relay serves HTTP in its loop, as nodes do (uvicorn, FastAPI, `GET /v1/links`), and another process asks it fifty
+times a second (`ask`). It prints how long the answers took, and the lag of its loop, as one line of JSON. Its packets
+come by a ring from yet another one (`push`), so that the loop has no part in that. A link process runs on CORE, where
+all but the relay is, too; only who asks goes first there.
 """
 
 from __future__ import annotations
@@ -17,12 +19,17 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager, suppress
+from http.client import HTTPConnection
 from pathlib import Path
+from typing import Any
 
+import uvicorn
 import uvloop
+from fastapi import FastAPI
 
+from bench.processes import free_port, go_first
 from bench.report import percentile
 from relay.ids import HybridClock
 from relay.link import messages
@@ -39,11 +46,13 @@ from relay.ports import RoomEvent
 from relay.settings import LinkSettings, LogSettings
 from relay.stage.timeline import Reading, Timeline
 
-TRACKS = 5
-RATE = 1000  # packets/s of each
+TRACKS = 13
+RATE = 400  # packets/s of each
 SIZE = 1100
-EACH_S = 0.002
+EACH_S = 0.0025
 SAMPLE_S = 0.002
+ASK_S = 0.02
+ASK_FIRST = 10  # before any counts
 SETTLE_S = 1.0
 PATIENCE_S = 40.0
 VP8 = (PayloadType(96, "vp8", 90_000),)
@@ -162,8 +171,9 @@ async def relay(mode: str, directory: Path, port: int, seconds: float, core: int
         async with asyncio.timeout(PATIENCE_S):
             while len(side.taps) < TRACKS or ring.counts().packets < TRACKS * RATE:
                 await asyncio.sleep(0.05)
-        await asyncio.sleep(SETTLE_S)
-        return await _lag(seconds)
+        async with _api(ends) as http:
+            await asyncio.sleep(SETTLE_S)
+            return await _measure(http, seconds, core)
     finally:
         pusher.kill()
         pusher.wait()
@@ -171,16 +181,75 @@ async def relay(mode: str, directory: Path, port: int, seconds: float, core: int
         plane.close()
 
 
-async def _lag(seconds: float) -> dict[str, float]:
-    loop = asyncio.get_running_loop()
-    lags = []
-    cpu, end = time.process_time(), loop.time() + seconds
-    while loop.time() < end:
-        due = time.monotonic() + SAMPLE_S
-        await asyncio.sleep(SAMPLE_S)
-        lags.append((time.monotonic() - due) * 1000)
-    share = (time.process_time() - cpu) / seconds
-    return {"p50_ms": percentile(lags, 0.5), "p99_ms": percentile(lags, 0.99), "cpu": share}
+@asynccontextmanager
+async def _api(ends: LinkEnds) -> AsyncIterator[int]:
+    """Serve it in this loop; gives the port."""
+    app = FastAPI()
+
+    @app.get("/v1/links")
+    async def links() -> dict[str, Any]:
+        return {"links": ends.served()}
+
+    port = free_port()
+    config = uvicorn.Config(app, host="127.0.0.1", port=port, log_level="error", lifespan="off", access_log=False)
+    server = uvicorn.Server(config)
+    serving = asyncio.create_task(server._serve())  # `serve` takes the process's signals
+    try:
+        async with asyncio.timeout(PATIENCE_S):
+            while not server.started:
+                await asyncio.sleep(0.01)
+        yield port
+    finally:
+        server.should_exit = True
+        await serving
+
+
+async def _measure(port: int, seconds: float, core: int) -> dict[str, float]:
+    words = ["-m", "bench.link_relay", "ask", str(port), str(seconds)]
+    asker = await asyncio.create_subprocess_exec(sys.executable, *words, stdout=asyncio.subprocess.PIPE)
+    os.sched_setaffinity(asker.pid, {core})
+    answered = asyncio.create_task(asker.communicate())
+    lags: list[float] = []
+    try:
+        cpu, began = time.process_time(), time.monotonic()
+        while not answered.done():
+            due = time.monotonic() + SAMPLE_S
+            await asyncio.sleep(SAMPLE_S)
+            lags.append((time.monotonic() - due) * 1000)
+        share = (time.process_time() - cpu) / (time.monotonic() - began)
+        told: list[float] = json.loads((await answered)[0])
+    finally:
+        if asker.returncode is None:
+            asker.kill()
+        await asyncio.gather(answered, return_exceptions=True)
+    return {
+        "api_p50_ms": percentile(told, 0.5),
+        "api_p99_ms": percentile(told, 0.99),
+        "p50_ms": percentile(lags, 0.5),
+        "p99_ms": percentile(lags, 0.99),
+        "cpu": share,
+    }
+
+
+def ask(port: int, seconds: float) -> None:
+    """Ask on one connection, at fixed times, and print how many ms each answer took from then on, as JSON.
+
+    From the time at which it was due, so that a late answer is not made up for by fewer questions.
+    """
+    go_first()
+    connection = HTTPConnection("127.0.0.1", port, timeout=PATIENCE_S)
+    took: list[float] = []
+    due = time.monotonic()
+    for _ in range(ASK_FIRST + int(seconds / ASK_S)):
+        connection.request("GET", "/v1/links")
+        answer = connection.getresponse()
+        answer.read()
+        if answer.status != 200:
+            raise RuntimeError(f"the API answered {answer.status}")
+        took.append((time.monotonic() - due) * 1000)
+        due = max(due + ASK_S, time.monotonic() - seconds)
+        time.sleep(max(0.0, due - time.monotonic()))
+    print(json.dumps(took[ASK_FIRST:]))
 
 
 def push(descriptors: Sequence[int]) -> None:
@@ -220,15 +289,17 @@ async def subscribe(directory: Path, port: int) -> None:
 
 
 def main() -> None:
-    """Be one of the three."""
+    """Be one of the four."""
     parser = argparse.ArgumentParser(prog="python -m bench.link_relay", description=__doc__)
-    parser.add_argument("role", choices=("relay", "subscribe", "push"))
+    parser.add_argument("role", choices=("relay", "ask", "subscribe", "push"))
     parser.add_argument("words", nargs="+")
     asked = parser.parse_args()
     words: list[str] = asked.words
     if asked.role == "relay":
         mode, directory, port, seconds, core = words
         print(json.dumps(uvloop.run(relay(mode, Path(directory), int(port), float(seconds), int(core)))))
+    elif asked.role == "ask":
+        ask(int(words[0]), float(words[1]))
     elif asked.role == "subscribe":
         with suppress(KeyboardInterrupt):
             uvloop.run(subscribe(Path(words[0]), int(words[1])))

@@ -36,7 +36,7 @@ MODULE = "relay.links"
 SLOTS = 8192
 """Of each ring: 0.8 s of 10,000 packets/s, 12 MiB."""
 LOOK_S = 0.2
-HANG_S = 2.0
+HANG_S = 4.0
 START_S = 30.0
 ANSWER_S = 0.5
 log = structlog.get_logger()
@@ -123,6 +123,7 @@ class LinkProcess:
         self._closed = False
         self._gathered: list[dict[str, Any]] = []
         self._lines: dict[int, ToldLine] = {}
+        self._tapped: set[int] = set()
         self.starts = 0
 
     @property
@@ -181,6 +182,7 @@ class LinkProcess:
         run.close_rings()
         self._origin.forget_taps()
         self._lines.clear()
+        self._tapped.clear()
         self._run, self._served, self._gathered = None, [], []
         for link in self._links.values():
             link.last_state = None
@@ -293,7 +295,8 @@ class LinkProcess:
                     self._origin.tap(flow, publication, layer)
             case m.Untap(flow):
                 self._lines.pop(flow, None)
-                if not run.taps.closed:
+                if flow in self._tapped and not run.taps.closed:
+                    self._tapped.discard(flow)
                     self._origin.untap(flow)
             case m.KeyframeWanted(publication, layer):
                 self._origin.request_keyframe(publication, layer)
@@ -362,6 +365,7 @@ class LinkProcess:
 
     def _ring_for(self, flow: int, tap: int) -> int | None:
         assert self._run is not None
+        self._tapped.add(flow)
         self._say(m.Tapped(flow, tap))
         self._say_times(self._origin.readings((flow,)))
         return self._run.taps.number

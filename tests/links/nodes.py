@@ -51,8 +51,10 @@ class Side:
     lines: dict[int, Timeline] = field(default_factory=dict)
     offered: dict[str, Publication] = field(default_factory=dict)
     events: list[RoomEvent] = field(default_factory=list)
-    gaps: int = 0
+    has: bool = True
+    untapped: list[int] = field(default_factory=list)
     came: int = 0
+    subscribed_to: tuple[int, ...] = ()
     server: ServingEnd = field(init=False)
 
     def __post_init__(self) -> None:
@@ -61,12 +63,15 @@ class Side:
         self._numbers = itertools.count(1)
 
     def tap(self, flow: int, publication: str, layer: int) -> LayerSource | None:
+        if not self.has:
+            return None
         tap = self.taps[flow] = next(self._numbers)
         line = self.lines[flow] = self.clocks.timeline(TRACK, layer, HZ)
         self.plane.submit(AddTap(tap, TRACK, layer, canonical=True, ring=self.ring_for(flow, tap)))
         return source_of(Kind.VIDEO, VP8, line)
 
     def untap(self, flow: int) -> None:
+        self.untapped.append(flow)
         del self.lines[flow]
         self.plane.submit(RemoveTap(self.taps.pop(flow)))
 
@@ -93,7 +98,6 @@ class Side:
 
     def room_events(self, node: str, room: str, events: Sequence[RoomEvent], gap: bool) -> None:
         self.events += events
-        self.gaps += gap
 
     def media_came(self, node: str) -> None:
         self.came += 1
@@ -107,7 +111,8 @@ class Side:
 
     def link_changed(self, event: LinkEvent) -> None: ...
 
-    def subscribed(self, node: str, publication: str, layers: tuple[int, ...]) -> None: ...
+    def subscribed(self, node: str, publication: str, layers: tuple[int, ...]) -> None:
+        self.subscribed_to = layers
 
     def layer_started(self, node: str, publication: str, layer: int, payload_type: int) -> None: ...
 

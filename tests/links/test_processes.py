@@ -11,7 +11,7 @@ import pytest
 from relay.errors import NotFound, Overloaded, SettingsError
 from relay.plane import native_missing
 from relay.ports import RoomEvent
-from tests.links.nodes import OneNode, two_nodes, until
+from tests.links.nodes import CAM, OneNode, two_nodes, until
 
 HOUR_US = 3_600_000_000
 MS = 1 << 16
@@ -82,6 +82,24 @@ async def test_breakers_are_commanded_through_the_process() -> None:
         os.kill(former, signal.SIGKILL)
         with pytest.raises(Overloaded):
             await a.links.command(link, "reset")
+
+
+async def test_what_is_gone_when_it_is_asked_for_is_not_tapped_and_does_no_harm() -> None:
+    async with two_nodes("reference") as (a, b):
+        await until(lambda: len(b.tapped) > 30)
+        a.links.set_catalog([])
+        await until(lambda: len(a.side.untapped) == 1)
+        a.side.has = False
+        a.links.set_catalog([CAM])
+        await until(lambda: b.side.offered)
+        await until(lambda: b.side.subscribed_to == (0,))
+        a.links.set_catalog([])
+        await until(lambda: not b.side.offered)
+        a.side.has = True
+        a.links.set_catalog([CAM])
+        before = len(b.tapped)
+        await until(lambda: len(b.tapped) > before + 30)
+        assert len(a.side.untapped) == 1
 
 
 async def test_a_port_that_is_taken_is_named_and_no_process_stays() -> None:
