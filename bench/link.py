@@ -125,7 +125,10 @@ async def _lag(plan: Plan, directory: Path, mode: str, seconds: float) -> Result
     port = str(free_port())
     subscribe = ["-m", "bench.link_relay", "subscribe", str(directory), port]
     relay = ["-m", "bench.link_relay", "relay", mode, str(directory), port, str(seconds), str(plan.load)]
-    async with started(subscribe, plan.load) as subscriber, started(relay, plan.test, urgent=True) as measured:
+    async with (
+        started(subscribe, plan.load, urgent=True) as subscriber,
+        started(relay, plan.test, urgent=True) as measured,
+    ):
         told: Result = await _words(measured, LAG_S + seconds)
         seen = [json.loads(line) for line in subscriber.words().splitlines() if line.startswith("{")]
     rate = median((b["received"] - a["received"]) / (b["at"] - a["at"]) for a, b in pairwise(seen))
