@@ -14,10 +14,12 @@ import importlib.util
 import json
 import tempfile
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
+from statistics import median
 from typing import Any
 
-from bench import link_end
+from bench import link_end, link_relay
 from bench.plan import Plan
 from bench.processes import Child, free_port, started
 from bench.report import Figure, figure
@@ -32,6 +34,7 @@ KINDS = {
     "ours-jumbo": "our endpoint, 8,952-byte packets",
 }
 START_S = 15.0
+LAG_S = 75.0  # a link process and a subscriber start on one core
 Result = dict[str, float]
 
 
@@ -41,6 +44,7 @@ async def measure(plan: Plan) -> list[Figure]:
     seconds = 1.5 if plan.quick else 3.0
     full: dict[str, list[Result]] = {kind: [] for kind in kinds}
     paced: dict[str, list[Result]] = {kind: [] for kind in kinds}
+    lags: dict[str, list[Result]] = {"local": [], "process": []}
     with tempfile.TemporaryDirectory(prefix="costream-bench-link-") as made:
         directory = Path(made)
         ca.init(directory)
@@ -50,7 +54,9 @@ async def measure(plan: Plan) -> list[Figure]:
             for kind in kinds:
                 full[kind].append(await _run(plan, directory, kind, link_end.SATURATED, seconds))
                 paced[kind].append(await _run(plan, directory, kind, link_end.PACED, seconds))
-    return [*_throughput(full), *_latency(paced)]
+            for mode, runs in lags.items():
+                runs.append(await _lag(plan, directory, mode, seconds))
+    return [*_throughput(full), *_latency(paced), *_lags(lags)]
 
 
 def _throughput(runs: dict[str, list[Result]]) -> list[Figure]:
@@ -98,6 +104,39 @@ def _latency(runs: dict[str, list[Result]]) -> list[Figure]:
     return figures
 
 
+def _lags(runs: dict[str, list[Result]]) -> list[Figure]:
+    packets = link_relay.TRACKS * link_relay.RATE
+    beside = "in the relay's process"
+    figures = []
+    for key, name, unit in (
+        ("api_p50_ms", f"answer of a relay's API while its link process sends {packets:,} packets/s, p50", "ms"),
+        ("api_p99_ms", "the same, p99", "ms"),
+        ("p50_ms", "lag of that relay's loop, p50", "ms"),
+        ("p99_ms", "the same, p99", "ms"),
+        ("cpu", "processor time of that relay", "cores"),
+        ("packets", "packets/s that came over that link", "1/s"),
+    ):
+        mine, theirs = ([run[key] for run in runs[mode]] for mode in ("process", "local"))
+        figures.append(_figure(name, mine, unit, beside, theirs))
+    return figures
+
+
+async def _lag(plan: Plan, directory: Path, mode: str, seconds: float) -> Result:
+    port = str(free_port())
+    subscribe = ["-m", "bench.link_relay", "subscribe", str(directory), port]
+    relay = ["-m", "bench.link_relay", "relay", mode, str(directory), port, str(seconds), str(plan.load)]
+    async with (
+        started(subscribe, plan.load, urgent=True) as subscriber,
+        started(relay, plan.test, urgent=True) as measured,
+    ):
+        told: Result = await _words(measured, LAG_S + seconds)
+        seen = [json.loads(line) for line in subscriber.words().splitlines() if line.startswith("{")]
+    rate = median((b["received"] - a["received"]) / (b["at"] - a["at"]) for a, b in pairwise(seen))
+    if not rate:
+        raise RuntimeError(f"nothing came over the link\n{measured.tail()}")
+    return told | {"packets": rate}
+
+
 def _figure(name: str, mine: list[float], unit: str, beside: str, theirs: list[float]) -> Figure:
     return figure(name, mine, unit, beside=beside, beside_values=theirs, command=COMMAND)
 
@@ -123,8 +162,8 @@ async def _run(plan: Plan, directory: Path, kind: str, mode: str, seconds: float
     }
 
 
-async def _words(child: Child) -> Any:
-    async with asyncio.timeout(START_S):
+async def _words(child: Child, seconds: float = START_S) -> Any:
+    async with asyncio.timeout(seconds):
         while child.running():
             await asyncio.sleep(0.05)
     with contextlib.suppress(ValueError, IndexError):

@@ -331,6 +331,7 @@ class LinkSettings(Section):
     handshake_timeout_s: Annotated[float, Field(ge=0.2, le=60)] = 3.0
     max_handshakes: Annotated[int, Field(ge=1, le=65_536)] = 64
     socket_buffer_bytes: Bytes = 4_194_304
+    process: bool = False
     breaker: BreakerSettings = BreakerSettings()
     flow: LinkFlowSettings = LinkFlowSettings()
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from relay.clock import now_us
 from relay.link.marking import read_sync_id
 from relay.plane.contract import LayerStats
-from relay.stage.timeline import Timeline
+from relay.stage.timeline import Reading, Timeline
 
 LOOK_US = 50_000
 """A timestamp that no timeline knows is looked up in the plane this often at most."""
@@ -60,6 +60,13 @@ class TrackClocks:
                 newest = layers[layer]
                 timeline.note(newest.ssrc, newest.timestamp, newest.arrival_us + offset)
 
+    def refresh(self) -> None:
+        """Take when the newest frames came, from the plane, unless it was asked a moment ago."""
+        now = self._now_us()
+        if now - self._looked >= LOOK_US:
+            self._looked = now
+            self.take(self._look())
+
     def linked(self, track: int, layer: int, clock_hz: int, packet: bytes) -> None:
         """Take the sync id of a packet that a link brought, if it has one."""
         sync_id = read_sync_id(packet) if len(packet) >= 12 else None
@@ -67,14 +74,20 @@ class TrackClocks:
             timestamp, ssrc = _TIMESTAMP_SSRC.unpack_from(packet, 4)
             self.timeline(track, layer, clock_hz).anchor(ssrc, timestamp, sync_id)
 
+    def placed(self, track: int, layer: int, clock_hz: int, reading: Reading | None) -> None:
+        """A link that is not in this process brings a layer. The sync ids of its frames are told; None: not yet."""
+        timeline = self.timeline(track, layer, clock_hz)
+        if reading is None:
+            timeline.expect()
+        else:
+            timeline.anchor(*reading)
+
     def sync_id(self, track: int, layer: int, clock_hz: int, timestamp: int) -> int | None:
         """See `SyncIds`."""
         timeline = self.timeline(track, layer, clock_hz)
         found = timeline.sync_id(timestamp)
-        now = self._now_us()
-        if found is None and now - self._looked >= LOOK_US:
-            self._looked = now
-            self.take(self._look())
+        if found is None:
+            self.refresh()
             found = timeline.sync_id(timestamp)
         return found
 

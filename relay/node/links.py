@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from typing import Any
 
@@ -11,15 +11,11 @@ import structlog
 
 from relay.cluster.lease_holder import LeaseHolder
 from relay.cluster.lease_keeper import LeaseConfirmed, LeaseDoubted, LeaseEvent, LeaseGained, LeaseLost, LeaseRefused
-from relay.errors import NotFound
 from relay.ids import HybridClock
-from relay.link.dial import ConnectionName, LinkClient, Route
 from relay.link.hooks import LinkEvent
-from relay.link.quic import Endpoint, HeldTickets, Identity, open_endpoint
-from relay.link.quic.h3 import ALPN as H3_ALPN
-from relay.link.roq import ALPN as ROQ_ALPN
-from relay.link.serve import LinkServer
-from relay.link.transport import Remote
+from relay.link.quic import Identity
+from relay.links.ends import DialledEnd, LinkEnds, LocalEnds
+from relay.links.process import LinkProcess
 from relay.node.clocks import TrackClocks
 from relay.node.origin import Origin
 from relay.node.rooms import HostedRooms
@@ -28,7 +24,7 @@ from relay.node.stranded import Stranded, Watched
 from relay.node.upstream import Upstreams
 from relay.plane import Plane
 from relay.ports import KnownNodes, LeaseStore, NodeRecord, RoomEvent
-from relay.settings import LinkSettings
+from relay.settings import LinkSettings, LogSettings
 
 HEARD_S = 1.5
 REACHED_S = 2.5  # two pings of a metadata channel
@@ -56,6 +52,7 @@ class NodeLinks:
         on_link: Callable[[LinkEvent], None],
         stranded: Stranded,
         on_stranded: Callable[[str], None],
+        log_settings: LogSettings,
     ) -> None:
         self._settings = settings
         self._stranded = stranded
@@ -68,37 +65,27 @@ class NodeLinks:
         self._leases = LeaseHolder(leases, node, lease_ttl_s, self._on_lease)
         self._origin = Origin(rooms, plane.submit, next_handle, clocks, on_link)
         self.upstream = Upstreams(known, rooms, self._dial, plane.inject, clocks, on_link)
-        plane.on_taps = self._origin.tapped
+        self._ends: LinkEnds = self._process(plane, log_settings) if settings.process else self._local(plane)
         self._offers_changed = Soon(self._read_offers)
         self._exits = AsyncExitStack()
-        self._primary: Endpoint
-        self._backup: Endpoint
         self._lived: frozenset[str] = frozenset()
+
+    def _local(self, plane: Plane) -> LinkEnds:
+        ends = LocalEnds(self._settings, self._identity, self._node, self._clock, self._origin)
+        plane.on_taps = lambda packets: ends.server.feed(self._origin.tapped(packets))
+        return ends
+
+    def _process(self, plane: Plane, log_settings: LogSettings) -> LinkEnds:
+        return LinkProcess(self._settings, log_settings, self._node, plane, self._clock, self._origin, self.upstream)
 
     # --- life ---------------------------------------------------------------------------------------------------------
 
     async def open(self) -> None:
         """Open the sockets and serve. Raises SettingsError when one cannot be opened; nothing stays open then."""
-        settings, tickets = self._settings, HeldTickets()
         async with AsyncExitStack() as stack:
-
-            def opened(endpoint: Endpoint) -> Endpoint:
-                stack.push_async_callback(endpoint.close)
-                return endpoint
-
-            served = opened(open_endpoint(settings, self._identity, alpns=(H3_ALPN, ROQ_ALPN)))
-            self._primary, self._backup = (
-                opened(open_endpoint(settings, self._identity, host=host, port=0, interface=interface, tickets=tickets))
-                for host, interface in (
-                    (settings.primary_host, settings.primary_interface),
-                    (settings.backup_host, settings.backup_interface),
-                )
-            )
-            self._origin.server = LinkServer(
-                served, self._node, self._origin, self._clock, settings.flow, settings.breaker
-            )
-            self._origin.server.start()
-            stack.push_async_callback(self._origin.server.close)
+            await self._ends.open()
+            self._origin.server = self._ends.server
+            stack.push_async_callback(self._ends.close)
             stack.callback(self._offers_changed.cancel)
             stack.push_async_callback(self.upstream.close)
             self._leases.start()
@@ -111,7 +98,7 @@ class NodeLinks:
 
     def drain(self) -> None:
         """Tell the subscribers; what flows goes on flowing."""
-        self._origin.server.drain()
+        self._ends.drain()
 
     def hears(self) -> tuple[str, ...]:
         """The nodes of which links bring something; see `NodeRecord.hears`."""
@@ -124,6 +111,7 @@ class NodeLinks:
     def tick(self) -> None:
         """A few times a second: dial, let go, tell the rooms who is gone, and viewers to go where their room is."""
         self.upstream.tick()
+        self._ends.tick()
         self._tell_stranded()
         nodes = frozenset(record.id for record in self._known.records())
         if self._node not in nodes:
@@ -199,33 +187,16 @@ class NodeLinks:
 
     # --- links --------------------------------------------------------------------------------------------------------
 
-    def _dial(self, record: NodeRecord, hooks: Upstreams) -> LinkClient:
-        primary = _remote(record.link[0])
-        backup = _remote(record.link[1]) if len(record.link) > 1 else primary
-        routes: Mapping[ConnectionName, Route] = {
-            "metadata": Route(self._primary, primary),
-            "primary": Route(self._primary, primary),
-            "backup": Route(self._backup, backup),
-        }
-        return LinkClient(self._node, record.id, routes, hooks, self._clock, self._settings.flow)
+    def _dial(self, record: NodeRecord, hooks: Upstreams) -> DialledEnd:
+        return self._ends.dial(record.id, record.link, hooks)
 
     def states(self) -> list[dict[str, Any]]:
         """Describe all links, JSON-ready: those that others have dialled, then our own."""
-        return [link.state() for link in self._origin.server.links.values()] + self.upstream.states()
+        return self._ends.served() + self.upstream.states()
 
-    def command(self, link: str, action: str) -> dict[str, Any]:
-        """Force a link's media to the backup (`open`) or back (`reset`). Raises NotFound; only the origin can."""
-        served = self._origin.server.link(link)
-        match action:
-            case "open":
-                served.force_open()
-            case "reset":
-                served.reset()
-            case _:
-                raise NotFound(f"no action {action}")
-        return served.state()
+    async def command(self, link: str, action: str) -> dict[str, Any]:
+        """Force a link's media to the backup (`open`) or back (`reset`). Raises NotFound; only the origin can.
 
-
-def _remote(text: str) -> Remote:
-    host, _, port = text.rpartition(":")
-    return host.removeprefix("[").removesuffix("]"), int(port)
+        Overloaded when the links' own process does not answer in time.
+        """
+        return await self._ends.command(link, action)

@@ -192,6 +192,7 @@ class Node:
                 Random(secrets.randbits(64)),
             ),
             self._send_away,
+            self._settings.log,
         )
         await links.open()
         self._links = links
@@ -448,7 +449,7 @@ class Node:
         """See `NodeControl.change_link`."""
         if self._links is None:
             raise NotFound("this node has no links", code="link-not-found")
-        return self._links.command(link, action)
+        return await self._links.command(link, action)
 
     def _heights(self, track: int) -> list[int]:
         return [layer.height for layer in self._meter.stats.tracks.get(track, ())]

@@ -6,23 +6,27 @@ from collections.abc import Callable, Iterable, Sequence
 
 import structlog
 
-from relay.link.history import FlowSpec
 from relay.link.hooks import LayerSource, LinkEvent, LinkMoved
-from relay.link.serve import LinkServer
+from relay.links.ends import ServingEnd
+from relay.links.sources import source_of
 from relay.node.clocks import TrackClocks
 from relay.node.local import LocalTrack
 from relay.node.rooms import HostedRooms
 from relay.plane.contract import AddTap, RemoveTap, RequestKeyframe
-from relay.plane.reference.state import CODECS, INJECT_EXTENSIONS
 from relay.ports import RoomEvent
+from relay.stage.timeline import Reading, Timeline
 
 log = structlog.get_logger()
 
 
 class Origin:
-    """See `relay.link.hooks.OriginHooks`. `server` is set once it is there; until then nobody asks."""
+    """See `relay.link.hooks.OriginHooks`. `server` is set once it is there; until then nobody asks.
 
-    server: LinkServer
+    `ring_for` is told of each flow and its tap before the first packet, and says which of the plane's rings the packets
+    go to; None: they come to `tapped`.
+    """
+
+    server: ServingEnd
 
     def __init__(
         self,
@@ -37,9 +41,11 @@ class Origin:
         self._next_handle = next_handle
         self._clocks = clocks
         self._on_link = on_link
+        self.ring_for: Callable[[int, int], int | None] = lambda flow, tap: None
         self._tracks: dict[str, LocalTrack] = {}
         self._flow_of: dict[int, int] = {}
         self._tap_of: dict[int, tuple[int, int]] = {}
+        self._timelines: dict[int, Timeline] = {}
 
     # --- the node tells -----------------------------------------------------------------------------------------------
 
@@ -49,10 +55,10 @@ class Origin:
         self._tracks = {track.publication: track for _, track in offers}
         self.server.set_catalog(track.offer(room) for room, track in offers)
 
-    def tapped(self, packets: Iterable[tuple[int, bytes, int]]) -> None:
-        """The plane's taps."""
+    def tapped(self, packets: Iterable[tuple[int, bytes, int]]) -> list[tuple[int, bytes]]:
+        """Return what the plane's taps gave as (flow, packet), for `LinkServer.feed`."""
         flow_of = self._flow_of
-        self.server.feed([(flow_of[tap], packet) for tap, packet, _ in packets if tap in flow_of])
+        return [(flow_of[tap], packet) for tap, packet, _ in packets if tap in flow_of]
 
     def room_events(self, room: str, events: Sequence[RoomEvent]) -> None:
         """Events of a room, for the nodes that watch it."""
@@ -65,17 +71,28 @@ class Origin:
         if track is None or layer >= len(track.plan.layers):
             return None
         tap = self._next_handle()
-        self._submit(AddTap(tap, track.handle, layer, canonical=True))
-        self._flow_of[tap], self._tap_of[flow] = flow, (tap, track.handle)
         types = track.plan.payload_types
-        codecs = {each.number: CODECS[each.codec] for each in types if each.codec in CODECS}
-        clock_hz = types[0].clock_hz
-        timeline = self._clocks.timeline(track.handle, layer, clock_hz)
-        return LayerSource(FlowSpec(track.plan.kind, codecs), clock_hz, dict(INJECT_EXTENSIONS), timeline)
+        timeline = self._timelines[flow] = self._clocks.timeline(track.handle, layer, types[0].clock_hz)
+        self._submit(AddTap(tap, track.handle, layer, canonical=True, ring=self.ring_for(flow, tap)))
+        self._flow_of[tap], self._tap_of[flow] = flow, (tap, track.handle)
+        return source_of(track.plan.kind, types, timeline)
+
+    def readings(self, flows: Iterable[int] | None = None) -> list[tuple[int, int, Reading]]:
+        """Return the newest frames of what is tapped, as (flow, RTP clock in Hz, frame)."""
+        self._clocks.refresh()
+        lines = [(flow, self._timelines[flow]) for flow in (self._timelines if flows is None else flows)]
+        return [(flow, line.clock_hz, reading) for flow, line in lines if (reading := line.reading) is not None]
+
+    def forget_taps(self) -> None:
+        """The ring that all taps went to is closed, and they are gone with it."""
+        self._flow_of.clear()
+        self._tap_of.clear()
+        self._timelines.clear()
 
     def untap(self, flow: int) -> None:
         tap, track = self._tap_of.pop(flow)
         del self._flow_of[tap]
+        del self._timelines[flow]
         if self._rooms.of_track(track) is not None:  # a track that is gone has taken its taps along
             self._submit(RemoveTap(tap))
 

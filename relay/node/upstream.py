@@ -12,25 +12,24 @@ import structlog
 from relay.clock import now_us
 from relay.errors import Overloaded, UsageError
 from relay.link import messages
-from relay.link.dial import ConnectionName, LinkClient, Route
 from relay.link.hooks import LinkEvent
+from relay.links.ends import DialledEnd
 from relay.node.clocks import TrackClocks
 from relay.node.rooms import HostedRooms
 from relay.ports import KnownNodes, NodeRecord, RoomEvent
+from relay.stage.timeline import Reading
 
 log = structlog.get_logger()
 
 LINGER_S = 10.0
 """A link that nothing needs is kept this long: the next viewer finds it warm."""
 
-MakeRoutes = Callable[[NodeRecord], Mapping[ConnectionName, Route]]
-
 
 class _Origin:
     """A node that is linked to, or would be if it were known. `idle_since` is None while a room needs it."""
 
     def __init__(self) -> None:
-        self.client: LinkClient | None = None
+        self.client: DialledEnd | None = None
         self.addresses: tuple[str, ...] = ()
         self.rooms: set[str] = set()
         self.wishes: dict[str, tuple[int, tuple[int, ...]]] = {}
@@ -45,7 +44,7 @@ class Upstreams:
         self,
         known: KnownNodes,
         rooms: HostedRooms,
-        make_client: Callable[[NodeRecord, Upstreams], LinkClient],
+        make_client: Callable[[NodeRecord, Upstreams], DialledEnd],
         inject: Callable[[int, int, bytes], None],
         clocks: TrackClocks,
         on_link: Callable[[LinkEvent], None],
@@ -149,10 +148,6 @@ class Upstreams:
         """Describe the links."""
         return [origin.client.state() for origin in self._origins.values() if origin.client is not None]
 
-    def clients(self) -> list[LinkClient]:
-        """The links, for their counters."""
-        return [origin.client for origin in self._origins.values() if origin.client is not None]
-
     async def close(self) -> None:
         """End all links."""
         for origin in self._origins.values():
@@ -229,6 +224,23 @@ class Upstreams:
                 inject(handle, layer, packet)
             except (UsageError, Overloaded):
                 self.refused_packets += 1
+
+    def media_came(self, node: str) -> None:
+        """Packets of a node came a moment ago, past this process."""
+        origin = self._origins.get(node)
+        if origin is not None:
+            origin.heard = self._monotonic()
+
+    def handle_of(self, node: str, publication: str) -> int | None:
+        """The plane's track that a node's packets of a publication go into."""
+        origin = self._origins.get(node)
+        entry = origin.client.offer(publication) if origin is not None and origin.client is not None else None
+        room = self._rooms.get(entry.room) if entry is not None else None
+        return room.remote_handle(node, publication) if room is not None else None
+
+    def placed(self, track: int, layer: int, clock_hz: int, reading: Reading | None) -> None:
+        """When a frame of a layer of a track was, which comes past this process."""
+        self._clocks.placed(track, layer, clock_hz, reading)
 
     def room_events(self, node: str, room: str, events: Sequence[RoomEvent], gap: bool) -> None:
         hosted = self._rooms.get(room)

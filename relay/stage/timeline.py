@@ -19,6 +19,9 @@ RESTART_US = 2_000_000  # beyond this it is another clock
 LATE_US = 1_000_000  # and not only a jam when it has been late for so long
 NEAR_US = 60_000_000  # timestamps further from the newest are another stream's
 
+Reading = tuple[int, int, int]
+"""Of a frame: the stream's SSRC, its RTP timestamp, its sync id."""
+
 _M32 = 0xFFFFFFFF
 _HALF32 = 0x80000000
 
@@ -82,6 +85,17 @@ class Timeline:
         if ticks > self._ticks:
             self._ticks = ticks
             self._line = at - self._media(ticks)
+
+    def expect(self) -> None:
+        """Sync ids will come with the frames. Until one does nothing is known: what arrival has told is forgotten."""
+        if not self.anchored:
+            self.anchored, self._ssrc = True, -1
+
+    @property
+    def reading(self) -> Reading | None:
+        """The newest frame that was noted; None before any."""
+        sync_id = self.sync_id(self.newest)
+        return None if sync_id is None else (self._ssrc, self.newest, sync_id)
 
     def sync_id(self, timestamp: int) -> int | None:
         """Return a frame's sync id; None before any frame, and for a timestamp that is none of this stream's."""

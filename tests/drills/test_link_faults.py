@@ -2,7 +2,8 @@
 
 Hosts are on relay-a, viewers on relay-b and relay-c. The primary path from a to both is harmed, the backup is healthy
 unless a test says otherwise. How long things take is told, never judged: that media goes on, in order and without
-repetition, that the links count what they send, and how often media moves, is.
+repetition, that the links count what they send, and how often media moves, is. With COSTREAM_LINK_PROCESS=1 in the
+environment the links run in processes of their own.
 """
 
 from __future__ import annotations
@@ -13,13 +14,14 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from costream import ca
 from drills import ownership
 from drills.cluster import Cluster
-from drills.cluster.config import LINK_PORT
+from drills.cluster.config import LINK_PORT, Place
 from drills.fabric.base import ROOT
 from drills.fabric.impairment import BLACK_HOLE, Impairment
 from tests.drills import hostile
@@ -37,11 +39,16 @@ LONG_S = 11.0  # longer than both ends wait for a silent metadata channel, one a
 FILL_S = 5.0  # 2000 packets, so that the window over which loss is judged is full when it begins
 
 
+def extra(place: Place) -> dict[str, dict[str, Any]]:
+    process = bool(os.environ.get("COSTREAM_LINK_PROCESS"))
+    return {"link": {"process": process}} if place.role == "relay" else {}
+
+
 @pytest.fixture(scope="module")
 def stage() -> Iterator[LinkStage]:
     need("tun")
     need_client("wrtc")
-    with Cluster(relays=3, signaling=1, kind="tun", seed=4) as cluster:
+    with Cluster(relays=3, signaling=1, kind="tun", seed=4, extra=extra) as cluster:
         stage = LinkStage(cluster)
         stage.open()
         yield stage

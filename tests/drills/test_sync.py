@@ -17,6 +17,7 @@ from playwright.async_api import Error
 
 from drills import ownership
 from drills.cluster import Cluster
+from drills.cluster.config import Place
 from drills.fabric.impairment import Impairment
 from tests.drills.fabrics import left, need
 from tests.interop.clients.chromium import Tab, launched
@@ -75,10 +76,15 @@ async def press(presser: Tab) -> None:
     await presser.page.wait_for_function("n => record.scored.length > n", arg=before, timeout=10_000)
 
 
-async def test_a_score_and_its_frame_meet_across_nodes_and_a_failover() -> None:
+@pytest.mark.parametrize("process", [False, True], ids=["links in the relay", "links in a process"])
+async def test_a_score_and_its_frame_meet_across_nodes_and_a_failover(process: bool) -> None:
     need("tun")
     need_client("wrtc")
-    with Cluster(relays=3, signaling=1) as cluster:
+
+    def extra(place: Place) -> dict[str, dict[str, Any]]:
+        return {"link": {"process": process}} if place.role == "relay" else {}
+
+    with Cluster(relays=3, signaling=1, extra=extra) as cluster:
         cluster.make_room("show", codecs=["opus", "vp8"])
         cluster.publish("show", "alice", host=cluster.add_client("h1"), via=("relay-a",), fps=20)
         async with launched() as chromium:

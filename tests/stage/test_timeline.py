@@ -151,3 +151,24 @@ def test_a_sync_id_has_the_microsecond(us: int) -> None:
     assert sync_id_microseconds(sync_id_at(us)) == us
     assert sync_id_at(us) >> 16 == us // 1000
     assert abs(advance(sync_id_at(us), HZ, HZ) - sync_id_at(us + 1_000_000)) <= 1
+
+
+def test_a_reading_is_the_newest_frame_on_the_line() -> None:
+    timeline = Timeline(HZ)
+    assert timeline.reading is None
+    timeline.note(5, 3000, WALL)
+    timeline.note(5, 6000, WALL + 33_334)
+    assert timeline.reading == (5, 6000, timeline.sync_id(6000))
+
+
+def test_what_expects_sync_ids_takes_no_arrival_for_them() -> None:
+    timeline = Timeline(HZ)
+    timeline.note(5, 3000, WALL)
+    timeline.expect()
+    assert timeline.reading is None
+    timeline.note(5, 6000, WALL + 33_334)
+    assert timeline.reading is None
+    told = sync_id_at(WALL + 900_000)
+    timeline.anchor(5, 6000, told)
+    timeline.expect()
+    assert timeline.reading == (5, 6000, told)
