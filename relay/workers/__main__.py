@@ -1,0 +1,55 @@
+"""`python -m relay.workers OPTIONS TAP INJECT PAGE SHAPE FONT CONTROL PARENT`: see `relay.workers.executor`.
+
+All but the first are the arguments of the worker that this process stands in for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Sequence
+
+from relay.errors import CostreamError
+from relay.mix.video.messages import TO_WORKER
+from relay.mix.video.page import Page
+from relay.plane.shared_ring import SharedRing
+from relay.process.control import Message, Wire
+from relay.process.worker import ControlEnd, begin
+from relay.workers.executor import options_of
+from relay.workers.ray_host import open_host
+from relay.workers.stand_in import StandIn
+from relay.workers.words import Failed
+
+
+async def _run(arguments: Sequence[str], control: ControlEnd[Message]) -> None:
+    options = options_of(arguments[0])
+    tap, inject = (SharedRing.attach([int(word) for word in words.split(",")]) for words in arguments[1:3])
+    page = Page(int(arguments[3]))
+    try:
+        host, address = await open_host(options.address, options.cpus)
+        stand_in = StandIn(
+            control,
+            tap,
+            inject,
+            page,
+            host,
+            address=options.host or address,
+            cores=max(1, round(options.cpus)),
+            report_s=options.report_s,
+            shape=arguments[4],
+            font=arguments[5],
+        )
+    except CostreamError as error:
+        control.send(Failed(str(error)))
+        return
+    await stand_in.run()
+
+
+def main(arguments: Sequence[str]) -> int:
+    wire: Wire[Message] = Wire(*TO_WORKER)
+    asyncio.run(_run(arguments, begin(arguments, wire)))
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))

@@ -1,0 +1,67 @@
+"""Workers behind links, with everything but Ray: their pictures, their ends, and what both sides say."""
+
+from __future__ import annotations
+
+import os
+import signal
+from itertools import pairwise
+
+import pytest
+
+from relay.mix.layout import Box
+from relay.mix.video import events
+from relay.mix.video.assembly import VideoCodec
+from tests.mix.video_world import FPS, HEIGHT, SMALL, WIDTH, Viewer, World, held, opened, shows, until
+from tests.workers.in_process import InProcesses
+
+WHOLE = Box(0, 0, WIDTH, HEIGHT)
+
+
+async def begin(world: World, codec: VideoCodec = "h264") -> tuple[int, Viewer]:
+    one = world.publish(codec, 640, 360)
+    program, viewer = world.program(codec)
+    world.pool.open_stage("s", program)
+    world.pool.add_input("s", "ann", "", one.source)
+    await until(lambda: len(set(shows(viewer, WHOLE, one.track))) > 10)
+    return one.track, viewer
+
+
+def goes_on(viewer: Viewer, frames: int) -> None:
+    """Check that nobody who watches can tell by numbers that another worker goes on after so many frames."""
+    assert {(b - a) & 0xFFFF for a, b in pairwise(viewer.sequences)} == {1}
+    before, after = viewer.frames[frames - 1 : frames + 1]
+    assert after.keyframe
+    ticks = (after.timestamp - before.timestamp) % (1 << 32)
+    assert ticks % (90_000 // FPS) == 0
+    assert abs(ticks / 90 - (after.sync_ms - before.sync_ms)) < 2
+
+
+@pytest.mark.parametrize("codec", ["h264", "vp8"])
+@pytest.mark.parametrize("how", ["worker", "machine"])
+async def test_a_worker_behind_links_makes_the_picture_and_another_goes_on(codec: VideoCodec, how: str) -> None:
+    executor = InProcesses()
+    async with opened(SMALL, executor) as world:
+        track, viewer = await begin(world, codec)
+        await until(lambda: len(world.event(events.WorkerStarted)) >= 2)
+        frames = len(viewer.frames)
+        if how == "worker":
+            os.kill(executor.started[0].host.worker, signal.SIGKILL)
+        else:
+            await executor.started[0].host.lose()
+        await until(lambda: world.event(events.StageMoved))
+        frames = max(frames, len(viewer.frames))
+        assert [event.stages for event in world.event(events.WorkerLost)] == [("s",)]
+        shown = len(shows(viewer, WHOLE, track))
+        await until(lambda: len(shows(viewer, WHOLE, track)) > shown + 10)
+        goes_on(viewer, frames)
+        print(world.event(events.WorkerLost), world.event(events.StageMoved))
+
+
+async def test_nothing_is_left_of_workers_behind_links() -> None:
+    async with opened(SMALL, InProcesses()) as world:
+        await begin(world)
+        world.pool.close_stage("s")
+    before = held()
+    async with opened(SMALL, InProcesses()) as world:
+        await begin(world)
+    assert held() == before
