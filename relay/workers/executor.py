@@ -1,4 +1,4 @@
-"""The executor whose workers run where Ray puts them: each has a stand-in (`relay.workers.stand_in`) beside the relay."""
+"""The executor whose workers run where Ray puts them; each has a stand-in here (`relay.workers.stand_in`)."""
 
 from __future__ import annotations
 

@@ -52,7 +52,7 @@ log = structlog.get_logger()
 
 
 @dataclass(slots=True)
-class _Made:
+class MadeProgram:
     """A program, and what of it came here: `next` is the number after the newest packet's."""
 
     stage: str
@@ -61,6 +61,21 @@ class _Made:
     next: int | None = None
     picture_id: int = 0
     packets: int = 0
+
+    def count(self, data: bytes) -> None:
+        """Note a packet; one that cannot be read is not counted, and the plane will refuse it."""
+        packet = rtp.parse(data, 0)
+        if packet is None:
+            return
+        self.packets += 1
+        following = packet.seq + 1 & rtp.SEQ_MASK
+        if self.next is not None and following - self.next & rtp.SEQ_MASK > rtp.SEQ_MASK >> 1:
+            return  # late
+        self.next = following
+        if self.codec == "vp8":
+            picture_id = inspect_vp8(data, packet.payload_offset, len(data)).picture_id
+            if picture_id >= 0:
+                self.picture_id = (picture_id + 1) % (1 << 15)
 
 
 class StandIn:
@@ -88,7 +103,7 @@ class StandIn:
         self._offers = Offers(self._wanted)
         self._trust = PairAuthority()
         self._ends = LinkEnds(self._trust.near(), FAR, address, self._offers, Takes(self._take))
-        self._made: dict[int, _Made] = {}
+        self._made: dict[int, MadeProgram] = {}
         self._inputs: dict[tuple[str, str], int] = {}
         self._ahead = 0
         self._untold: list[Message] = []
@@ -122,6 +137,7 @@ class StandIn:
         self._reader.close()
         self._writer.close()
         self._page.close()
+        self._control.close()
 
     async def _stop_host(self) -> None:
         with suppress(TimeoutError, CostreamError):
@@ -232,7 +248,7 @@ class StandIn:
         match message:
             case OpenStage(spec):
                 self._close_stage(spec.stage)
-                self._made[spec.stream] = _Made(spec.stage, spec.place, spec.codec)
+                self._made[spec.stream] = MadeProgram(spec.stage, spec.place, spec.codec)
                 for each in spec.inputs:
                     self._add(spec.stage, each)
             case CloseStage(stage):
@@ -287,28 +303,12 @@ class StandIn:
             return
         now = now_us()
         for packet in packets:
-            _count(made, packet)
+            made.count(packet)
         if made.next is not None:
             self._page.write(made.place, StageWords(made.next, made.picture_id, made.packets, now))
         for packet in packets:
             self._writer.put(stream, now, packet, more=True)
         self._writer.flush()
-
-
-def _count(made: _Made, data: bytes) -> None:
-    """Note a packet of a program; one that cannot be read is not counted, and the plane will refuse it."""
-    packet = rtp.parse(data, 0)
-    if packet is None:
-        return
-    made.packets += 1
-    following = packet.seq + 1 & rtp.SEQ_MASK
-    if made.next is not None and following - made.next & rtp.SEQ_MASK > rtp.SEQ_MASK >> 1:
-        return  # late
-    made.next = following
-    if made.codec == "vp8":
-        picture_id = inspect_vp8(data, packet.payload_offset, len(data)).picture_id
-        if picture_id >= 0:
-            made.picture_id = (picture_id + 1) % (1 << 15)
 
 
 def to_host(message: Message, ahead: int, cores: int) -> Message:

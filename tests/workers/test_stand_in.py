@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 from itertools import pairwise
@@ -57,11 +58,54 @@ async def test_a_worker_behind_links_makes_the_picture_and_another_goes_on(codec
         print(world.event(events.WorkerLost), world.event(events.StageMoved))
 
 
+async def test_a_worker_that_hangs_is_replaced() -> None:
+    executor = InProcesses()
+    async with opened(SMALL, executor) as world:
+        track, viewer = await begin(world)
+        await until(lambda: len(world.event(events.WorkerStarted)) >= 2)
+        os.kill(executor.started[0].host.worker, signal.SIGSTOP)
+        await until(lambda: world.event(events.StageMoved))
+        assert [event.reason for event in world.event(events.WorkerLost)] == ["it hangs"]
+        shown = len(shows(viewer, WHOLE, track))
+        await until(lambda: len(shows(viewer, WHOLE, track)) > shown + 10)
+        assert {(b - a) & 0xFFFF for a, b in pairwise(viewer.sequences)} == {1}
+
+
+async def test_inputs_come_and_go_and_a_viewer_gets_the_keyframe_he_needs() -> None:
+    async with opened(SMALL, InProcesses()) as world:
+        first, viewer = await begin(world)
+        second = world.publish("vp8")
+        world.pool.add_input("s", "bob", "Bob", second.source)
+        right = Box(320, 90, 320, 180)
+        await until(lambda: len(shows(viewer, right, second.track)) > 5)
+        world.pool.remove_input("s", "bob")
+        start = len(viewer.frames)
+        await until(lambda: len(shows(viewer, WHOLE, first, start)) > 5)
+        (program,) = (stage.program.track for stage in world.pool._stages.values())
+        start = len(viewer.frames)
+        assert world.pool.request_keyframe(program)
+        await until(lambda: any(frame.keyframe for frame in viewer.frames[start:]))
+
+
+async def test_a_host_of_another_release_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("relay.workers.host.release", lambda: "0.0.1")
+    executor = InProcesses()
+    async with opened(SMALL, executor) as world:
+        await until(lambda: world.event(events.WorkerLost))
+        assert "has costream 0.0.1, this relay" in world.event(events.WorkerLost)[0].reason
+        assert not world.event(events.WorkerStarted)
+
+
 async def test_nothing_is_left_of_workers_behind_links() -> None:
-    async with opened(SMALL, InProcesses()) as world:
-        await begin(world)
-        world.pool.close_stage("s")
+    gc.collect()
     before = held()
+    await one_program()
+    gc.collect()
+    after = held()
+    assert (after[0], after[2]) == (before[0], before[2])  # threads are the loop's own, for looking names up
+
+
+async def one_program() -> None:
+    """Of its own, so that nothing keeps the plane."""
     async with opened(SMALL, InProcesses()) as world:
         await begin(world)
-    assert held() == before
