@@ -15,39 +15,40 @@ from relay.mix.video.page import Page
 from relay.plane.shared_ring import SharedRing
 from relay.process.control import Message, Wire
 from relay.process.worker import ControlEnd, begin
-from relay.workers.executor import options_of
-from relay.workers.ray_host import open_host
+from relay.workers.executor import Options, options_of
+from relay.workers.ray_host import ask_host, join
 from relay.workers.stand_in import StandIn
 from relay.workers.words import Failed
 
 
-async def _run(arguments: Sequence[str], control: ControlEnd[Message]) -> None:
-    options = options_of(arguments[0])
-    tap, inject = (SharedRing.attach([int(word) for word in words.split(",")]) for words in arguments[1:3])
-    page = Page(int(arguments[3]))
-    try:
-        host, address = await open_host(options.address, options.cpus)
-        stand_in = StandIn(
-            control,
-            tap,
-            inject,
-            page,
-            host,
-            address=options.host or address,
-            cores=max(1, round(options.cpus)),
-            report_s=options.report_s,
-            shape=arguments[4],
-            font=arguments[5],
-        )
-    except CostreamError as error:
-        control.send(Failed(str(error)))
-        return
+async def _run(options: Options, arguments: Sequence[str], control: ControlEnd[Message]) -> None:
+    tap, inject = (SharedRing.attach([int(word) for word in words.split(",")]) for words in arguments[:2])
+    host, address = ask_host(options.cpus)
+    stand_in = StandIn(
+        control,
+        tap,
+        inject,
+        Page(int(arguments[2])),
+        host,
+        address=options.host or address,
+        cores=max(1, round(options.cpus)),
+        report_s=options.report_s,
+        shape=arguments[3],
+        font=arguments[4],
+    )
     await stand_in.run()
 
 
 def main(arguments: Sequence[str]) -> int:
     wire: Wire[Message] = Wire(*TO_WORKER)
-    asyncio.run(_run(arguments, begin(arguments, wire)))
+    control = begin(arguments, wire)
+    options = options_of(arguments[0])
+    try:
+        join(options.address)
+        asyncio.run(_run(options, arguments[1:], control))
+    except CostreamError as error:
+        control.send(Failed(str(error)))
+        return 1
     return 0
 
 

@@ -47,7 +47,7 @@ class LinkEnds:
             primary, backup = (opened(open_endpoint(settings, self._identity, tickets=tickets)) for _ in range(2))
             self._dialled = {"metadata": primary, "primary": primary, "backup": backup}
             server = LinkServer(self._served, self._identity.name, self._offers, self._clock, flow, settings.breaker)
-            self._offers.server = server
+            self._offers.serve(server)
             server.start()
             stack.push_async_callback(server.close)
             self._exits = stack.pop_all()
@@ -65,7 +65,8 @@ class LinkEnds:
     @property
     def joined(self) -> bool:
         """Packets can go both ways."""
-        served = any("primary" in link.paths for link in self._offers.server.links.values())
+        server = self._offers.server
+        served = server is not None and any("primary" in link.paths for link in server.links.values())
         return served and self._client is not None and {"metadata", "primary"} <= set(self._client.connected)
 
     @property

@@ -6,8 +6,8 @@ worker. The actor goes with the driver.
 
 from __future__ import annotations
 
-import asyncio
 import os
+import socket
 from collections.abc import Awaitable
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+LOOK_S = 3.0
+
 
 class HostActor(WorkerHost):
     """What Ray runs: its machine's address and this process make it a host."""
@@ -31,7 +33,7 @@ class HostActor(WorkerHost):
 
 
 class RayHost:
-    """See `relay.workers.words.Host`. Made by `open_host`."""
+    """See `relay.workers.words.Host`. Made by `ask_host`."""
 
     def __init__(self, actor: ActorHandle[Any]) -> None:
         self._actor = actor
@@ -55,20 +57,35 @@ class RayHost:
         await _answer(self._actor.stop.remote())
 
 
-async def open_host(address: str, cpus: float) -> tuple[RayHost, str]:
-    """Ask the cluster for an actor; returns at once, it is placed when there is room. The text is this machine's
-    address as the cluster knows it. Raises PeerError when the cluster cannot be reached."""
+def join(address: str) -> None:
+    """Join a cluster, in the main thread. Raises PeerError when that cannot be."""
     import ray
 
-    def connect() -> None:
-        ray.init(address=address, namespace="costream", log_to_driver=False, configure_logging=False)
-
+    _look(address)
     try:
-        await asyncio.to_thread(connect)
-        made = ray.remote(num_cpus=cpus, max_restarts=0)(HostActor)
-        return RayHost(made.remote()), str(ray.util.get_node_ip_address())
+        ray.init(address=address, namespace="costream", log_to_driver=False, configure_logging=False)
     except (ray.exceptions.RayError, ConnectionError, RuntimeError, ValueError) as error:
         raise PeerError(f"no Ray cluster at {address}: {error}") from None
+
+
+def _look(address: str) -> None:
+    """Ray itself asks for minutes before it says that nobody is there."""
+    host, _, port = address.rpartition(":")
+    if not (host and port.isdigit()):
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), LOOK_S).close()
+    except (OSError, OverflowError) as error:
+        raise PeerError(f"no Ray cluster at {address}: {error}") from None
+
+
+def ask_host(cpus: float) -> tuple[RayHost, str]:
+    """Ask the cluster for a host; returns at once, it is placed when there is room. The text is this machine's address
+    as the cluster knows it."""
+    import ray
+
+    made = ray.remote(num_cpus=cpus, max_restarts=0)(HostActor)
+    return RayHost(made.remote()), str(ray.util.get_node_ip_address())
 
 
 async def _answer(asked: Awaitable[T]) -> T:

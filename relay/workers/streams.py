@@ -41,18 +41,22 @@ class _Offered:
 
 
 class Offers:
-    """See `relay.link.hooks.OriginHooks`. `server` is set before the first offer; `ask` is told which stream needs a
-    keyframe."""
-
-    server: LinkServer
+    """See `relay.link.hooks.OriginHooks`. What is offered before there is a server waits for `serve`; `ask` is told
+    which stream needs a keyframe."""
 
     def __init__(self, ask: Callable[[int], None]) -> None:
+        self.server: LinkServer | None = None
         self.dropped = 0
         self._ask = ask
         self._offered: dict[int, _Offered] = {}
 
     def __contains__(self, stream: int) -> bool:
         return stream in self._offered
+
+    def serve(self, server: LinkServer) -> None:
+        """Offer by this server."""
+        self.server = server
+        self._tell()
 
     def offer(self, stream: int, codec: VideoCodec) -> None:
         """Offer a stream, from its next packet on."""
@@ -75,7 +79,7 @@ class Offers:
                 flowing.append((one.flow, packet))
             else:
                 self._keep(one, packet)
-        if flowing:
+        if flowing and self.server is not None:
             self.server.feed(flowing)
 
     def _keep(self, one: _Offered, packet: bytes) -> None:
@@ -86,12 +90,13 @@ class Offers:
             self.dropped += 1
 
     def _flush(self, one: _Offered) -> None:
-        if one.flow is not None:
+        if one.flow is not None and self.server is not None:
             waiting, one.waiting = one.waiting, deque()
             self.server.feed([(one.flow, packet) for packet in waiting])
 
     def _tell(self) -> None:
-        self.server.set_catalog(_publication(stream, one.codec) for stream, one in self._offered.items())
+        if self.server is not None:
+            self.server.set_catalog(_publication(stream, one.codec) for stream, one in self._offered.items())
 
     # --- the link asks ------------------------------------------------------------------------------------------------
 

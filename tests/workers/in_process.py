@@ -19,6 +19,8 @@ from relay.workers.stand_in import StandIn
 from relay.workers.words import Failed, Heard, Placed
 
 ADDRESS = "127.0.0.1"
+MISSING = 50
+"""Packets: what may have been on its way when a worker was killed, a picture at most."""
 
 
 class MortalHost(WorkerHost):
@@ -125,3 +127,10 @@ class InProcesses:
     def start(self, body: Body, wire: Wire[Message], on_message: OnMessage, on_end: OnEnd) -> InProcess:
         self.started.append(InProcess(body, wire, on_message, on_end))
         return self.started[-1]
+
+
+def check_numbers(sequences: list[int]) -> None:
+    """Check that no sequence number came twice and next to none is missing, in whatever order a link gave them."""
+    places = [(number - sequences[0] + 0x4000) & 0xFFFF for number in sequences]
+    assert len(set(places)) == len(places)
+    assert max(places) - min(places) + 1 - len(places) < MISSING

@@ -4,20 +4,30 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Iterator
-from itertools import pairwise
 
 import pytest
 
+from relay.clock import now_us
+from relay.errors import SettingsError
+from relay.metrics import Metrics
 from relay.mix.layout import Box
 from relay.mix.video import events
-from relay.settings import MixRaySettings
+from relay.mix.video.packets import NTP_EPOCH_S
+from relay.node.programs import Pools
+from relay.plane import open_plane
+from relay.plane.contract import PlaneConfig
+from relay.settings import MixRaySettings, MixSettings, MixVideoSettings
 from relay.workers.executor import RayActors
-from tests.mix.video_world import FPS, HEIGHT, SMALL, WIDTH, opened, shows, until
-from tests.workers.ray_cluster import cluster
+from tests.mix.video_world import FPS, SMALL, opened, shows, until
+from tests.workers.in_process import check_numbers
+from tests.workers.ray_cluster import cluster, need_ray
 
-LEFT, RIGHT, WHOLE = Box(0, 90, 320, 180), Box(320, 90, 320, 180), Box(0, 0, WIDTH, HEIGHT)
-START_S = 60.0
+LEFT, RIGHT = Box(0, 90, 320, 180), Box(320, 90, 320, 180)
+START_S = 90.0
+NEAR_US = 5_000_000
+"""By which clocks may differ that are the same but for a busy machine."""
 
 
 @pytest.fixture
@@ -26,6 +36,7 @@ def actors(monkeypatch: pytest.MonkeyPatch) -> Iterator[RayActors]:
         yield RayActors(MixRaySettings(address=address, start_timeout_s=60), SMALL.hang_ms)
 
 
+@pytest.mark.timeout(300)
 async def test_an_actor_makes_the_picture_and_another_goes_on_when_it_is_killed(actors: RayActors) -> None:
     async with opened(SMALL, actors) as world:
         await until(lambda: world.event(events.WorkerStarted), START_S)
@@ -34,11 +45,16 @@ async def test_an_actor_makes_the_picture_and_another_goes_on_when_it_is_killed(
         world.pool.open_stage("s", program)
         world.pool.add_input("s", "ann", "Ann", first.source)
         world.pool.add_input("s", "bob", "Bob", second.source)
-        await until(lambda: len(shows(viewer, LEFT, first.track)) > 20 and len(shows(viewer, RIGHT, second.track)) > 20)
+        await until(lambda: viewer.frames and shows(viewer, LEFT, first.track, len(viewer.frames) - 1), START_S)
+        await until(lambda: len(viewer.frames) > 40, START_S)
         for box, one in ((LEFT, first), (RIGHT, second)):
             counters = shows(viewer, box, one.track)
             assert counters == sorted(counters)
             assert len(set(counters)) > 10
+        # The actors' monotonic clock may be another one than ours (`another_clock`); what is said here is in ours.
+        assert abs(viewer.frames[-1].sync_ms - time.time() * 1000) < NEAR_US / 1000
+        ours = now_us() - (time.time_ns() // 1000 + NTP_EPOCH_S * 1_000_000)
+        assert all(abs(event.lag - ours) < NEAR_US for event in world.event(events.InputLagged))
 
         await until(lambda: len(world.event(events.WorkerStarted)) >= 2, START_S)
         lost = world.pool.worker_of("s")
@@ -47,14 +63,32 @@ async def test_an_actor_makes_the_picture_and_another_goes_on_when_it_is_killed(
         assert [event.stages for event in world.event(events.WorkerLost)] == [("s",)]
         assert world.pool.worker_of("s") not in ("", lost)
         frames = len(viewer.frames)
-        shown = len(shows(viewer, LEFT, first.track))
-        await until(lambda: len(shows(viewer, LEFT, first.track)) > shown + 10)
-        steps = [(b - a) & 0xFFFF for a, b in pairwise(viewer.sequences)]
-        assert set(steps) == {1}
-        around = viewer.frames[frames - 1 : frames + 1]
-        assert around[1].keyframe
-        ticks = (around[1].timestamp - around[0].timestamp) % (1 << 32)
+        await until(lambda: len(viewer.frames) > frames and len(shows(viewer, LEFT, first.track, frames)) > 5)
+        check_numbers(viewer.sequences)
+        before, after = viewer.frames[frames - 1 : frames + 1]
+        assert after.keyframe
+        ticks = (after.timestamp - before.timestamp) % (1 << 32)
         assert ticks % (90_000 // FPS) == 0
-        gap_ms = around[1].sync_ms - around[0].sync_ms
-        assert abs(ticks / 90 - gap_ms) < 2
-        print(f"without a picture for {gap_ms} ms")
+        print(f"without a picture for {ticks // 90} ms")
+
+
+async def test_without_a_cluster_workers_fail_with_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    need_ray()
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    async with opened(SMALL, RayActors(MixRaySettings(address="127.0.0.1:9"), SMALL.hang_ms)) as world:
+        await until(lambda: world.event(events.WorkerLost), START_S)
+        assert world.event(events.WorkerLost)[0].reason.startswith("no Ray cluster at 127.0.0.1:9")
+
+
+def test_without_ray_a_node_does_not_begin(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("relay.workers.executor.find_spec", lambda name: None)
+    plane = open_plane("reference", PlaneConfig(), "127.0.0.1", 0)
+    with pytest.raises(SettingsError, match=r"pip install costream\[ray\]"):
+        Pools(MixSettings(executor="ray"), plane, lambda: 1, lambda track: [], Metrics())
+    plane.close()
+
+
+def test_a_worker_on_another_machine_is_given_time_to_show_that_it_lives() -> None:
+    with pytest.raises(ValueError, match="at least 1000"):
+        MixSettings(executor="ray", video=MixVideoSettings(hang_ms=500))
+    MixSettings(executor="local", video=MixVideoSettings(hang_ms=500))

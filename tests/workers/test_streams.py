@@ -43,7 +43,7 @@ class Server:
 
 def offers(asked: list[int]) -> tuple[Offers, Server]:
     made, server = Offers(asked.append), Server()
-    made.server = server  # type: ignore[assignment]
+    made.serve(server)  # type: ignore[arg-type]
     return made, server
 
 
@@ -90,6 +90,19 @@ async def test_who_subscribes_too_late_for_the_first_packets_gets_a_keyframe() -
     assert asked == [7]
     await soon()
     assert len(server.fed) == WAITING
+
+
+async def test_what_is_offered_before_there_is_a_link_is_offered_then() -> None:
+    made, server = Offers(lambda stream: None), Server()
+    made.offer(7, "h264")
+    made.offer(8, "vp8")
+    made.withdraw(8)
+    made.feed([(7, b"key")])
+    made.serve(server)  # type: ignore[arg-type]
+    assert [entry.id for entry in server.catalog] == ["7"]
+    assert made.tap(4, "7", 0) is not None
+    await soon()
+    assert server.fed == [(4, b"key")]
 
 
 async def soon() -> None:
