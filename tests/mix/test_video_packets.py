@@ -50,6 +50,20 @@ def test_frames_come_back_whole_from_packets_in_any_order(codec: VideoCodec, siz
     assert assembler.lost == assembler.malformed == 0
 
 
+@given(codecs, st.lists(st.integers(6000, 9000), min_size=1, max_size=4), st.data())
+def test_a_stream_may_begin_with_a_packet_that_overtook_others(
+    codec: VideoCodec, sizes: list[int], data: st.DataObject
+) -> None:
+    frames, packets = sent(codec, sizes)
+    flat = [packet for group in packets for packet in group]
+    overtook = flat.pop(data.draw(st.integers(2, len(flat) - 1)))
+    assembler, units = Assembler(codec), []
+    for packet in (overtook, *flat):
+        units += assembler.receive(packet, 0)
+    assert [unit.data for unit in units] == frames
+    assert units[0].keyframe
+
+
 @given(codecs, st.integers(1, 17))
 def test_after_a_loss_nothing_comes_before_the_next_keyframe(codec: VideoCodec, lost: int) -> None:
     packets = Packetizer(codec, 9, 96, 100)
