@@ -54,11 +54,12 @@ async def first_picture(mixer: Mixer, stage: str, identity: str, coded: list[byt
     feed = Feed(mixer, "h264", coded)
     mixer.pool.add_input(stage, identity, "Ann", feed.source)
     start = time.monotonic_ns() // 1000
-    for number in range(3):
-        feed.send(number)
-        await asyncio.sleep(1 / 30)
+    number = 0
     async with asyncio.timeout(PATIENCE_S):
         while True:
+            if time.monotonic_ns() // 1000 - start >= number * 1_000_000 // 30:
+                feed.send(number)
+                number += 1
             shown = [event for event in mixer.told if isinstance(event, events.InputShown)]
             for event in shown:
                 at = mixer.sent.get(sync_id_milliseconds(event.sync_id))

@@ -11,6 +11,7 @@ import signal
 import tempfile
 import time
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 
 from bench.mix_clips import clip, frames
@@ -37,6 +38,8 @@ class Seen:
     started: list[float] = field(default_factory=list)
     first: list[float] = field(default_factory=list)
     without: list[float] = field(default_factory=list)
+    due: list[float] = field(default_factory=list)
+    """From the time at which a picture was due to its last packet's leaving the plane."""
     cpu: float = 0.0
 
 
@@ -56,6 +59,8 @@ async def measure(plan: Plan) -> list[Figure]:
         ("start of a worker, median", far.started, local.started),
         ("first picture of an input in a program that runs, p50", *_each(0.5, far.first, local.first)),
         ("first picture of an input in a program that runs, p95", *_each(0.95, far.first, local.first)),
+        ("a picture's way from when it is due until it leaves the plane, p50", *_each(0.5, far.due, local.due)),
+        ("a picture's way from when it is due until it leaves the plane, p95", *_each(0.95, far.due, local.due)),
         ("without a picture after a worker's process was killed, median", far.without, local.without),
     )
     cpu = figure(
@@ -81,11 +86,13 @@ async def _seen(plan: Plan, coded: list[bytes], executor: Executor | None) -> Se
         for number in range(QUICK_ROUNDS if plan.quick else ROUNDS):
             seen.first.append(await first_picture(mixer, "s", f"a{number}", coded))
             mixer.pool.remove_input("s", f"a{number}")
+        mixer.sent.clear()
         seen.cpu = await _load(mixer, coded, QUICK_LOAD_S if plan.quick else LOAD_S)
-        for identity in range(INPUTS):
-            mixer.pool.remove_input("s", f"b{identity}")
-        for _ in range(QUICK_KILLS if plan.quick else KILLS):
-            await _kill(mixer, seen)
+        ahead = time.time_ns() // 1000 - time.monotonic_ns() // 1000
+        seen.due = [(at + ahead) / 1000 - due for due, at in mixer.sent.items()]
+        mixer.pool.close_stage("s")
+        for number in range(QUICK_KILLS if plan.quick else KILLS):
+            await _kill(mixer, seen, f"k{number}")
     return seen
 
 
@@ -112,27 +119,29 @@ def _cpu(pid: int) -> float:
     return (int(words[11]) + int(words[12])) / os.sysconf("SC_CLK_TCK")
 
 
-async def _kill(mixer: Mixer, seen: Seen) -> None:
+async def _kill(mixer: Mixer, seen: Seen, stage: str) -> None:
     """A program of nothing but its background: what is measured is how soon the loss shows, and the successor."""
-    ready = _count(mixer)
-    where = mixer.pool.worker_of("s")
-    last = max(mixer.sent.values())
-    os.kill(int(where.replace("/", ":").rpartition(":")[2]), signal.SIGKILL)
-    killed = time.monotonic()
+    mixer.sent.clear()
+    mixer.pool.open_stage(stage, mixer.program(*SIZE))
     async with asyncio.timeout(PATIENCE_S):
-        while mixer.pool.worker_of("s") in ("", where):
-            last = max(last, *mixer.sent.values())
+        while len(mixer.sent) < 30 or _starting(mixer):
+            await asyncio.sleep(0.01)
+        where = mixer.pool.worker_of(stage)
+        os.kill(int(where.replace("/", ":").rpartition(":")[2]), signal.SIGKILL)
+        killed = time.monotonic()
+        while mixer.pool.worker_of(stage) in ("", where):
             await asyncio.sleep(0.001)
+        taken, last = time.monotonic(), max(mixer.sent.values())
         while max(mixer.sent.values()) <= last:
             await asyncio.sleep(0.001)
-        seen.without.append((min(at for at in mixer.sent.values() if at > last) - last) / 1000)
-        taken = time.monotonic()
-        while _count(mixer) <= ready:
-            await asyncio.sleep(0.002)
+        while _starting(mixer):
+            await asyncio.sleep(0.005)
     seen.started.append((time.monotonic() - taken) * 1000)
+    times = sorted(mixer.sent.values())
+    seen.without.append(max(after - before for before, after in pairwise(times)) / 1000)
     print(f"{where}: taken over after {(taken - killed) * 1000:.0f} ms")
-    await asyncio.sleep(1.0)
+    mixer.pool.close_stage(stage)
 
 
-def _count(mixer: Mixer) -> int:
-    return sum(isinstance(event, events.WorkerStarted) for event in mixer.told)
+def _starting(mixer: Mixer) -> bool:
+    return not all(worker.ready for worker in mixer.pool._workers)

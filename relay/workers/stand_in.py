@@ -188,6 +188,8 @@ class StandIn:
                 self._ahead = await self._measured()
             there = [to_host(message, self._ahead, self._cores) for message in told]
             await self._host.tell(b"".join(map(frame, there)))
+            # Not before: links may be quicker than words, and a worker drops packets that nobody has announced.
+            self._offers.publish(one.stream for message in told for one in _inputs(message) if one.stream is not None)
 
     async def _hear_all(self) -> None:
         while True:
@@ -264,7 +266,7 @@ class StandIn:
     def _add(self, stage: str, one: InputSpec) -> None:
         if one.stream is not None and one.codec is not None:
             self._inputs[stage, one.identity] = one.stream
-            self._offers.offer(one.stream, one.codec)
+            self._offers.offer(one.stream, one.codec, later=True)
 
     def _remove(self, stage: str, identity: str) -> None:
         stream = self._inputs.pop((stage, identity), None)
@@ -309,6 +311,17 @@ class StandIn:
         for packet in packets:
             self._writer.put(stream, now, packet, more=True)
         self._writer.flush()
+
+
+def _inputs(message: Message) -> tuple[InputSpec, ...]:
+    """The inputs that a message announces."""
+    match message:
+        case OpenStage(spec):
+            return spec.inputs
+        case AddInput(_, one):
+            return (one,)
+        case _:
+            return ()
 
 
 def to_host(message: Message, ahead: int, cores: int) -> Message:

@@ -35,6 +35,7 @@ _ANY_PAYLOAD_TYPE = 96  # a stream has one codec; what its packets call it is th
 @dataclass(slots=True)
 class _Offered:
     codec: VideoCodec
+    published: bool
     flow: int | None = None
     waiting: deque[bytes] = field(default_factory=deque)
     lost: bool = False
@@ -58,9 +59,16 @@ class Offers:
         self.server = server
         self._tell()
 
-    def offer(self, stream: int, codec: VideoCodec) -> None:
-        """Offer a stream, from its next packet on."""
-        self._offered[stream] = _Offered(codec)
+    def offer(self, stream: int, codec: VideoCodec, *, later: bool = False) -> None:
+        """Offer a stream, from its next packet on; `later`: keep its packets, and say so by `publish`."""
+        self._offered[stream] = _Offered(codec, not later)
+        self._tell()
+
+    def publish(self, streams: Iterable[int]) -> None:
+        """Offer what was to be offered later, as far as it is not withdrawn."""
+        for stream in streams:
+            if (one := self._offered.get(stream)) is not None:
+                one.published = True
         self._tell()
 
     def withdraw(self, stream: int) -> None:
@@ -96,13 +104,15 @@ class Offers:
 
     def _tell(self) -> None:
         if self.server is not None:
-            self.server.set_catalog(_publication(stream, one.codec) for stream, one in self._offered.items())
+            self.server.set_catalog(
+                _publication(stream, one.codec) for stream, one in self._offered.items() if one.published
+            )
 
     # --- the link asks ------------------------------------------------------------------------------------------------
 
     def tap(self, flow: int, publication: str, layer: int) -> LayerSource | None:
         one = self._offered.get(_stream(publication))
-        if one is None or layer:
+        if one is None or not one.published or layer:
             return None
         one.flow = flow
         asyncio.get_running_loop().call_soon(self._flush, one)  # the link takes packets once this has returned

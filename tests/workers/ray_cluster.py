@@ -1,5 +1,7 @@
 """A real Ray cluster on this machine, for one test: begun, and ended with all that it made.
 
+Its first node is the relay's machine, as it were; `machine` adds others.
+
 As a program it holds the cluster until its standard input ends: `python -m tests.workers.ray_cluster CPUS DIRECTORY`.
 """
 
@@ -50,7 +52,7 @@ def cluster(cpus: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     }.items():
         monkeypatch.setenv(name, value)
     directory = tempfile.mkdtemp(prefix="ray-", dir="/tmp")  # its sockets' names have to be short
-    words = [*another_clock(), sys.executable, "-m", "tests.workers.ray_cluster", str(cpus), directory]
+    words = [sys.executable, "-m", "tests.workers.ray_cluster", str(cpus), directory]
     holder = subprocess.Popen(
         words, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
     )
@@ -64,6 +66,25 @@ def cluster(cpus: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
         holder.communicate()
         _end(processes(directory))
         shutil.rmtree(directory)
+
+
+@contextmanager
+def machine(address: str, cpus: int) -> Iterator[None]:
+    """Add a node to a cluster, as an autoscaler adds a machine, and take it away at the end."""
+    ray = str(Path(sys.executable).with_name("ray"))
+    words = [ray, "start", f"--address={address}", f"--num-cpus={cpus}", f"--object-store-memory={MEMORY}", "--block"]
+    node = subprocess.Popen(
+        [*another_clock(), *words], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, start_new_session=True
+    )
+    try:
+        yield
+    finally:
+        node.terminate()
+        try:
+            node.wait(END_S)
+        except subprocess.TimeoutExpired:
+            node.kill()
+            node.wait()
 
 
 def another_clock() -> list[str]:

@@ -6,6 +6,8 @@ import os
 import signal
 import time
 from collections.abc import Iterator
+from contextlib import AsyncExitStack
+from pathlib import Path
 
 import pytest
 
@@ -22,7 +24,7 @@ from relay.settings import MixRaySettings, MixSettings, MixVideoSettings
 from relay.workers.executor import RayActors
 from tests.mix.video_world import FPS, SMALL, opened, shows, until
 from tests.workers.in_process import check_numbers
-from tests.workers.ray_cluster import cluster, need_ray
+from tests.workers.ray_cluster import cluster, machine, need_ray
 
 LEFT, RIGHT = Box(0, 90, 320, 180), Box(320, 90, 320, 180)
 START_S = 90.0
@@ -31,14 +33,19 @@ NEAR_US = 5_000_000
 
 
 @pytest.fixture
-def actors(monkeypatch: pytest.MonkeyPatch) -> Iterator[RayActors]:
-    with cluster(2, monkeypatch) as address:
-        yield RayActors(MixRaySettings(address=address, start_timeout_s=60), SMALL.hang_ms)
+def address(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    with cluster(0, monkeypatch) as address:
+        yield address
 
 
 @pytest.mark.timeout(300)
-async def test_an_actor_makes_the_picture_and_another_goes_on_when_it_is_killed(actors: RayActors) -> None:
-    async with opened(SMALL, actors) as world:
+async def test_an_actor_makes_the_picture_and_another_goes_on_when_it_is_killed(address: str) -> None:
+    """All that dies here dies by SIGKILL: the actor, then a stand-in, with which its actor has to go."""
+    actors = RayActors(MixRaySettings(address=address), SMALL.hang_ms)
+    async with AsyncExitStack() as stack:
+        world = await stack.enter_async_context(opened(SMALL, actors))
+        assert world.pool.workers == ["ray:not placed yet"]  # there is no room for it in the cluster, until:
+        stack.enter_context(machine(address, 2))
         await until(lambda: world.event(events.WorkerStarted), START_S)
         first, second = world.publish("h264"), world.publish("vp8")
         program, viewer = world.program()
@@ -70,6 +77,17 @@ async def test_an_actor_makes_the_picture_and_another_goes_on_when_it_is_killed(
         ticks = (after.timestamp - before.timestamp) % (1 << 32)
         assert ticks % (90_000 // FPS) == 0
         print(f"without a picture for {ticks // 90} ms")
+
+        await until(lambda: len(world.event(events.WorkerStarted)) >= 3, START_S)
+        (gone,) = [one for one in world.pool._workers if one.running.where == world.pool.worker_of("s")]
+        os.kill(gone.running.pid, signal.SIGKILL)  # type: ignore[attr-defined]
+        await until(lambda: len(world.event(events.StageMoved)) == 2)
+        actor = Path("/proc") / gone.running.where.rpartition("/")[2]
+        await until(lambda: not actor.exists(), START_S)
+        frames = len(viewer.frames)
+        await until(lambda: len(viewer.frames) > frames and len(shows(viewer, LEFT, first.track, frames)) > 5)
+        check_numbers(viewer.sequences)
+        await world.pool.stop()  # before the machine goes
 
 
 async def test_without_a_cluster_workers_fail_with_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:

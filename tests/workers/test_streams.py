@@ -92,6 +92,19 @@ async def test_who_subscribes_too_late_for_the_first_packets_gets_a_keyframe() -
     assert len(server.fed) == WAITING
 
 
+async def test_what_is_offered_later_keeps_its_packets_until_it_is_published() -> None:
+    made, server = offers([])
+    made.offer(7, "h264", later=True)
+    made.feed([(7, b"key")])
+    assert server.catalog == []
+    assert made.tap(4, "7", 0) is None
+    made.publish([7, 8])
+    assert [entry.id for entry in server.catalog] == ["7"]
+    assert made.tap(4, "7", 0) is not None
+    await soon()
+    assert server.fed == [(4, b"key")]
+
+
 async def test_what_is_offered_before_there_is_a_link_is_offered_then() -> None:
     made, server = Offers(lambda stream: None), Server()
     made.offer(7, "h264")
