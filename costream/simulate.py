@@ -22,12 +22,17 @@ def simulate(
     ] = 0.25,
     link_minutes: Annotated[float, typer.Option(min=0, help="Of one link packet by packet; 0: no links.")] = 2.0,
     trace: Annotated[Path | None, typer.Option(help="A file that gets every line of the traces.")] = None,
+    trials: Annotated[
+        int, typer.Option(min=0, help="Instead: so many trials of a breaker against the oracle and the truth.")
+    ] = 0,
 ) -> None:
     """Run the cluster's machines in virtual time with random faults. Exit code 1: an invariant does not hold."""
-    from drills.simulation.command import require_fixed_hashes, run
+    from drills.simulation.command import require_fixed_hashes, run, try_breaker
     from drills.simulation.world import Plan
 
     require_fixed_hashes(["-m", "costream.cli", *sys.argv[1:]])
+    if trials:
+        raise typer.Exit(int(not try_breaker(trials, seed, Console(soft_wrap=True))))
     plan = Plan(seed=seed, nodes=nodes, rooms=rooms, hours=hours, faults_per_hour=faults_per_hour,
                 common_per_hour=common_per_hour)  # fmt: skip
     held = run(plan, seeds, link_minutes, trace, Console(soft_wrap=True))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -95,6 +95,19 @@ def _impairing(
         for b in fault.dst:
             for source, sink in ((a, b), (b, a))[: 1 + fault.both]:
                 yield from _one_way(source, sink, inventory, at, seconds, impairment)
+
+
+def timed(steps: Iterable[tuple[float, str]], lasts: float) -> Iterator[str]:
+    """Lines of a shell script, each run at its time, which last as long as the method does (seconds)."""
+    now = 0.0
+    for at, line in sorted(steps, key=lambda step: step[0]):
+        if at > now:
+            yield f"sleep {round(at - now, 3):g}"
+            now = at
+        yield line
+    if lasts > now:
+        yield f"sleep {round(lasts - now, 3):g}"
+    yield f"echo 'the method is over: {lasts:g} s'"
 
 
 def _one_way(

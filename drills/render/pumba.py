@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from drills.fabric.impairment import Impairment
 from drills.render.inventory import Inventory, RenderError
-from drills.render.plan import Acting, Action, Impairing
+from drills.render.plan import Acting, Action, Impairing, timed
 from drills.run.guard import LABEL, TEST
 from drills.scenario.model import Scenario
 
@@ -39,17 +39,8 @@ def script(scenario: Scenario, actions: Sequence[Action], inventory: Inventory) 
     lines += ["}"]
     lines += [f"guard {shlex.quote(name)}" for name in containers]
     lines += ["trap rollback EXIT", "trap 'exit 130' INT TERM", ""]
-    joined = join(actions)
-    steps = sorted((step for action in joined for step in _steps(action, inventory)), key=lambda step: step[0])
-    now = 0.0
-    for at, line in steps:
-        if at > now:
-            lines.append(f"sleep {round(at - now, 3):g}")
-            now = at
-        lines.append(line)
-    if scenario.lasts > now:
-        lines.append(f"sleep {round(scenario.lasts - now, 3):g}")
-    return "\n".join([*lines, f"echo 'the method is over: {scenario.lasts:g} s'"]) + "\n"
+    steps = [step for action in join(actions) for step in _steps(action, inventory)]
+    return "\n".join([*lines, *timed(steps, scenario.lasts)]) + "\n"
 
 
 def _steps(action: Action, inventory: Inventory) -> Iterator[tuple[float, str]]:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from drills.fabric.impairment import Impairment
 from drills.render.inventory import RenderError
 from drills.render.netem import netem
-from drills.render.plan import Acting, Action, Impairing
+from drills.render.plan import Acting, Action, Impairing, timed
 from drills.run.guard import LABEL, TEST
 from drills.scenario.model import Scenario
 
@@ -44,15 +44,7 @@ def script(scenario: Scenario, actions: Sequence[Action]) -> str:
     steps: list[tuple[float, str]] = []
     for action in actions:
         steps += _steps(action, begun)
-    now = 0.0
-    for at, line in sorted(steps, key=lambda step: step[0]):
-        if at > now:
-            lines.append(f"sleep {round(at - now, 3):g}")
-            now = at
-        lines.append(line)
-    if scenario.lasts > now:
-        lines.append(f"sleep {round(scenario.lasts - now, 3):g}")
-    return "\n".join([*lines, f"echo 'the method is over: {scenario.lasts:g} s'"]) + "\n"
+    return "\n".join([*lines, *timed(steps, scenario.lasts)]) + "\n"
 
 
 _Bands = dict[tuple[str, str], list[tuple[tuple[str, ...], Impairment]]]

@@ -12,6 +12,7 @@ from typing import TextIO
 from rich.console import Console
 from rich.table import Table
 
+from drills.simulation.accuracy import ENOUGH, trials
 from drills.simulation.links import LinkOutcome, LinkWorld, a_day_of_bursts
 from drills.simulation.run import simulate
 from drills.simulation.world import Outcome, Plan, plan_of
@@ -47,6 +48,33 @@ def run(plan: Plan, seeds: int, link_minutes: float, trace: Path | None, console
         if seeds == 1:
             console.print(_figures(outcome))
     return True
+
+
+def try_breaker(count: int, seed: int, console: Console) -> bool:
+    """Run trials of a breaker (`drills.simulation.accuracy`); False, with those that were wrong told, below ENOUGH."""
+    found = list(trials(count, seed))
+    table = Table(title=f"{count:,} trials of a breaker", box=None)
+    for column in (
+        "what happened to the primary",
+        "trials",
+        "as the oracle",
+        "as the truth",
+        "left after, ms: p50",
+        "most",
+    ):
+        table.add_column(column, justify="left" if column.startswith("what") else "right")
+    for name in dict.fromkeys(trial.condition for trial in found):
+        of = [trial for trial in found if trial.condition == name]
+        left = sorted(round(trial.tripped_us / 1000) for trial in of if trial.tripped_us is not None)
+        times = (str(left[len(left) // 2]), str(left[-1])) if left else ("", "")
+        table.add_row(name, str(len(of)), str(sum(t.as_oracle for t in of)), str(sum(t.as_truth for t in of)), *times)
+    console.print(table)
+    for trial in found:
+        if not trial.right:
+            console.print(f"wrong: {trial}", markup=False, highlight=False)
+    share = sum(trial.right for trial in found) / len(found)
+    console.print(f"right: {share:.3%}, wanted {ENOUGH:.1%}", highlight=False)
+    return share >= ENOUGH
 
 
 def _links(seed: int, hours: float, minutes: float, out: TextIO | None) -> Iterator[tuple[str, LinkOutcome]]:

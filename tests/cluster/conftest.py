@@ -10,14 +10,6 @@ from relay.cluster import EmbeddedServer, RedisStore
 
 
 @pytest.fixture
-async def server() -> AsyncIterator[EmbeddedServer]:
-    embedded = EmbeddedServer()
-    await embedded.start()
-    yield embedded
-    await embedded.stop()
-
-
-@pytest.fixture
 async def store(server: EmbeddedServer) -> AsyncIterator[RedisStore]:
     opened = RedisStore(server.url)
     yield opened

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import httpx2
-import pytest
 
 from costream.apart import running_signaling
 from costream.tls import prepare_tls
@@ -18,14 +16,6 @@ from tests.egress.world import until
 from tests.webhooks.receiver import Receiver
 
 KEYS = {"test": "t" * 32}
-
-
-@pytest.fixture
-def receiver() -> Iterator[Receiver]:
-    receiver = Receiver()
-    receiver.start()
-    yield receiver
-    receiver.stop()
 
 
 async def test_a_room_that_is_made_there_is_told(tmp_path: Path, receiver: Receiver) -> None:

@@ -32,11 +32,19 @@ def test_every_folder_with_code_is_a_package() -> None:
     assert [str(folder.relative_to(ROOT)) for folder in folders if not (folder / "__init__.py").exists()] == []
 
 
+LINK = {"peer": "n2", "role": "origin", "link": "n1>n2", "flows": 1, "breaker": "closed", "carrying": ["primary"],
+        "counts": {"packets": 1}}  # fmt: skip
+
+
 def test_the_dashboard_plots_metrics_that_exist() -> None:
     metrics = Metrics()
     metrics.watch_plane(lambda: PlaneStats({}, {}, {}, {"stranger": 1}))
-    for labelled in (metrics.joins, metrics.refusals, metrics.join_latency):
+    metrics.watch_links(lambda: [LINK])
+    metrics.watch_egress(list)
+    for labelled in (metrics.joins, metrics.refusals, metrics.join_latency, metrics.mix_replacements,
+                     metrics.mix_troubles, metrics.webhooks):  # fmt: skip
         labelled.labels("x")
+    metrics.link_moves.labels("n2", "open")
     metrics.sessions.labels("viewer", "live")
     metrics.api_latency.labels("GET", "/", "200")
     known = set(re.findall(r"^(\w+)[ {]", metrics.render()[0].decode(), re.M))

@@ -30,9 +30,9 @@ from relay.stage.permissions import Actor, Role
 from relay.stage.publications import start_publication
 from relay.stage.room import changing, create
 from signaling.app import create_app
-from signaling.egress.control import LocalEgress
 from signaling.nodes import LocalNodes
 from signaling.tokens import mint
+from tests.egress.local import LocalEgress
 from tests.egress.show import AUDIO, AUDIO_PT, VIDEO_PT, Show, clock_ms
 from tests.egress.world import until
 from tests.interop.clients.chromium import Tab, launched

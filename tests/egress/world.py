@@ -23,10 +23,10 @@ from relay.metrics import Metrics
 from relay.ports import RoomStore
 from relay.settings import EgressSettings, NodeSettings, dev_settings
 from signaling.app import create_app
-from signaling.egress.control import LocalEgress
 from signaling.nodes import LocalNodes
 from signaling.pages import find_pages
 from signaling.tokens import mint
+from tests.egress.local import LocalEgress
 from tests.egress.show import LiveFeeds
 from tests.signaling.memory_node import MemoryNode
 

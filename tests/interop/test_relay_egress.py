@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -39,14 +39,6 @@ async def host(room: Room) -> AsyncIterator[Ffmpeg]:
     async with Ffmpeg(room.whip, room.token("host", "guest"), publisher=PUBLISHER, **shape) as client:  # type: ignore[arg-type]
         await eventually(lambda: room.publications("host"), lambda found: len(found) == 2)
         yield client
-
-
-@pytest.fixture
-def receiver() -> Iterator[Receiver]:
-    receiver = Receiver()
-    receiver.start()
-    yield receiver
-    receiver.stop()
 
 
 def processes(relay: Relay) -> list[psutil.Process]:

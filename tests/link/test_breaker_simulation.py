@@ -8,16 +8,16 @@ from collections.abc import Callable
 import pytest
 
 from drills.simulation.model_path import MS, SECOND, Bursts, Direction, ModelPath, black_hole
+from drills.simulation.one_link import OneLink
 from relay.link.breaker import MINUTE_US, BreakerState
-from tests.link.simulation import Simulation
 
 STORM = 10 * SECOND
 SEEDS = range(10)
 
 
-def between(one_way_ms: float, rate: int = 500) -> Simulation:
+def between(one_way_ms: float, rate: int = 500) -> OneLink:
     """Return a link whose two paths have this delay each way."""
-    simulation = Simulation(rate=rate)
+    simulation = OneLink(rate=rate)
     for path in simulation.paths.values():
         path.forth = Direction(delay=constant(one_way_ms))
         path.back = Direction(delay=constant(one_way_ms))
@@ -28,7 +28,7 @@ def constant(ms: float) -> Callable[[], int]:
     return lambda: round(ms * MS)
 
 
-def struck(simulation: Simulation, strike: Callable[[ModelPath], None], seconds: int = 20) -> Simulation:
+def struck(simulation: OneLink, strike: Callable[[ModelPath], None], seconds: int = 20) -> OneLink:
     """Let 10 s pass, then strike the primary."""
     simulation.run(STORM)
     assert simulation.moves == []
@@ -37,7 +37,7 @@ def struck(simulation: Simulation, strike: Callable[[ModelPath], None], seconds:
     return simulation
 
 
-def told(name: str, simulation: Simulation) -> int:
+def told(name: str, simulation: OneLink) -> int:
     """Print when both paths carried and when the breaker went OPEN, and return the latter in ms."""
     doubted, tripped = simulation.doubted_after(STORM), simulation.tripped_after(STORM)
     assert tripped is not None

@@ -17,14 +17,6 @@ from relay.stage.room import create
 
 
 @pytest.fixture
-async def server() -> AsyncIterator[EmbeddedServer]:
-    embedded = EmbeddedServer()
-    await embedded.start()
-    yield embedded
-    await embedded.stop()
-
-
-@pytest.fixture
 async def store(server: EmbeddedServer) -> AsyncIterator[RedisStore]:
     opened = RedisStore(server.url, socket_timeout_s=2.0)  # a busy machine must not decide a test
     state, _ = create(Actor("test", Role.SERVICE), "demo", time.time(), max_seats=4)

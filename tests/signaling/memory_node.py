@@ -12,8 +12,8 @@ from relay.egress.manager import EgressManager
 from relay.errors import BadOffer, NotFound, Overloaded, PreconditionFailed, PreconditionRequired, UnacceptableOffer
 from relay.ports import Answer, IceFragment, Offer, RoomEvent, SlotChange
 from relay.settings import EgressSettings
-from signaling.egress.control import LocalEgress
 from signaling.nodes import NodeEgress
+from tests.egress.local import LocalEgress
 
 ANSWER = "v=0\r\ns=answer\r\n"
 

@@ -25,8 +25,8 @@ from relay.settings import ClusterSettings, EgressSettings, dev_settings
 from signaling import tokens
 from signaling.control.client import Deadlines, RemoteNode
 from signaling.control.wire import error_member, read_error
-from signaling.egress.control import LocalEgress
 from signaling.tokens import CONTROL_AUDIENCE, mint
+from tests.egress.local import LocalEgress
 from tests.egress.show import LiveFeeds
 from tests.signaling.control_world import KEYS, PATIENT, Served, calling, serving
 from tests.signaling.memory_node import ANSWER, link_end

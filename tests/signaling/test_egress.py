@@ -15,7 +15,7 @@ import pytest
 from relay.egress.manager import EgressManager
 from relay.settings import EgressSettings
 from signaling.egress import tickets
-from signaling.egress.control import LocalEgress
+from tests.egress.local import LocalEgress
 from tests.egress.show import LiveFeeds
 from tests.signaling.api_client import Api, problem
 

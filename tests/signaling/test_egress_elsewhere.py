@@ -20,7 +20,7 @@ from relay.stage.permissions import Actor, Role
 from relay.stage.room import changing
 from signaling.control.nodes import RemoteNodes
 from signaling.control.others import OtherNodes
-from signaling.egress.control import LocalEgress
+from tests.egress.local import LocalEgress
 from tests.egress.show import LiveFeeds
 from tests.signaling.api_client import RATES, Api, problem
 from tests.signaling.control_world import KEYS, PATIENT, Served, serving

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -17,14 +16,6 @@ from relay.errors import Conflict, LeaseHeld, NotFound
 from relay.ports import Lease
 
 LONG_S, SHORT_S = 600.0, 0.02
-
-
-@pytest.fixture
-async def server() -> AsyncIterator[EmbeddedServer]:
-    embedded = EmbeddedServer()
-    await embedded.start()
-    yield embedded
-    await embedded.stop()
 
 
 class Epochs:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
+from drills.oracle import Reported, Step, Woken
 from drills.simulation.model_path import MS, SECOND, Direction, ModelPath
 from relay.link.breaker import Breaker, BreakerMoved, BreakerState
 from relay.link.path import PathName
@@ -14,24 +14,22 @@ TICK = 20 * MS  # between reports
 PING = 500 * MS  # on a path that carries nothing
 
 
-@dataclass(frozen=True)
-class Change:
-    """Something happens to the paths at a time."""
+class OneLink:
+    """Drive it with `run`; all moves are in `moves`, all that the breaker was told in `steps`, for the oracle."""
 
-    at: int
-    what: Callable[[], None]
-
-
-class Simulation:
-    """Drive it with `run`; all moves are in `moves`."""
-
-    def __init__(self, settings: BreakerSettings | None = None, rate: int = 500) -> None:
+    def __init__(
+        self,
+        settings: BreakerSettings | None = None,
+        rate: int = 500,
+        make: Callable[[BreakerSettings], Breaker] = Breaker,
+    ) -> None:
         self.paths: dict[PathName, ModelPath] = {
             "primary": ModelPath(Direction(), Direction()),
             "backup": ModelPath(Direction(), Direction()),
         }
-        self.breaker = Breaker(settings or BreakerSettings())
+        self.breaker = make(settings or BreakerSettings())
         self.moves: list[BreakerMoved] = []
+        self.steps: list[Step] = []
         self.now = 0
         self._interval = SECOND // rate
         self._next_packet = 0
@@ -53,6 +51,7 @@ class Simulation:
             if now == self._next_report or now == timeout:
                 self._report(now)
                 self.breaker.handle_timeout(now)
+                self.steps.append(Woken(now))
                 self._next_report = now + TICK
             self.moves += self.breaker.events()
         self.now = until
@@ -86,4 +85,6 @@ class Simulation:
             if now - self._pinged[name] >= PING:
                 path.send(now)
                 self._pinged[name] = now
-            self.breaker.report(name, path.report(now))
+            report = path.report(now)
+            self.breaker.report(name, report)
+            self.steps.append(Reported(name, report))
