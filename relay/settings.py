@@ -388,7 +388,7 @@ class MixRaySettings(Section):
 
     address: Annotated[str, Field(min_length=1, max_length=256)] = "auto"
     cpus: Annotated[float, Field(gt=0, le=64)] = 1.0
-    host: str = ""
+    host: Annotated[str, AfterValidator(lambda text: _is_address(text) if text else text)] = ""
     start_timeout_s: Annotated[int, Field(ge=5, le=3600)] = 300
 
 

@@ -44,6 +44,8 @@ from relay.workers.words import FAR, Begin, Failed, Host, Placed, release
 JOIN_S = 10.0
 """Both links have to be there so long after the host has begun."""
 LOOK_S = 0.01
+MAX_UNTOLD = 10_000
+"""Words that wait for a host that is not placed yet, or that does not answer; then this is no use."""
 CLOCK_CALLS = 5
 STOP_S = 1.5
 """For the host's end in good order; the pool waits for twice as long."""
@@ -245,6 +247,8 @@ class StandIn:
             self._note(message)
             self._untold.append(message)
             self._told.set()
+        if len(self._untold) > MAX_UNTOLD:
+            self._end(f"{MAX_UNTOLD} words wait for its host")
 
     def _note(self, message: Message) -> None:
         match message:

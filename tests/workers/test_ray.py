@@ -110,3 +110,9 @@ def test_a_worker_on_another_machine_is_given_time_to_show_that_it_lives() -> No
     with pytest.raises(ValueError, match="at least 1000"):
         MixSettings(executor="ray", video=MixVideoSettings(hang_ms=500))
     MixSettings(executor="local", video=MixVideoSettings(hang_ms=500))
+
+
+def test_the_address_for_workers_is_one() -> None:
+    assert MixRaySettings(host="192.0.2.1").host == "192.0.2.1"
+    with pytest.raises(ValueError, match="IPv4 or IPv6"):
+        MixRaySettings(host="relay.example")

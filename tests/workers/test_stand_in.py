@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import os
 import signal
 
 import pytest
 
+from relay.errors import PeerError
 from relay.mix.layout import Box
 from relay.mix.video import events
 from relay.mix.video.assembly import VideoCodec
+from relay.workers.trust import PairAuthority
+from relay.workers.words import Begin, Prepared
 from tests.mix.video_world import FPS, HEIGHT, SMALL, WIDTH, Viewer, World, held, opened, shows, until
-from tests.workers.in_process import InProcesses, check_numbers
+from tests.workers.in_process import InProcesses, MortalHost, check_numbers
 
 WHOLE = Box(0, 0, WIDTH, HEIGHT)
 
@@ -93,6 +97,34 @@ async def test_a_host_of_another_release_is_refused(monkeypatch: pytest.MonkeyPa
         await until(lambda: world.event(events.WorkerLost))
         assert "has costream 0.0.1, this relay" in world.event(events.WorkerLost)[0].reason
         assert not world.event(events.WorkerStarted)
+
+
+async def test_words_for_a_host_that_is_never_placed_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def never(self: MortalHost) -> Prepared:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    monkeypatch.setattr(MortalHost, "prepare", never)
+    monkeypatch.setattr("relay.workers.stand_in.MAX_UNTOLD", 20)
+    async with opened(SMALL, InProcesses()) as world:
+        program, _ = world.program()
+        world.pool.open_stage("s", program)
+        for _ in range(30):
+            world.pool.request_keyframe(program.track)
+        await until(lambda: world.event(events.WorkerLost))
+        assert world.event(events.WorkerLost)[0].reason == "20 words wait for its host"
+
+
+async def test_a_host_says_what_was_wrong_with_its_words() -> None:
+    trust, host = PairAuthority(), MortalHost()
+    prepared = await host.prepare()
+    certificate = trust.far(prepared.public_key)
+    try:
+        await host.begin(Begin(certificate, trust.pem, ("127.0.0.1", 9), "h264,64,64,10,100000,1000", "", 0.1))
+        with pytest.raises(PeerError, match="cannot be read"):
+            await host.tell(b"\0\0\0\x02{}")
+    finally:
+        await host.stop()
 
 
 async def test_nothing_is_left_of_workers_behind_links() -> None:
