@@ -193,7 +193,11 @@ async def test_ffmpeg_publishes(loopback: Loopback, profile: str) -> None:
 @pytest.mark.parametrize("codec", ["VP8", "H264"])
 async def test_whip_client_publishes_and_trickles(loopback: Loopback, codec: str) -> None:
     async with WhipClient(loopback.whip, TOKEN, publisher=57, codec=codec, tone=480.0) as client:
-        await client.until(lambda: arrived(loopback))
+        try:
+            await client.until(lambda: arrived(loopback))
+        except AssertionError as error:
+            error.add_note(f"painted {client.counter}; {[each.summary() for each in loopback.sessions]}")
+            raise
     check(loopback.sessions[0], 57, 480.0)
     assert loopback.sessions[0].patches
     assert client.exit_code == 0, client.tail()

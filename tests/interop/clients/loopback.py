@@ -46,6 +46,10 @@ class Received:
     deleted: bool = False
     tasks: list[asyncio.Task[None]] = field(default_factory=list)
 
+    def summary(self) -> str:
+        """What came so far, for a test that waited in vain."""
+        return f"{self.pc.connectionState}: {self.frames} frames, {len(self.painted)} read, {len(self.sound)} sounds"
+
     def heard(self) -> Heard | None:
         sound = np.concatenate(self.sound[-25:]) if self.sound else np.zeros(0, np.int16)
         return detect(sound) if len(sound) >= RATE // 4 else None

@@ -48,7 +48,7 @@ class ClientProcess:
             assert stream
             self._readers.append(asyncio.create_task(self._listen(stream)))
 
-    async def until(self, condition: Callable[[], object], seconds: float = 15.0) -> None:
+    async def until(self, condition: Callable[[], object], seconds: float = 40.0) -> None:
         """Wait until `condition()` is true, asking after every line and 10 times a second.
 
         Raises AssertionError with the last lines if the time is over or the process ends first.
