@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+import time
 from collections.abc import Sequence
 
 from relay.errors import CostreamError
@@ -19,6 +20,9 @@ from relay.workers.executor import Options, options_of
 from relay.workers.ray_host import ask_host, join
 from relay.workers.stand_in import StandIn
 from relay.workers.words import Failed
+
+READ_S = 2.0
+"""For the relay to read why: it kills this process then, with that reason."""
 
 
 async def _run(options: Options, arguments: Sequence[str], control: ControlEnd[Message]) -> None:
@@ -48,6 +52,7 @@ def main(arguments: Sequence[str]) -> int:
         asyncio.run(_run(options, arguments[1:], control))
     except CostreamError as error:
         control.send(Failed(str(error)))
+        time.sleep(READ_S)
         return 1
     return 0
 

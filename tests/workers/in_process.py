@@ -17,8 +17,12 @@ from relay.process.worker import ControlEnd
 from relay.workers.host import WorkerHost
 from relay.workers.stand_in import StandIn
 from relay.workers.words import Failed, Heard, Placed
+from tests.mix.video_world import FPS, Viewer
 
 ADDRESS = "127.0.0.1"
+LATE_FRAMES = 5
+CLOCKS_MS = 50
+"""What the successor may know another machine's clock better or worse by, on a busy machine."""
 MISSING = 50
 """Packets: what may have been on its way when a worker was killed, a picture at most."""
 
@@ -134,3 +138,16 @@ def check_numbers(sequences: list[int]) -> None:
     places = [(number - sequences[0] + 0x4000) & 0xFFFF for number in sequences]
     assert len(set(places)) == len(places)
     assert max(places) - min(places) + 1 - len(places) < MISSING
+
+
+def check_successor(viewer: Viewer, taken: int) -> int:
+    """Check that who watches cannot tell by numbers that another worker went on after some `taken` frames, of which the
+    last may still have been on their way. Returns for how many ms there was no picture."""
+    check_numbers(viewer.sequences)
+    index = next(number for number in range(taken, len(viewer.frames)) if viewer.frames[number].keyframe)
+    assert index - taken < LATE_FRAMES
+    before, after = viewer.frames[index - 1 : index + 1]
+    ticks = (after.timestamp - before.timestamp) % (1 << 32)
+    assert ticks % (90_000 // FPS) == 0
+    assert abs(ticks / 90 - (after.sync_ms - before.sync_ms)) < CLOCKS_MS
+    return ticks // 90

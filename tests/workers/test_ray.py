@@ -22,8 +22,8 @@ from relay.plane import open_plane
 from relay.plane.contract import PlaneConfig
 from relay.settings import MixRaySettings, MixSettings, MixVideoSettings
 from relay.workers.executor import RayActors
-from tests.mix.video_world import FPS, SMALL, opened, shows, until
-from tests.workers.in_process import check_numbers
+from tests.mix.video_world import SMALL, opened, shows, until
+from tests.workers.in_process import check_numbers, check_successor
 from tests.workers.ray_cluster import cluster, machine, need_ray
 
 LEFT, RIGHT = Box(0, 90, 320, 180), Box(320, 90, 320, 180)
@@ -71,12 +71,7 @@ async def test_an_actor_makes_the_picture_and_another_goes_on_when_it_is_killed(
         assert world.pool.worker_of("s") not in ("", lost)
         frames = len(viewer.frames)
         await until(lambda: len(viewer.frames) > frames and len(shows(viewer, LEFT, first.track, frames)) > 5)
-        check_numbers(viewer.sequences)
-        before, after = viewer.frames[frames - 1 : frames + 1]
-        assert after.keyframe
-        ticks = (after.timestamp - before.timestamp) % (1 << 32)
-        assert ticks % (90_000 // FPS) == 0
-        print(f"without a picture for {ticks // 90} ms")
+        print(f"without a picture for {check_successor(viewer, frames)} ms")
 
         await until(lambda: len(world.event(events.WorkerStarted)) >= 3, START_S)
         (gone,) = [one for one in world.pool._workers if one.running.where == world.pool.worker_of("s")]
