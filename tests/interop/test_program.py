@@ -25,6 +25,10 @@ PLAYS_PROGRAM = "() => costream.viewer.slots.map((slot) => slot.identity).join()
 SMALL = {"mix__video__width": WIDTH, "mix__video__height": HEIGHT, "mix__video__fps": FPS}
 
 
+def _parts(box: Box) -> tuple[float, float, float, float]:
+    return box.x / WIDTH, box.y / HEIGHT, box.width / WIDTH, box.height / HEIGHT
+
+
 class ProgramWatcher(Watcher):
     """Reads the marks of both hosts where the layout has their tiles."""
 
@@ -32,8 +36,10 @@ class ProgramWatcher(Watcher):
         super().__init__(f"{room.whep}?play=program", room.token("viewer", "viewer"))
         self.marks: list[dict[str, Painted | None]] = []
 
-    def tiles(self) -> dict[str, Box]:
-        return {cell.identity: cell.box for cell in cells(Layout(), ("h1", "h2"), WIDTH, HEIGHT)}
+    def tiles(self) -> dict[str, tuple[float, float, float, float]]:
+        """Left, top, width and height of each host's tile, in parts of the picture."""
+        found = cells(Layout(), ("h1", "h2"), WIDTH, HEIGHT)
+        return {cell.identity: _parts(cell.box) for cell in found}
 
     def _picture(self, slot: Slot, frame: Any) -> None:
         slot.frames += 1
@@ -41,10 +47,8 @@ class ProgramWatcher(Watcher):
         data = bytearray(frame.allocation_size())
         frame.copy_to(data).result()
         luma = np.frombuffer(data, np.uint8, width * height).reshape(height, width)
-        boxes = self.tiles().items() if (width, height) == (WIDTH, HEIGHT) else ()
-        self.marks.append(
-            {name: read(luma, (b.x / width, b.y / height, b.width / width, b.height / height)) for name, b in boxes}
-        )
+        # whatever its size is: a busy machine's pictures get smaller
+        self.marks.append({name: read(luma, part) for name, part in self.tiles().items()})
 
     def counters(self, host: int, since: int = 0) -> list[int]:
         marks = (marks.get(f"h{host}") for marks in self.marks[since:])
