@@ -7,6 +7,7 @@ import signal
 import time
 from collections.abc import Iterator
 from contextlib import AsyncExitStack
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -22,7 +23,7 @@ from relay.plane import open_plane
 from relay.plane.contract import PlaneConfig
 from relay.settings import MixRaySettings, MixSettings, MixVideoSettings
 from relay.workers.executor import RayActors
-from tests.mix.video_world import SMALL, opened, shows, until
+from tests.mix.video_world import SMALL, Viewer, opened, shows, until
 from tests.workers.in_process import check_numbers, check_successor
 from tests.workers.ray_cluster import cluster, machine, need_ray
 
@@ -36,6 +37,12 @@ NEAR_US = 5_000_000
 def address(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     with cluster(0, monkeypatch) as address:
         yield address
+
+
+def advances(viewer: Viewer, box: Box, track: int) -> bool:
+    """Whether the last pictures show a publisher's counters, one after the other."""
+    counters = shows(viewer, box, track, max(0, len(viewer.frames) - 20))
+    return len(set(counters)) > 10 and counters == sorted(counters)
 
 
 @pytest.mark.timeout(300)
@@ -52,12 +59,8 @@ async def test_an_actor_makes_the_picture_and_another_goes_on_when_it_is_killed(
         world.pool.open_stage("s", program)
         world.pool.add_input("s", "ann", "Ann", first.source)
         world.pool.add_input("s", "bob", "Bob", second.source)
-        await until(lambda: viewer.frames and shows(viewer, LEFT, first.track, len(viewer.frames) - 1), START_S)
-        await until(lambda: len(viewer.frames) > 40, START_S)
         for box, one in ((LEFT, first), (RIGHT, second)):
-            counters = shows(viewer, box, one.track)
-            assert counters == sorted(counters)
-            assert len(set(counters)) > 10
+            await until(partial(advances, viewer, box, one.track), START_S)
         # The actors' monotonic clock may be another one than ours (`another_clock`); what is said here is in ours.
         assert abs(viewer.frames[-1].sync_ms - time.time() * 1000) < NEAR_US / 1000
         ours = now_us() - (time.time_ns() // 1000 + NTP_EPOCH_S * 1_000_000)
@@ -66,21 +69,21 @@ async def test_an_actor_makes_the_picture_and_another_goes_on_when_it_is_killed(
         await until(lambda: len(world.event(events.WorkerStarted)) >= 2, START_S)
         lost = world.pool.worker_of("s")
         os.kill(int(lost.rpartition("/")[2]), signal.SIGKILL)
-        await until(lambda: world.event(events.StageMoved))
+        await until(lambda: world.event(events.StageMoved), START_S)
         assert [event.stages for event in world.event(events.WorkerLost)] == [("s",)]
         assert world.pool.worker_of("s") not in ("", lost)
         frames = len(viewer.frames)
-        await until(lambda: len(viewer.frames) > frames and len(shows(viewer, LEFT, first.track, frames)) > 5)
+        await until(lambda: len(viewer.frames) > frames and len(shows(viewer, LEFT, first.track, frames)) > 5, START_S)
         print(f"without a picture for {check_successor(viewer, frames)} ms")
 
         await until(lambda: len(world.event(events.WorkerStarted)) >= 3, START_S)
         (gone,) = [one for one in world.pool._workers if one.running.where == world.pool.worker_of("s")]
         os.kill(gone.running.pid, signal.SIGKILL)  # type: ignore[attr-defined]
-        await until(lambda: len(world.event(events.StageMoved)) == 2)
+        await until(lambda: len(world.event(events.StageMoved)) == 2, START_S)
         actor = Path("/proc") / gone.running.where.rpartition("/")[2]
         await until(lambda: not actor.exists(), START_S)
         frames = len(viewer.frames)
-        await until(lambda: len(viewer.frames) > frames and len(shows(viewer, LEFT, first.track, frames)) > 5)
+        await until(lambda: len(viewer.frames) > frames and len(shows(viewer, LEFT, first.track, frames)) > 5, START_S)
         check_numbers(viewer.sequences)
         await world.pool.stop()  # before the machine goes
 
