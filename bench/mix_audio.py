@@ -2,7 +2,8 @@
 
 The cost is processor time per 20 ms of a mix, everybody speaking, all of Opus included. Beside it stand the ffmpeg
 command line (`amix`, `alimiter`) and GStreamer (`audiomixer`), which read the same packets from files, decode, mix and
-encode with the same settings, as fast as they can; what they need to start is measured apart and taken off.
+encode with the same settings, as fast as they can; what they need to start is measured apart and taken off. What hosts
+cost who asked for one sound stands beside the same room when nobody did.
 
 Lateness is that of the real process under the real plane while every core encodes video with x264.
 """
@@ -25,6 +26,7 @@ from pathlib import Path
 import av
 import imageio_ffmpeg
 import numpy as np
+from numpy.typing import NDArray
 
 from bench.plan import Plan
 from bench.report import Figure, figure
@@ -54,7 +56,7 @@ OPUS = (PayloadType(111, "opus", 48_000),)
 async def measure(plan: Plan) -> list[Figure]:
     with _everywhere():
         voices = [_voice(number) for number in range(max(PEOPLE))]
-        figures = _cost(plan, voices)
+        figures = _cost(plan, voices) + _asked(plan, voices[:8])
         figures += await _lateness(plan, voices)
         figures += await _deaths(plan, voices)
     return figures
@@ -79,7 +81,10 @@ def _voice(number: int) -> list[bytes]:
     sound = sum(np.sin(2 * np.pi * pitch * harmonic * at) / harmonic for harmonic in range(1, 20))
     syllables = 0.55 + 0.45 * np.sin(2 * np.pi * (3 + 0.1 * number) * at)
     sound = 0.05 * (sound + 0.3 * dice.standard_normal(len(at))) * syllables
-    stereo = np.repeat(sound.astype(np.float32)[:, None], 2, axis=1)
+    return _opus(np.repeat(sound.astype(np.float32)[:, None], 2, axis=1))
+
+
+def _opus(stereo: NDArray[np.float32]) -> list[bytes]:
     encoder = Encoder(2, SETTINGS.bitrate_bps, SETTINGS.complexity)
     return [encoder.encode(stereo[start : start + FRAME]) for start in range(0, len(stereo), FRAME)]
 
@@ -118,6 +123,24 @@ def _cost(plan: Plan, voices: Sequence[list[bytes]]) -> list[Figure]:
     return figures
 
 
+def _asked(plan: Plan, voices: Sequence[list[bytes]]) -> list[Figure]:
+    """The ways take turns, so that a busy moment meets all of them."""
+    silent = _opus(np.zeros((VOICE_S * 48_000, 2), np.float32))
+    one = [voices[0], *([silent] * (len(voices) - 1))]
+    nobody, all_, one_nobody, one_all = list[float](), list[float](), list[float](), list[float]()
+    for _ in range(plan.runs):
+        nobody.append(_room_ms(voices, False))
+        all_.append(_room_ms(voices, True))
+        one_nobody.append(_room_ms(one, False))
+        one_all.append(_room_ms(one, True))
+    what = f"CPU per tick, {len(voices)} people, {len(voices)} asked for one sound"
+    beside = "nobody asked"
+    return [
+        figure(f"{what}, all speak", all_, "ms", beside=beside, beside_values=nobody, command=COMMAND),
+        figure(f"{what}, one speaks", one_all, "ms", beside=beside, beside_values=one_nobody, command=COMMAND),
+    ]
+
+
 def _room_ms(voices: Sequence[list[bytes]], everyone: bool) -> float:
     """Tick a room by hand through all packets; processor time per tick."""
     encoding = Encoding(SETTINGS.channels, SETTINGS.bitrate_bps, SETTINGS.complexity)
@@ -128,8 +151,8 @@ def _room_ms(voices: Sequence[list[bytes]], everyone: bool) -> float:
         queues.append(queue)
         room.change(AddInput("bench", f"p{number}", number), queue)
         if everyone:
-            room.change(OpenMix("bench", f"p{number}", f"p{number}", number + 1, number + 1, number, 0, 0, 111))
-    room.change(OpenMix("bench", "program", None, 0, 0, 99, 0, 0, 111))
+            room.change(OpenMix("bench", f"p{number}", (f"p{number}",), number + 1, number + 1, number, 0, 0, 111))
+    room.change(OpenMix("bench", "program", (), 0, 0, 99, 0, 0, 111))
     begin = 0.0
     for tick in range(len(voices[0])):
         if tick == WARM_TICKS:
@@ -253,7 +276,7 @@ async def _show(voices: Sequence[list[bytes]], settings: MixAudioSettings, rooms
                 plane.submit(AddTrack(ear, None, Kind.AUDIO, "", OPUS, (LayerSpec(),)))
                 source = TrackSource(lambda command: plane.submit(command), lambda: next(handles), track)
                 pool.add_input(name, f"p{person}", source)
-                pool.open_mix(name, f"p{person}", TrackSink(ear), exclude=f"p{person}")
+                pool.open_mix(name, f"p{person}", TrackSink(ear), exclude=(f"p{person}",))
             program = _Show.PROGRAM + next(numbers)
             plane.submit(AddTrack(program, None, Kind.AUDIO, "", OPUS, (LayerSpec(),)))
             if not room:

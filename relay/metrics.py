@@ -136,6 +136,7 @@ class Metrics:
             "link_moves", "Moves of a link's breaker, by peer and new state.", "peer", "state"
         )
         self.programs = self._gauge("programs", "Programs that this node mixes.")
+        self.one_sounds = self._gauge("one_sounds", "Mixes of this node for viewers who asked for one sound.")
         self.mix_replacements = self._counter(
             "mix_replacements", "Processes and threads of the mix that died or hung and were replaced, by part.", "part"
         )

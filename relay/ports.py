@@ -21,6 +21,8 @@ class Offer:
     """The HTTP User-Agent; some encoders need an answer of their own kind."""
     program: bool = False
     """WHEP: play the program by itself, and publications of the stage only where a slot is pinned to them."""
+    one_sound: bool = False
+    """WHEP: play all who are heard, without the viewer himself if he is a host, mixed in the first slot for sound."""
 
 
 @dataclass(frozen=True, slots=True)

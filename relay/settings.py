@@ -370,6 +370,7 @@ class MixAudioSettings(Section):
     bitrate_bps: Annotated[int, Field(ge=16_000, le=510_000)] = 96_000
     complexity: Annotated[int, Field(ge=0, le=10)] = 5
     max_inputs: Annotated[int, Field(ge=1, le=64)] = 16
+    one_sounds_per_room: Annotated[int, Field(ge=0, le=64)] = 16
     jitter_least_ms: Annotated[int, Field(ge=0, le=1000)] = 0
     jitter_first_ms: Annotated[int, Field(ge=10, le=1000)] = 40
     jitter_most_ms: Annotated[int, Field(ge=40, le=2000)] = 240

@@ -192,6 +192,10 @@ class ProgramPublication(Problem):
     status, title = 409, "The program's tracks end with the program"
 
 
+class TooManyMixes(Problem):
+    status, title = 409, "As many hosts as may hear one sound only"
+
+
 class TooManyWebhooks(Problem):
     status, title = 409, "There are as many webhooks as there may be"
 

@@ -9,20 +9,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Literal
 
-import httpx2
 import psutil  # type: ignore[import-untyped]
 from pydantic import Field
 
 from drills.cluster import Member
 from drills.fabric import FabricError
 from drills.faults.base import Cast, Fault, Preparation, Stage
-from drills.run.metrics import read_metrics
 from drills.scenario.units import Jump, Share, Time
 
 Nodes = Annotated[list[str], Field(min_length=1, max_length=40)]
 _CLOCK = "clock-of-{}"
-_WATCHED = "-watched"
-_ASK_S, _FULL, _ROOMY = 0.3, 0.05, 0.1
 _FAKETIME = ("/usr/lib/*/faketime/libfaketimeMT.so.1", "/usr/lib/faketime/libfaketimeMT.so.1")
 
 
@@ -64,10 +60,9 @@ class CpuStorm(_OnNodes):
 
 
 class MemoryPressure(_OnNodes):
-    """A small pool of packet buffers, and a room of its own that fills it until less than 5 % are free.
+    """A small pool of packet buffers, and a room of its own that fills it until none is free.
 
-    What is watched is kept for repeats, so its hosts need a viewer. They hold still while the pool is that full, so
-    that it does not run out altogether: then links lose packets (docs/decisions/0007), which is another fault.
+    What is watched is kept for repeats, so its hosts need a viewer.
     """
 
     fault: Literal["memory-pressure"] = Field(description="Its name.")
@@ -87,7 +82,6 @@ class MemoryPressure(_OnNodes):
 
     def apply(self, stage: Stage) -> None:
         cluster, started = stage.cluster, stage.helpers.setdefault(id(self), [])
-        stage.memory[id(self)] = dict.fromkeys(self.members, (False, 0.0))
         for name in self.members:
             room = f"{self.room}-{name}"
             cluster.make_room(room, max_seats=self.hosts, traffic="drill")
@@ -102,7 +96,7 @@ class MemoryPressure(_OnNodes):
             started.append(
                 cluster.watch(
                     room,
-                    f"{room}{_WATCHED}",
+                    f"{room}-watched",
                     host=host,
                     via=(name,),
                     videos=self.hosts,
@@ -111,24 +105,7 @@ class MemoryPressure(_OnNodes):
                 )
             )
 
-    def tick(self, stage: Stage, elapsed: float) -> None:
-        for name, (is_held, asked) in stage.memory[id(self)].items():
-            if elapsed - asked < _ASK_S:
-                continue
-            free = _free(stage, name)
-            holds = is_held if free is None else free < _FULL or (is_held and free < _ROOMY)
-            stage.memory[id(self)][name] = (holds, elapsed)
-            if holds == is_held:
-                continue
-            stage.note(
-                "memory-pressure", f"{name}: {100 * (free or 0):.1f} % free, hosts {'hold' if holds else 'go on'}"
-            )
-            for helper in stage.helpers[id(self)]:
-                if helper.name.startswith(f"{self.room}-{name}-") and not helper.name.endswith(_WATCHED):
-                    (helper.pause if holds else helper.resume)()
-
     def take_back(self, stage: Stage) -> None:
-        stage.memory.pop(id(self), None)
         for helper in stage.helpers.pop(id(self), []):
             helper.stop()
 
@@ -191,14 +168,6 @@ class ClockJump(_OnNodes):
 def faketime() -> Path | None:
     """Where libfaketime is; None where it is not installed."""
     return next((path for pattern in _FAKETIME for path in sorted(Path("/").glob(pattern.lstrip("/")))), None)
-
-
-def _free(stage: Stage, name: str) -> float | None:
-    """The share of a relay's packet buffers that nobody uses; None when it does not say."""
-    with contextlib.suppress(httpx2.HTTPError), stage.cluster.api(name, timeout=1.0) as api:
-        figures = read_metrics(api.get("/metrics").text).plain
-        return figures["slab_free"] / figures["slab"]
-    return None
 
 
 def _children(pid: int) -> list[psutil.Process]:

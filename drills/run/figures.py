@@ -100,6 +100,8 @@ def probe_figures(told: Told, begin: float, end: float) -> Figures:
     refused = [line["took"] for line in newcomers if line["status"] in _REFUSED]
     found["refused.p99"] = spread_ms(refused)["p99"]
     found["refusals"] = len(refused)
+    free = [line["slab_free"] / line["slab"] for line in told.of("sample", begin, end) if line.get("slab")]
+    found["buffers.free.min"] = 100 * min(free) if free else None
     return found
 
 

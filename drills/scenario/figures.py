@@ -48,6 +48,7 @@ _ALL = [
     ),
     Figure("refused.p99", "ms", "how long a newcomer waited for a refusal, or to be sent to another relay: p99"),
     Figure("refusals", "", "newcomers that were refused, or sent to another relay", "more"),
+    Figure("buffers.free.min", "%", "packet buffers that were free on the relay with the least"),
     Figure("audio.concealed.max", "ms", "sound that a viewer's libwebrtc made up, of the viewer with the most"),
     Figure("mixers.replaced", "", "times that a room was told that its program's sound goes on with another process"),
     Figure(

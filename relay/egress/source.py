@@ -121,6 +121,8 @@ class Source:
     def _take(self, stream: Stream, ordered: Ordered) -> list[Unit]:
         packet = ordered.packet
         if stream.kind == "audio":
+            if not packet.payload:  # padding alone
+                return []
             time = self._clocks[stream.number].time(packet.timestamp, packet.arrival)
             return list(self._audio.push(time, packet.payload))
         return [unit for picture in self._video.push(ordered) for unit in self._picture(stream, picture)]

@@ -82,6 +82,12 @@ class FrameMarks:
             del self._frames[oldest]
         return sync_id, True
 
+    def known(self, timestamp: int) -> int:
+        """Return the sync id of a frame that was seen, else the newest one's; 0 before the first."""
+        if timestamp in self._frames:
+            return self._frames[timestamp]
+        return 0 if self._newest is None else self._frames[self._newest]
+
     def restart(self) -> None:
         """Forget the frames: the publisher came back with another SSRC and other timestamps."""
         self._frames.clear()
@@ -123,7 +129,10 @@ class Marker:
         if parsed.ssrc != self._ssrc:
             self._ssrc = parsed.ssrc
             self.frames.restart()
-        sync_id, first = self.frames.stamp(parsed.ssrc, parsed.timestamp, wall_us)
+        if parsed.payload_end > parsed.payload_offset:
+            sync_id, first = self.frames.stamp(parsed.ssrc, parsed.timestamp, wall_us)
+        else:  # padding is no frame, whatever its timestamp, and says nothing of when one was made
+            sync_id, first = self.frames.known(parsed.timestamp), False
         data = packet
         if first or parsed.extensions or packet[0] & 0x10:
             data = self._rebuild(packet, parsed, sync_id if first else None)

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 import structlog
 
 from relay.errors import Conflict, CorruptDocument, NotFound, RequestError, StoreUnavailable
+from relay.node.ending import end
 from relay.ports import RoomEvent, RoomStore
 from relay.stage.document import RoomChange, RoomState
 from relay.stage.room import changing
@@ -68,9 +69,7 @@ class FollowedRoom:
 
     async def close(self) -> None:
         """Stop. What could not be written is lost with it."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await end(self._tasks)
         self._tasks = []
 
     def push(self, change: Change, refused: Callable[[RequestError], None] | None = None) -> None:

@@ -101,6 +101,8 @@ class LocalSession:
     slots: tuple[LocalSlot, ...] = ()
     program: bool = False
     """Of a viewer: whether the slots play the program by themselves."""
+    one_sound: bool = False
+    """Of a viewer: whether one slot plays a mix instead of voices in several."""
 
 
 def add_track(track: LocalTrack, session: int | None) -> AddTrack:

@@ -313,6 +313,8 @@ class Node:
     async def watch(self, offer: Offer) -> Answer:
         """See `NodeControl.watch`."""
         room = await self._enter(offer, Action.WATCH)
+        if offer.one_sound:
+            room.admit_sound(offer.identity, Role(offer.role))
         return self._answer(room, offer, "viewer", answer_watch)
 
     async def _enter(self, offer: Offer, action: Action) -> HostedRoom:
@@ -346,7 +348,9 @@ class Node:
         )
         session = Session(info, ice, timeouts_of(self._settings), self._plane.submit, self._on_transition)
         slots = tuple(LocalSlot(next(self._handles), plan) for plan in negotiated.slots)
-        local_session = LocalSession(session, negotiated.remote_ufrag, negotiated.tracks, slots, offer.program)
+        local_session = LocalSession(
+            session, negotiated.remote_ufrag, negotiated.tracks, slots, offer.program, offer.one_sound
+        )
         self._sessions[session_id] = (room, local_session)
         self._admission.gate.came_in()
         self._by_handle[info.handle] = session

@@ -8,6 +8,7 @@ from typing import Any
 
 from relay.edge.session import SessionInfo
 from relay.errors import NotFound, RequestError, StoreUnavailable
+from relay.node.ending import end
 from relay.ports import RoomStore
 from relay.stage.permissions import Role
 
@@ -46,9 +47,7 @@ class Presence:
 
     async def close(self) -> None:
         """Stop."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await end(self._tasks)
 
     def came(self, info: SessionInfo) -> None:
         """Somebody watches."""

@@ -12,14 +12,14 @@ from typing import Any
 
 import structlog
 
-from relay.edge.session import Submit
 from relay.errors import CostreamError
-from relay.mix.audio import messages as sound
+from relay.mix.audio import messages as sounds
 from relay.mix.video import events as picture
 from relay.node.clocks import TrackClocks
 from relay.node.clustered import ClusterSide
 from relay.node.program_mix import Host, ProgramMix
 from relay.node.programs import Pools
+from relay.node.sound import RoomSound
 from relay.stage import program as programs
 from relay.stage.document import RoomChange, RoomState
 
@@ -46,7 +46,7 @@ class RoomProgram:
         host: Host,
         node: str,
         pools: Pools,
-        submit: Submit,
+        sound: RoomSound,
         clocks: TrackClocks,
         wall: Callable[[], float],
         monotonic: Callable[[], float],
@@ -55,7 +55,8 @@ class RoomProgram:
         cluster: ClusterSide | None,
     ) -> None:
         self._host, self._node, self._pools, self._cluster = host, node, pools, cluster
-        self._make = partial(ProgramMix, host, node, pools, submit, clocks, wall)
+        self._make = partial(ProgramMix, host, node, pools, sound, clocks, wall)
+        sound.on_event = self._sound_told
         self._wall, self._monotonic, self._change, self._tell = wall, monotonic, change, tell
         self._mix: ProgramMix | None = None
         self._epoch = 0
@@ -226,23 +227,23 @@ class RoomProgram:
             case picture.InputLagged() if self._mix is not None:
                 self._mix.picture_lags(event.identity, event.lag)
 
-    def sound_told(self, event: sound.Event) -> None:
-        """See `Mixed`."""
+    def _sound_told(self, event: sounds.Event) -> None:
+        """The room's sound may be mixed for others only, and then it is not the program that has trouble."""
+        if self._mix is None:
+            return
         match event:
-            case sound.ProcessReplaced():
+            case sounds.ProcessReplaced():
                 self._tell([("program.interrupted", {"part": "audio", "reason": event.reason})])
                 self._tell([("program.recovered", {"part": "audio", "gap_ms": None})])
-            case sound.InputRefused():
-                if self._mix is not None:
-                    self._mix.sound_refused(event.identity)
+            case sounds.InputRefused():
                 self._refused(event.identity, event.reason)
-            case sound.InputDamaged():
+            case sounds.InputDamaged():
                 self._trouble(event.identity, "damaged", f"{event.packets} packets")
-            case sound.InputStopped():
+            case sounds.InputStopped():
                 self._trouble(event.identity, "silent", "no sound arrives")
-            case sound.RoomRecovered():
+            case sounds.RoomRecovered():
                 log.error("a room's sound failed and was begun anew", room=event.room, reason=event.reason)
-            case sound.InputsReported() if self._mix is not None:
+            case sounds.InputsReported():
                 for one in event.inputs:
                     if one.flowing and one.delay_ms > 0:  # 0 in a pause
                         self._mix.sound_waits(one.identity, int(one.delay_ms * 1000))

@@ -48,6 +48,11 @@ def input_name(publication: Publication) -> str:
     return publication.identity if usual else f"{publication.identity}/{publication.source}"
 
 
+def own_inputs(identity: str) -> tuple[str, ...]:
+    """Return what all inputs are called that somebody may have."""
+    return identity, f"{identity}/screen"
+
+
 def pictures(
     state: RoomState,
     tracks: Mapping[str, LocalTrack],

@@ -13,15 +13,14 @@ import structlog
 
 from relay.clock import now_us
 from relay.edge.plan import TrackPlan
-from relay.edge.session import Submit
 from relay.errors import BadRequest, CostreamError, RequestError
 from relay.ids import sync_id_at, sync_id_milliseconds
-from relay.mix.audio.ports import TrackSink, TrackSource
 from relay.mix.video.program import Program as Made
 from relay.node.clocks import TrackClocks
 from relay.node.local import LocalTrack
-from relay.node.program_inputs import Picture, Voice, pictures, voices
+from relay.node.program_inputs import Picture, pictures
 from relay.node.programs import Pools
+from relay.node.sound import AUDIO_TYPE, RoomSound
 from relay.plane.contract import Feedback, Kind, LayerSpec, PayloadType
 from relay.stage import program as programs
 from relay.stage.document import PROGRAM, MediaKind, Program, ProgramCodec, RoomChange, RoomState
@@ -35,7 +34,6 @@ VIDEO_TYPES = {
     "h264": PayloadType(102, "h264", 90_000, None, "42e01f/1"),  # what the encoder makes: Constrained Baseline
     "vp8": PayloadType(96, "vp8", 90_000),
 }
-AUDIO_TYPE = PayloadType(111, "opus", 48_000)
 MIX = "program"
 
 
@@ -82,18 +80,16 @@ class ProgramMix:
         host: Host,
         node: str,
         pools: Pools,
-        submit: Submit,
+        sound: RoomSound,
         clocks: TrackClocks,
         wall: Callable[[], float],
     ) -> None:
-        self._host, self._node, self._pools, self._submit = host, node, pools, submit
+        self._host, self._node, self._pools, self._sound = host, node, pools, sound
         self._clocks, self._wall = clocks, wall
         self._room = host.id
         self._pictures: dict[str, Picture] = {}
-        self._voices: dict[str, Voice] = {}
         self._unseen: dict[str, Picture] = {}
-        self._unheard: dict[str, Voice] = {}
-        """What the pools did not take, as it was offered: offered again when it is another, or when somebody goes."""
+        """What the pool did not take, as it was offered: offered again when it is another, or when somebody goes."""
         self._told: set[int] = set()
         self._form: tuple[object, ...] = ()
         self._video: LocalTrack | None = None
@@ -111,7 +107,7 @@ class ProgramMix:
         """Let go of everything. The document is the owner's."""
         self._host.live.mixed = None
         if self._audio is not None:
-            self._pools.audio.close_room(self._room)
+            self._sound.close_mix(MIX)
             self._host.withdraw(self._audio)
             self._audio = None
         self._close_video()
@@ -127,9 +123,9 @@ class ProgramMix:
             self._open_video(program)
         self._arrange(program)
         self._update_pictures()
-        self._update_voices()
+        self._sound.update()
         self._host.live.mixed = {
-            **{voice.track: {0} for voice in self._voices.values() if not voice.muted},
+            **{voice.track: {0} for voice in self._sound.voices.values() if not voice.muted},
             **{one.source.track: {one.source.layer} for one in self._pictures.values() if one.source is not None},
         }
 
@@ -152,11 +148,6 @@ class ProgramMix:
         frame that it waits for the next one."""
         if identity in self._pictures:
             self._pools.video.set_delay(self._room, identity, delay - 500_000 // self._fps)
-
-    def sound_refused(self, identity: str) -> None:
-        """Somebody is not mixed: there are too many. He is once another one goes."""
-        if (one := self._voices.pop(identity, None)) is not None:
-            self._unheard[identity] = one
 
     # --- tracks -----------------------------------------------------------------------------------------------------
 
@@ -203,8 +194,7 @@ class ProgramMix:
     def _open_audio(self) -> None:
         self._audio = track = self._track("audio", AUDIO_TYPE)
         self._host.inject(track)
-        self._pools.audio.open_room(self._room)
-        self._pools.audio.open_mix(self._room, MIX, TrackSink(track.handle), payload_type=AUDIO_TYPE.number)
+        self._sound.open(MIX, track.handle)
 
     def _track(self, kind: MediaKind, payload: PayloadType) -> LocalTrack:
         known = programs.publications_of(self._host.state).get(kind)
@@ -287,23 +277,6 @@ class ProgramMix:
             if not pool.add_input(self._room, name, one.name, one.source):  # too many, or the track has just gone
                 self._unseen[name] = self._pictures.pop(name)
                 pool.remove_input(self._room, name)
-
-    def _update_voices(self) -> None:
-        pool, wanted = self._pools.audio, voices(self._host.stage, self._host.live.tracks)
-        for name in [name for name in self._voices if name not in wanted]:
-            del self._voices[name]
-            pool.remove_input(self._room, name)
-            self._unheard.clear()
-        for name, one in wanted.items():
-            known = self._voices.get(name)
-            if one in (known, self._unheard.get(name)):
-                continue
-            if known is not None and (known.track, known.payload_type) == (one.track, one.payload_type):
-                pool.mute(self._room, name, one.muted)
-            else:
-                source = TrackSource(self._submit, self._pools.next_handle, one.track)
-                pool.add_input(self._room, name, source, muted=one.muted, payload_type=one.payload_type)
-            self._voices[name] = one
 
     def _heights(self, track: int) -> list[int]:
         return self._pools.heights(track)

@@ -1,10 +1,13 @@
-"""A node's mixing: the pools of worker processes, begun with the first program, and who hears of what they say."""
+"""A node's mixing: the pools of worker processes, and who hears of what they say.
+
+That of sound begins with the first program or the first viewer who asks for one sound, that of pictures with a program.
+"""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import structlog
 
@@ -25,20 +28,31 @@ RETRY_S = 5.0
 """Between two attempts to start the processes."""
 
 
+P = TypeVar("P", AudioPool, VideoPool)
+
+
 class Mixed(Protocol):
-    """A program that hears what the pools say of it."""
+    """A program that hears what the pool of pictures says of it."""
 
     def picture_told(self, event: picture.VideoEvent) -> None: ...
 
+    def pools_ready(self) -> None:
+        """Both pools have started."""
+        ...
+
+
+class Sounding(Protocol):
+    """A room's sound, which hears what the pool of sound says of it."""
+
     def sound_told(self, event: sound.Event) -> None: ...
 
-    def pools_ready(self) -> None:
-        """The pools have started."""
+    def pool_ready(self) -> None:
+        """The pool of sound has started."""
         ...
 
 
 class Pools:
-    """Use `wanted` before `video` and `audio`; `close` ends all of it."""
+    """Use `wanted` before `video` and `audio`, `sound_wanted` before `audio`; `close` ends all of it."""
 
     def __init__(
         self,
@@ -57,23 +71,45 @@ class Pools:
         self._plane, self._metrics = plane, metrics
         self.video: VideoPool
         self.audio: AudioPool
-        self.ready = False
+        self.sound_ready = self._picture_ready = False
         self._programs: dict[str, Mixed] = {}
-        self._starting: asyncio.Task[None] | None = None
+        self._sounds: dict[str, Sounding] = {}
+        self._starting_sound: asyncio.Task[None] | None = None
+        self._starting_picture: asyncio.Task[None] | None = None
         self._closed = False
+
+    @property
+    def ready(self) -> bool:
+        """Whether programs can be made."""
+        return self.sound_ready and self._picture_ready
 
     def wanted(self, room: str, program: Mixed) -> bool:
         """A room wants to be mixed; `program` hears of it from now on. False while the processes start."""
         self._programs[room] = program
         self._metrics.programs.set(len(self._programs))
-        if self._starting is None and not self._closed:
-            self._starting = asyncio.create_task(self._start(), name="mix pools")
+        self._begin_sound()
+        if self._starting_picture is None and not self._closed:
+            self._starting_picture = asyncio.create_task(self._start_picture(), name="mix pictures")
         return self.ready
 
     def unwanted(self, room: str) -> None:
         """The room is mixed here no more."""
         self._programs.pop(room, None)
         self._metrics.programs.set(len(self._programs))
+
+    def sound_wanted(self, room: str, sounding: Sounding) -> bool:
+        """A room's sound wants to be mixed; `sounding` hears of it from now on. False while the process starts."""
+        self._sounds[room] = sounding
+        self._begin_sound()
+        return self.sound_ready
+
+    def sound_unwanted(self, room: str) -> None:
+        """The room's sound is mixed here no more."""
+        self._sounds.pop(room, None)
+
+    def count_one_sounds(self, more: int) -> None:
+        """So many viewers' mixes more are made."""
+        self._metrics.one_sounds.inc(more)
 
     def count_trouble(self, fault: str) -> None:
         """Something was wrong with an input."""
@@ -82,31 +118,40 @@ class Pools:
     async def close(self) -> None:
         """End the processes; bounded, repeatable."""
         self._closed = True
-        if self._starting is not None:
-            self._starting.cancel()
-            await asyncio.gather(self._starting, return_exceptions=True)
-        if self.ready:
-            self.ready = False
-            await asyncio.gather(self.video.stop(), self.audio.stop())
+        starting = [each for each in (self._starting_sound, self._starting_picture) if each is not None]
+        for task in starting:
+            task.cancel()
+        await asyncio.gather(*starting, return_exceptions=True)
+        ready: list[AudioPool | VideoPool] = []
+        if self.sound_ready:
+            ready.append(self.audio)
+        if self._picture_ready:
+            ready.append(self.video)
+        self.sound_ready = self._picture_ready = False
+        await asyncio.gather(*(pool.stop() for pool in ready))
 
-    async def _start(self) -> None:
-        while not self.ready:
-            audio = AudioPool(in_time(self.settings), self._plane, self._sound_told)
-            video = VideoPool(
+    def _begin_sound(self) -> None:
+        if self._starting_sound is None and not self._closed:
+            self._starting_sound = asyncio.create_task(self._start_sound(), name="mix sound")
+
+    async def _start_sound(self) -> None:
+        self.audio = await _started(lambda: AudioPool(in_time(self.settings), self._plane, self._sound_told))
+        self.sound_ready = True
+        for sounding in list(self._sounds.values()):
+            sounding.pool_ready()
+        self._tell_ready()
+
+    async def _start_picture(self) -> None:
+        self.video = await _started(
+            lambda: VideoPool(
                 self._plane, self.next_handle, self.settings.video, self._picture_told, executor=self._executor
             )
-            try:
-                await asyncio.gather(audio.start(), video.start())
-            except Overloaded as error:
-                log.error("mixing cannot begin", reason=str(error))
-                await asyncio.gather(audio.stop(), video.stop())
-                await asyncio.sleep(RETRY_S)
-            except asyncio.CancelledError:
-                await asyncio.gather(audio.stop(), video.stop())
-                raise
-            else:
-                self.audio, self.video, self.ready = audio, video, True
-        for program in list(self._programs.values()):
+        )
+        self._picture_ready = True
+        self._tell_ready()
+
+    def _tell_ready(self) -> None:
+        for program in list(self._programs.values()) if self.ready else ():
             program.pools_ready()
 
     # --- what processes say -----------------------------------------------------------------------------------------
@@ -133,10 +178,10 @@ class Pools:
             case sound.Ready():
                 log.info("audio process ready", priority=event.priority)
             case sound.ProcessReplaced():
-                log.warning("audio process replaced", reason=event.reason, rooms=len(self._programs))
+                log.warning("audio process replaced", reason=event.reason, rooms=len(self._sounds))
                 self._metrics.mix_replacements.labels("audio process").inc()
-                for program in list(self._programs.values()):
-                    program.sound_told(event)
+                for sounding in list(self._sounds.values()):
+                    sounding.sound_told(event)
             case sound.MixerReplaced():
                 log.warning("audio mixer replaced", mixer=event.mixer, reason=event.reason, rooms=event.rooms)
                 self._metrics.mix_replacements.labels("audio mixer").inc()
@@ -146,8 +191,25 @@ class Pools:
             case sound.CommandRefused():
                 log.error("the audio process refused a command", command=event.command, reason=event.reason)
             case _:
-                if event.room in self._programs:
-                    self._programs[event.room].sound_told(event)
+                if event.room in self._sounds:
+                    self._sounds[event.room].sound_told(event)
+
+
+async def _started(make: Callable[[], P]) -> P:
+    """Make a pool and start it, again and again until it starts. One that does not is stopped."""
+    while True:
+        pool = make()
+        try:
+            await pool.start()
+        except Overloaded as error:
+            log.error("mixing cannot begin", reason=str(error))
+            await pool.stop()
+            await asyncio.sleep(RETRY_S)
+        except asyncio.CancelledError:
+            await pool.stop()
+            raise
+        else:
+            return pool
 
 
 def in_time(settings: MixSettings) -> MixAudioSettings:

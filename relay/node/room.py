@@ -19,7 +19,7 @@ from relay.edge.session_state import (
     State,
     Transition,
 )
-from relay.errors import RequestError
+from relay.errors import Overloaded, RequestError
 from relay.link import messages
 from relay.node.clustered import ClusteredRoom
 from relay.node.following import FollowedRoom
@@ -27,6 +27,7 @@ from relay.node.local import LocalSession, LocalTrack
 from relay.node.pk import PkStage
 from relay.node.presence import Presence, is_audience
 from relay.node.program import RoomProgram
+from relay.node.sound import RoomSound
 from relay.node.surroundings import Surroundings
 from relay.node.tracks import HANDOVER_S, RoomTracks, is_passed_by
 from relay.plane.contract import LayerStats
@@ -96,12 +97,14 @@ class HostedRoom:
             )
         self._tracks = RoomTracks(self, around, live, self._shared, tell_track)
         self._program: RoomProgram | None = None
+        self._sound: RoomSound | None = None
         if around.pools is not None:
+            self._sound = RoomSound(self, around.pools, self._submit, around.monotonic, tell_track)
             self._program = RoomProgram(
                 self,
                 around.node_id,
                 around.pools,
-                self._submit,
+                self._sound,
                 around.clocks,
                 around.wall,
                 around.monotonic,
@@ -145,6 +148,8 @@ class HostedRoom:
         """Stop following; waits up to `flush_s` for what is still unwritten."""
         if self._program is not None:
             self._program.close()
+        if self._sound is not None:
+            self._sound.close()
         await self._followed.flushed(flush_s)
         await self._pk.close()
         await self._presence.close()
@@ -172,10 +177,19 @@ class HostedRoom:
             for each in local.slots
         ]
         role, now = Role(info.role), self._monotonic()
-        self.live.add_viewer_session(info.handle, info.id, info.identity, role, specs, now, program=local.program)
+        wish = {"program": local.program, "one_sound": local.one_sound}
+        self.live.add_viewer_session(info.handle, info.id, info.identity, role, specs, now, **wish)
         if self._shared is not None:
             self._shared.update(self.state)
+        if local.one_sound and self._sound is not None:
+            self._sound.update()
         self.flush()
+
+    def admit_sound(self, identity: str, role: Role) -> None:
+        """Raise Conflict when who is to hear one sound only would be one too many; Overloaded without a mix here."""
+        if self._sound is None:
+            raise Overloaded("this node mixes no sound: watch with sound=voices")
+        self._sound.admit(identity, role)
 
     def took_transition(self, session: Session, transition: Transition) -> None:
         """Something happened to one of the sessions."""
@@ -214,11 +228,13 @@ class HostedRoom:
 
     def _closed(self, session: Session, reason: str) -> None:
         info = session.info
-        del self.sessions[info.id]
+        local = self.sessions.pop(info.id)
         self._leaving.pop(info.id, None)
         self.idle_since = self._monotonic()
         if info.kind == "viewer":
             self.live.remove_session(info.handle)
+            if local.one_sound and self._sound is not None:
+                self._sound.update()
             others = any(each.session.info.identity == info.identity for each in self.sessions.values())
             if not others and is_audience(info):
                 self._presence.went(info.identity)
@@ -312,6 +328,8 @@ class HostedRoom:
     def _mix(self) -> None:
         if self._program is not None:
             self._program.update()
+        if self._sound is not None:
+            self._sound.update()
 
     # --- other nodes ------------------------------------------------------------------------------------------------
 
@@ -368,6 +386,8 @@ class HostedRoom:
             self._shared.sweep()
         if self._program is not None:
             self._program.tick()
+        if self._sound is not None:
+            self._sound.update()
         self._pk.tick()
         if self._leaving:
             self._enforce(self.state)

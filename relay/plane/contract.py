@@ -258,7 +258,8 @@ class ProbeBandwidth:
 
 @dataclass(frozen=True, slots=True)
 class AddTap:
-    """Copy a layer's packets, as received (plaintext RTP), to `taps()`. Keyframes are not asked for by tapping.
+    """Copy a layer's packets, as received (plaintext RTP), to `taps()`: those of padding alone, too, so that no number
+    is missing. Keyframes are not asked for by tapping.
 
     With a `ring`, which the plane's `open_tap_ring` numbered, they go there as stream `tap`. `canonical` packets carry
     the header extension ids of injected ones (unknown extensions are dropped), so that they can be injected elsewhere
@@ -510,8 +511,7 @@ class PlaneConfig:
     """Wall clock (microseconds since the Unix epoch) minus `now`, for the NTP times of sender reports."""
     slab_packets: int = 65_536
     """Ingress packets that are kept at once, for repeats and for slots that begin a moment later. When all places are
-    taken packets are forwarded and not kept; taps lose them. In the native plane a place has 1.5 KiB, and shards divide
-    them."""
+    taken packets are forwarded and tapped, not kept. In the native plane a place has 1.5 KiB; shards divide them."""
     pad_video: int = 8
     """Video packets but the last of a frame get RTP padding to a multiple of so many bytes, 1 to 64, so that those of a
     frame are of one size and can leave in one message; 1 for none. Packets that would be longer than 1400 get none."""

@@ -12,10 +12,12 @@ from typing import Any
 from relay.plane.contract import Command, Kind, PayloadType
 from relay.stage.live import LiveRoom
 from relay.stage.live_model import LocalTrack
+from relay.stage.one_sound import SoundLive
 
 
-class StageLive(LiveRoom):
-    """See `LiveRoom`; `lend` and `take_back` may be called again. Two rooms may lend to each other."""
+class StageLive(SoundLive):
+    """See `SoundLive`, whose mixes are not lent. `lend` and `take_back` may be called again. Two rooms may lend to each
+    other."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
@@ -29,7 +31,7 @@ class StageLive(LiveRoom):
             return
         self._borrowers.append(to)
         for track in list(self._tracks.values()):
-            if track.track not in self._borrowed:
+            if track.track not in self._borrowed and track.publication not in self._sight.sounds.values():
                 to._borrow(self, track, now)
 
     def take_back(self, to: StageLive, now: float) -> None:

@@ -182,13 +182,15 @@ class LiveRoom:
         now: float,
         *,
         program: bool = False,
+        one_sound: bool = False,
     ) -> None:
         """A viewing session opened and its slots were added to the plane; they are filled at once: with the stage's
-        publications, or with the `program`'s."""
+        publications, or with the `program`'s. `one_sound`: with a mix instead of voices, once there is one."""
         if session in self._viewers:
             raise UsageError(f"session {session} was added already")
         ordered = [Slot(spec) for spec in sorted(slots, key=lambda spec: spec.index)]
-        viewer = Viewer(session, session_id, identity, role, ordered, LayerAllocator(self._layer_settings), program)
+        allocator = LayerAllocator(self._layer_settings)
+        viewer = Viewer(session, session_id, identity, role, ordered, allocator, program, one_sound)
         self._viewers[session] = viewer
         for slot in ordered:
             self._slot_owner[slot.spec.slot] = (viewer, slot)
@@ -219,9 +221,8 @@ class LiveRoom:
         known.spliced = (timestamp, source_timestamp) if timestamp or source_timestamp else None
         clock_hz = self._tracks[publication].payload.clock_hz
         sync_id = self._sync_ids.sync_id(track, layer, clock_hz, source_timestamp) if known.spliced else None
-        who = self._sight.state.publications.get(publication) if self._sight.state else None
         rid = _rid(self._tracks[publication], layer)
-        identity = who.identity if who else None
+        identity = self._sight.identity(publication)
         self._events.append(
             SlotBound(viewer.session_id, known.spec.index, publication, identity, rid, timestamp, sync_id, clock_hz)
         )
@@ -333,8 +334,7 @@ class LiveRoom:
             publication = wanted[slot.spec.index]
             if slot.shows != publication:
                 slot.shows, anew = publication, True
-                each = state.publications.get(publication) if state and publication else None
-                slot.identity = each.identity if each else None
+                slot.identity = self._sight.identity(publication)
         if anew:
             self._allocate(viewer, now)
 

@@ -14,6 +14,10 @@ ChoosePayloadType = Callable[[tuple[PayloadType, ...], PayloadType], int | None]
 """Given a slot's negotiated payload types and a track's, returns the slot's number that carries it, or None."""
 
 
+EVERYBODY = ""
+"""Of the mixes for those who asked for one sound, which go by whom they leave out: the one that leaves out nobody."""
+
+
 @dataclass(frozen=True, slots=True)
 class SlotSpec:
     """A slot as negotiated. `slot` is the plane's handle, `index` the m-line order among the session's slots."""
@@ -74,6 +78,8 @@ class Viewer:
     allocator: LayerAllocator
     program: bool = False
     """Whether his slots play the program by themselves, and the stage only by a pin; else it is the other way round."""
+    one_sound: bool = False
+    """Whether he asked to hear everybody else mixed into one slot."""
     estimate: int | None = None
 
 

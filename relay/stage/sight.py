@@ -7,23 +7,25 @@ changes what they rest on (document, tracks, voices) calls that first.
 from __future__ import annotations
 
 from relay.stage.document import PROGRAM, RoomState
-from relay.stage.live_model import ChoosePayloadType, LocalTrack, Slot, Viewer
+from relay.stage.live_model import EVERYBODY, ChoosePayloadType, LocalTrack, Slot, Viewer
 from relay.stage.people import as_of_room
-from relay.stage.permissions import Action, Actor, allowed
+from relay.stage.permissions import Action, Actor, Role, allowed, is_host
 from relay.stage.slots import Candidate, SlotState, Voices, assign
 from relay.stage.speaker import SpeakerDetector
 
 MAX_FORMATS = 1024
 
-_Seen = tuple[str | None, bool, bool]
+_Seen = tuple[str | None, bool, bool, str | None]
 _Key = tuple[_Seen, tuple[tuple[SlotState, int], ...]]
 
 
 class Sight:
-    """The view of one room. `state` is the newest document, `tracks` the local publications (kept by the owner)."""
+    """The view of one room. `state` is the newest document, `tracks` the local publications (kept by the owner),
+    `sounds` the names under which there are mixes among them, by whom they leave out."""
 
     def __init__(self, choose: ChoosePayloadType, tracks: dict[str, LocalTrack], voices: SpeakerDetector) -> None:
         self.state: RoomState | None = None
+        self.sounds: dict[str, str] = {}
         self._choose = choose
         self._tracks = tracks
         self._voices = voices
@@ -54,7 +56,8 @@ class Sight:
 
     def candidates(self, viewer: Viewer) -> list[Candidate]:
         """Return what this viewer may see, in join order. Backstage is for owner and moderators, and only by a pin; so
-        is the program for who watches the stage, and the stage for who watches the program."""
+        is the program for who watches the stage, the stage for who watches the program, and every voice for who hears
+        a mix (which is none of these)."""
         seen = self._seen(viewer)
         if seen not in self._candidates:
             self._candidates[seen] = self._look(*seen)
@@ -73,9 +76,12 @@ class Sight:
         found = self._assignments.get(key)
         if found is None:
             slots = {slot.spec.index: slot for slot in viewer.slots}
+            choice, mix = self.candidates(viewer), self._mix(viewer)
+            if mix is not None:
+                choice = [*choice, Candidate(mix, "audio", PROGRAM, len(choice))]
             found = assign(
                 [state for state, _ in states],
-                self.candidates(viewer),
+                choice,
                 voices,
                 lambda index, publication: self.carries(slots[index], publication) is not None,
             )
@@ -95,6 +101,22 @@ class Sight:
         """Whether the publication is this identity's own."""
         each = self.state.publications.get(publication) if self.state else None
         return each is not None and each.identity == identity
+
+    def identity(self, publication: str | None) -> str | None:
+        """Return who is seen or heard in a publication; a mix is the program's."""
+        if publication is None or self.state is None:
+            return None
+        if publication in self.sounds.values():
+            return PROGRAM
+        each = self.state.publications.get(publication)
+        return None if each is None else each.identity
+
+    def leaves_out(self, identity: str, role: Role) -> str:
+        """Return whom one sound for somebody leaves out: himself, if he may have a seat, else nobody."""
+        if self.state is None:
+            return EVERYBODY
+        host = identity in self.state.seats or is_host(as_of_room(self.state, Actor(identity, role)).role)
+        return identity if host else EVERYBODY
 
     def rids(self, publication: str | None) -> tuple[str, ...]:
         """Return a local publication's layers, lowest first."""
@@ -116,12 +138,16 @@ class Sight:
         """Return what makes this viewer see something else than others do: own publications, and the role."""
         state = self.state
         if state is None:
-            return None, False, viewer.program
+            return None, False, viewer.program, None
         own = viewer.identity if viewer.identity in state.seats else None
         backstage = allowed(as_of_room(state, Actor(viewer.identity, viewer.role)), Action.WATCH_BACKSTAGE)
-        return own, backstage, viewer.program
+        return own, backstage, viewer.program, self._mix(viewer)
 
-    def _look(self, own: str | None, backstage: bool, program: bool) -> list[Candidate]:
+    def _mix(self, viewer: Viewer) -> str | None:
+        """The mix that the viewer hears; None when he hears voices."""
+        return self.sounds.get(self.leaves_out(viewer.identity, viewer.role)) if viewer.one_sound else None
+
+    def _look(self, own: str | None, backstage: bool, program: bool, mix: str | None) -> list[Candidate]:
         state = self.state
         found: list[Candidate] = []
         if state is None:
@@ -135,6 +161,6 @@ class Sight:
             if not hidden or backstage:
                 live = each.state == "live" and not state.is_muted(each)
                 spoke = self._voices.last_spoke(each.identity)
-                by_pin = hidden or mixed != program
+                by_pin = hidden or mixed != program or (mix is not None and each.kind == "audio")
                 found.append(Candidate(each.id, each.kind, each.identity, order, live, spoke, by_pin))
         return found

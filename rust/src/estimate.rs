@@ -9,17 +9,17 @@ use crate::arithmetic::mul_div;
 use crate::delay_trend::{DelayTrend, Usage};
 use crate::transport_cc::{Feedback, REFERENCE_WRAP_US};
 
+mod acked;
+mod train;
+
+use acked::AckedRate;
+use train::Probe;
+
 /// Packets in flight: 2 s at 10 Mbit/s of 1200 bytes; older ones are unknown.
 pub const HISTORY: usize = 2048;
-/// A probe train has at least so many packets.
-pub const PROBE_PACKETS: usize = 5;
-
 const IDLE_US: i64 = 2_000_000; // without feedback for this long, delay and rate start anew
 const REMB_US: i64 = 5_000_000; // a REMB is good for this long
 const CLOCK_JUMP_US: i64 = 10_000_000;
-const BUCKET_US: i64 = 50_000;
-const BUCKETS: i64 = 10; // the acknowledged rate is taken over 500 ms
-const MIN_SPAN_US: i64 = 150_000;
 const LOSS_PACKETS: i64 = 20; // a verdict on loss needs so many packets
 const LOSS_US: i64 = 200_000; // and so much time
 const HEADROOM: i64 = 10_000; // bit/s beyond 1.5 × what arrived, so that a trickle can grow
@@ -27,91 +27,6 @@ const NO_LIMIT: i64 = 1 << 62;
 const UNSENT: i64 = -1;
 const STATE_ACKED: i64 = 1;
 const STATE_LOST: i64 = 2;
-
-/// Bytes per arrival time in a sliding window of 500 ms.
-#[derive(Debug, Clone, Default)]
-pub struct AckedRate {
-    bytes: [i64; BUCKETS as usize],
-    bucket: i64,
-    first: i64,
-    last: i64,
-    total: i64,
-}
-
-fn place(bucket: i64) -> usize {
-    bucket.rem_euclid(BUCKETS) as usize
-}
-
-impl AckedRate {
-    pub fn add(&mut self, arrival_us: i64, size: i64) {
-        let bucket = arrival_us.div_euclid(BUCKET_US);
-        if self.total == 0 {
-            *self = Self { bucket, first: arrival_us, last: arrival_us, ..Self::default() };
-        } else if bucket > self.bucket {
-            for passed in (self.bucket + 1).max(bucket - BUCKETS + 1)..=bucket {
-                self.total -= self.bytes[place(passed)];
-                self.bytes[place(passed)] = 0;
-            }
-            self.bucket = bucket;
-        } else if bucket <= self.bucket - BUCKETS {
-            return;
-        }
-        self.bytes[place(bucket)] += size;
-        self.total += size;
-        self.last = self.last.max(arrival_us);
-    }
-
-    /// Bit/s, 0 while less than 150 ms were seen.
-    pub fn bitrate(&self) -> i64 {
-        let span = self.last - self.first.max((self.bucket - BUCKETS + 1) * BUCKET_US);
-        if span >= MIN_SPAN_US { self.total * 8_000_000 / span } else { 0 }
-    }
-}
-
-/// One train: which sequence numbers belong to it, and what came of them.
-#[derive(Debug)]
-struct Probe {
-    first: u16,
-    last: Option<u16>, // None while it is being sent
-    bitrate: i64,
-    started_us: i64,
-    packets: Vec<(i64, i64, i64)>, // sent, arrived, bytes
-}
-
-impl Probe {
-    fn add(&mut self, seq16: u16, send_us: i64, arrival_us: i64, size: i64) {
-        let ahead = seq16.wrapping_sub(self.first);
-        let belongs = self.last.is_none_or(|last| ahead <= last.wrapping_sub(self.first));
-        if usize::from(ahead) < HISTORY && belongs {
-            self.packets.push((send_us, arrival_us, size));
-        }
-    }
-
-    /// Bit/s that the path has shown it can carry, 0 when the train says nothing.
-    fn result(&self, last: u16) -> i64 {
-        let count = self.packets.len();
-        if count < PROBE_PACKETS || count * 10 < (usize::from(last.wrapping_sub(self.first)) + 1) * 8 {
-            return 0;
-        }
-        let total: i64 = self.packets.iter().map(|packet| packet.2).sum();
-        let sending = spread(self.packets.iter().map(|packet| packet.0));
-        let arriving = spread(self.packets.iter().map(|packet| packet.1));
-        if !(0 < sending && sending <= 1_000_000 && 0 < arriving && arriving <= 1_000_000) {
-            return 0;
-        }
-        // The last packet's bytes are sent after the sending interval, the first one's arrive before the other.
-        let sent = (total - self.packets[count - 1].2) * 8_000_000 / sending;
-        let got = (total - self.packets[0].2) * 8_000_000 / arriving;
-        if got > 2 * sent {
-            return 0; // released in a clump: the times measure a scheduler, not a path
-        }
-        if got * 10 < sent * 9 { got * 95 / 100 } else { sent.min(got) }
-    }
-}
-
-fn spread(times: impl Iterator<Item = i64> + Clone) -> i64 {
-    times.clone().max().unwrap_or(0) - times.min().unwrap_or(0)
-}
 
 /// One per viewer session; its transport-wide sequence numbers are consecutive over all SSRCs.
 #[derive(Debug)]

@@ -7,59 +7,19 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use crate::core::contract::{Command, ExtensionIds, INJECT_EXTENSIONS, Kind, Media, NewSlot};
+use crate::core::contract::{Command, INJECT_EXTENSIONS, Kind, Media, NewSlot};
 use crate::error::UsageError;
 use crate::lanes::each;
+
+mod journal;
+
+use journal::{Session, Slot, Tap, Track, Undo};
 
 /// A command for one shard. Steps are carried out in order; `index` is that of the command they come from.
 pub struct Step {
     pub shard: usize,
     pub index: usize,
     pub command: Command,
-}
-
-#[derive(Clone)]
-struct Session {
-    shard: usize,
-    extensions: ExtensionIds,
-    tracks: Vec<u32>,
-    slots: Vec<u32>,
-}
-
-/// `users` are the slots and taps on each shard; `mirrors` the other shards that have, or may have, a mirror.
-#[derive(Clone)]
-struct Track {
-    shard: usize,
-    session: Option<u32>,
-    kind: Kind,
-    media: Arc<Media>,
-    muted: bool,
-    generation: u32,
-    users: BTreeMap<usize, u32>,
-    mirrors: u64,
-    taps: Vec<u32>,
-}
-
-#[derive(Clone, Copy)]
-struct Slot {
-    session: u32,
-    shard: usize,
-    track: Option<u32>,
-}
-
-#[derive(Clone, Copy)]
-struct Tap {
-    track: u32,
-    shard: usize,
-    ring: Option<u32>,
-}
-
-/// What an entry was before a command changed it.
-enum Undo {
-    Session(u32, Option<Session>),
-    Track(u32, Option<Box<Track>>),
-    Slot(u32, Option<Slot>),
-    Tap(u32, Option<Tap>),
 }
 
 /// The tables, and what has to be undone when a command is refused.
@@ -100,35 +60,6 @@ impl Router {
             }
         }
         (std::mem::take(&mut self.steps), done)
-    }
-
-    /// A command was refused: forget it and those behind it. Returns the steps that clean up after it; what they name
-    /// may be gone already.
-    pub fn undo(&mut self, index: usize) -> Vec<Step> {
-        let mut before: BTreeMap<u32, Option<Track>> = BTreeMap::new();
-        while let Some((_, undo)) = self.journal.pop_if(|(of, _)| *of >= index) {
-            match undo {
-                Undo::Session(handle, old) => restore(&mut self.sessions, handle, old),
-                Undo::Slot(handle, old) => restore(&mut self.slots, handle, old),
-                Undo::Tap(handle, old) => restore(&mut self.taps, handle, old),
-                Undo::Track(handle, old) => {
-                    let new = self.tracks.get(&handle).cloned();
-                    before.entry(handle).or_insert(new);
-                    restore(&mut self.tracks, handle, old.map(|old| *old));
-                }
-            }
-        }
-        for (handle, tried) in before {
-            let (Some(tried), Some(track)) = (tried, self.tracks.get_mut(&handle)) else { continue };
-            for &shard in tried.users.keys().filter(|shard| !track.users.contains_key(shard)) {
-                if shard != track.shard {
-                    track.mirrors |= 1 << shard;
-                    let command = Command::DropMirror { track: handle, at_once: false };
-                    self.steps.push(Step { shard, index, command });
-                }
-            }
-        }
-        std::mem::take(&mut self.steps)
     }
 
     /// Where a track that takes injected packets lives, and how many layers it has.
@@ -443,62 +374,11 @@ impl Router {
         self.step(shard, Command::MuteTrack { track: handle, muted });
         self.step(origin, share);
     }
-
-    // --- the journal
-
-    fn step(&mut self, shard: usize, command: Command) {
-        self.steps.push(Step { shard, index: self.index, command });
-    }
-
-    fn set_session(&mut self, handle: u32, session: Option<Session>) {
-        let old = replace(&mut self.sessions, handle, session);
-        self.journal.push((self.index, Undo::Session(handle, old)));
-    }
-
-    fn set_track(&mut self, handle: u32, track: Option<Track>) {
-        let old = replace(&mut self.tracks, handle, track);
-        self.journal.push((self.index, Undo::Track(handle, old.map(Box::new))));
-    }
-
-    fn set_slot(&mut self, handle: u32, slot: Option<Slot>) {
-        let old = replace(&mut self.slots, handle, slot);
-        self.journal.push((self.index, Undo::Slot(handle, old)));
-    }
-
-    fn set_tap(&mut self, handle: u32, tap: Option<Tap>) {
-        let old = replace(&mut self.taps, handle, tap);
-        self.journal.push((self.index, Undo::Tap(handle, old)));
-    }
-
-    fn change_session(&mut self, handle: u32, change: impl FnOnce(&mut Session)) {
-        if let Some(mut session) = self.sessions.get(&handle).cloned() {
-            change(&mut session);
-            self.set_session(handle, Some(session));
-        }
-    }
-
-    fn change_track(&mut self, handle: u32, change: impl FnOnce(&mut Track)) {
-        if let Some(mut track) = self.tracks.get(&handle).cloned() {
-            change(&mut track);
-            self.set_track(handle, Some(track));
-        }
-    }
 }
 
 /// Where a ring's taps are: a ring has one writer.
 pub fn shard_of_ring(ring: u32, shards: usize) -> usize {
     ring as usize % shards.max(1)
-}
-
-fn replace<T>(table: &mut HashMap<u32, T>, handle: u32, entry: Option<T>) -> Option<T> {
-    match entry {
-        Some(entry) => table.insert(handle, entry),
-        None => table.remove(&handle),
-    }
-}
-
-fn restore<T>(table: &mut HashMap<u32, T>, handle: u32, old: Option<T>) {
-    replace(table, handle, old);
 }
 
 #[cfg(test)]

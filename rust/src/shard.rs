@@ -1,28 +1,31 @@
 //! One machine on one socket, run by one thread that never takes the GIL.
 //!
-//! A round of the thread: take other shards' notes, carry out orders, take what the socket has, do what is due, send all of it together. A
-//! packet that comes alone is forwarded at once; while one batch is forwarded the next one gathers in the kernel, so
-//! batches grow with the load, and no output is held longer than HOLD_US.
+//! A round of the thread: take other shards' notes, carry out orders, take what the socket has, do what is due, send all
+//! of it together. A packet that comes alone is forwarded at once; while one batch is forwarded the next one gathers in
+//! the kernel, so batches grow with the load, and no output is held longer than HOLD_US.
 
 use std::any::Any;
 use std::io;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
-use std::sync::mpsc::SyncSender;
+use std::sync::atomic::Ordering;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::thread::{CpuSet, sched_setaffinity};
+use rustix::thread::sched_setaffinity;
 
-use crate::error::UsageError;
 use crate::io::clock::now_us;
 use crate::io::probe::Abilities;
-use crate::io::{KernelWire, Receiver, SendCounts, Sender, count_error, set_joined, socket};
+use crate::io::{KernelWire, Receiver, Sender, count_error, set_joined, socket};
 use crate::lanes::{Lanes, NOTES, each};
 use crate::machine::Machine;
 use crate::ring_set::RingSet;
-use crate::rings::Ring;
+
+mod counts;
+mod orders;
+
+pub use counts::IoCounts;
+pub use orders::{Beside, Copied, EVENTS, ORDERS, Order, Shared, Submitted, TAPS};
 
 /// Output is sent after this long, although more of the batch is to come.
 const HOLD_US: i64 = 1_000;
@@ -31,135 +34,12 @@ const HOLD_BYTES: usize = 16 << 20;
 /// Rounds are at most this far apart, so that a thread that hangs shows.
 const BEAT_US: i64 = 1_000_000;
 
-pub const ORDERS: usize = 4096;
-pub const EVENTS: usize = 16_384;
-/// 4 s of one 1,000 packets/s layer.
-pub const TAPS: usize = 4096;
-
 /// How a shard is set up.
 #[derive(Debug, Clone, Copy)]
 pub struct Options {
     pub abilities: Abilities,
     /// Bytes of the socket's buffers, each way.
     pub socket_buffer: usize,
-}
-
-/// What the socket did, since the beginning.
-#[derive(Debug, Clone, Default)]
-pub struct IoCounts {
-    pub sent: SendCounts,
-    /// Messages that came, of one or more datagrams, and the system calls for them.
-    pub messages_in: u64,
-    pub calls_in: u64,
-    pub datagrams_in: u64,
-    /// Errors in place of datagrams, by errno.
-    pub errors_in: Vec<(i32, u64)>,
-    pub rounds: u64,
-    pub events_lost: u64,
-    pub taps_lost: u64,
-    pub orders_refused: u64,
-    /// Injected packets that the machine refused after all.
-    pub injects_refused: u64,
-    /// Datagrams dropped because too much waited to be sent.
-    pub out_overflowed: u64,
-}
-
-impl IoCounts {
-    /// Add what another shard of the same plane counts. They have their ring for events in common.
-    pub fn add(&mut self, other: &Self) {
-        let (mine, theirs) = (&mut self.sent, &other.sent);
-        for (sum, more) in [
-            (&mut mine.datagrams, theirs.datagrams),
-            (&mut mine.bytes, theirs.bytes),
-            (&mut mine.messages, theirs.messages),
-            (&mut mine.calls, theirs.calls),
-            (&mut mine.refused, theirs.refused),
-            (&mut mine.socket_full, theirs.socket_full),
-            (&mut self.messages_in, other.messages_in),
-            (&mut self.calls_in, other.calls_in),
-            (&mut self.datagrams_in, other.datagrams_in),
-            (&mut self.rounds, other.rounds),
-            (&mut self.orders_refused, other.orders_refused),
-            (&mut self.injects_refused, other.injects_refused),
-            (&mut self.out_overflowed, other.out_overflowed),
-        ] {
-            *sum += more;
-        }
-        self.events_lost = self.events_lost.max(other.events_lost);
-        self.taps_lost += other.taps_lost;
-        for (sum, more) in [(&mut self.errors_in, &other.errors_in), (&mut mine.errors, &theirs.errors)] {
-            for &(errno, count) in more {
-                match sum.iter_mut().find(|(known, _)| *known == errno) {
-                    Some((_, known)) => *known += count,
-                    None => sum.push((errno, count)),
-                }
-            }
-        }
-    }
-}
-/// A tapped packet that no ring takes: (tap, plaintext RTP, arrival).
-pub type Copied = (u32, Vec<u8>, i64);
-
-/// What became of commands; a wrong one comes with the number of those before it, which are done.
-pub type Submitted = Result<(), (usize, UsageError)>;
-
-/// What a thread may ask of a shard.
-pub enum Order<M: Machine> {
-    /// See `Shard::submit`.
-    Submit(Vec<M::Command>, SyncSender<Submitted>),
-    Inject {
-        track: u32,
-        layer: i64,
-        packet: Vec<u8>,
-    },
-    Stats(SyncSender<(M::Stats, IoCounts)>),
-    /// Something about the shared-memory rings.
-    Rings(Box<dyn FnOnce(&mut RingSet) + Send>),
-    /// Stay on these CPUs.
-    Pin(CpuSet),
-    /// Fail as a bug would. Only tests give it.
-    Panic,
-}
-
-/// What a shard has in common with those beside it.
-pub struct Beside<M: Machine> {
-    pub lanes: Lanes,
-    pub events: Arc<Ring<M::Event>>,
-    pub taps: Arc<Ring<Copied>>,
-}
-
-impl<M: Machine> Beside<M> {
-    /// For each of several shards, at least one.
-    pub fn among(shards: usize) -> io::Result<Vec<Self>> {
-        let (events, taps) = (Arc::new(Ring::new(EVENTS)?), Arc::new(Ring::new(TAPS)?));
-        let lanes = Lanes::among(shards, NOTES)?;
-        let one = |lanes| Self { lanes, events: events.clone(), taps: taps.clone() };
-        Ok(lanes.into_iter().map(one).collect())
-    }
-}
-
-/// What both sides hold.
-pub struct Shared<M: Machine> {
-    pub orders: Ring<Order<M>>,
-    pub events: Arc<Ring<M::Event>>,
-    pub taps: Arc<Ring<Copied>>,
-    pub stop: AtomicBool,
-    pub failed: AtomicBool,
-    /// When the latest round began.
-    pub beat: AtomicI64,
-}
-
-impl<M: Machine> Shared<M> {
-    pub fn new(beside: &Beside<M>) -> io::Result<Self> {
-        Ok(Self {
-            orders: Ring::new(ORDERS)?,
-            events: beside.events.clone(),
-            taps: beside.taps.clone(),
-            stop: AtomicBool::new(false),
-            failed: AtomicBool::new(false),
-            beat: AtomicI64::new(now_us()),
-        })
-    }
 }
 
 /// Carry out commands in order; the first wrong one ends it.

@@ -7,7 +7,7 @@ import json
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 from urllib.parse import quote
 
@@ -122,14 +122,7 @@ class RemoteNode:
         return await self._offer("/watch", offer)
 
     async def _offer(self, path: str, offer: Offer) -> Answer:
-        body = {
-            "room": offer.room,
-            "identity": offer.identity,
-            "role": offer.role,
-            "sdp": offer.sdp,
-            "client": offer.client,
-        }
-        return Answer(**await self._call("POST", path, body))
+        return Answer(**await self._call("POST", path, asdict(offer)))
 
     async def trickle(self, session: str, fragment: str, etag: str | None) -> IceFragment | None:
         body = {"fragment": fragment, "etag": etag}

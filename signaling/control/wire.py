@@ -59,6 +59,7 @@ class OfferBody(Body):
     sdp: str
     client: str = ""
     program: bool = False
+    one_sound: bool = False
 
 
 class FragmentBody(Body):

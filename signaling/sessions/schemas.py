@@ -13,7 +13,8 @@ Rid = Annotated[str, Field(pattern=r"^[A-Za-z0-9]{1,16}$")]
 
 
 class Slot(BaseModel):
-    """One m-line of a viewer's session and what plays in it."""
+    """One m-line of a viewer's session and what plays in it. A mix that was asked for with `sound=mix`, which is no
+    publication, goes by `mix`, or `mix:` and whom it leaves out, with identity `program`."""
 
     index: int
     mid: str

@@ -65,6 +65,7 @@ _OFFER_PROBLEMS = may_fail(
     p.Conflict,
     p.CodecNotAllowed,
     p.TooManyPublications,
+    p.TooManyMixes,
     p.RoomFull,
     p.SeatTaken,
     p.BodyTooLarge,
@@ -89,6 +90,11 @@ _PATCH_PROBLEMS = may_fail(
 
 Plays = Literal["stage", "program"]
 _PLAY = "WHEP: what the slots play by themselves; the other is there for slots that are pinned to it"
+Sounds = Literal["voices", "mix"]
+_SOUND = (
+    "WHEP: what slots for sound play by themselves. `voices`: each one voice, or the program's sound. `mix`: the first "
+    "one everybody who is heard, without the viewer himself if he is a host; the others play what they are pinned to"
+)
 
 
 def build(name: str, kind: str, tag: str) -> APIRouter:
@@ -107,11 +113,17 @@ def build(name: str, kind: str, tag: str) -> APIRouter:
         responses=_CREATED | _MOVED | _OFFER_PROBLEMS,
     )
     async def offer(
-        room: RoomId, request: Request, context: Ctx, play: Annotated[Plays | None, Query(description=_PLAY)] = None
+        room: RoomId,
+        request: Request,
+        context: Ctx,
+        play: Annotated[Plays | None, Query(description=_PLAY)] = None,
+        sound: Annotated[Sounds | None, Query(description=_SOUND)] = None,
     ) -> Response:
-        if play is not None and kind == "publisher":
-            raise p.InvalidParameter("play is for WHEP")
-        answer = await join(request, context, room, publishing=kind == "publisher", program=play == "program")
+        publishing = kind == "publisher"
+        if publishing and (play or sound):
+            raise p.InvalidParameter("play and sound are for WHEP")
+        wish = {"program": play == "program", "one_sound": sound == "mix"}
+        answer = await join(request, context, room, publishing=publishing, **wish)
         if isinstance(answer, str):
             return Response(status_code=307, headers={"Location": answer, "Cache-Control": "no-store"})
         headers = {

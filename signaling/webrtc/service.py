@@ -26,7 +26,7 @@ CHOICES = 3
 
 
 async def join(
-    request: Request, context: Context, room: str, *, publishing: bool, program: bool = False
+    request: Request, context: Context, room: str, *, publishing: bool, program: bool = False, one_sound: bool = False
 ) -> Answer | str:
     """Answer an offer, or return the URL of the node that takes it. Raises Draining, Overloaded, NodeUnreachable, and
     the refusals of token, headers, body and room.
@@ -35,10 +35,12 @@ async def join(
     done within `join.timeout_s`.
     """
     with within(context.settings.join.timeout_s):
-        return await _join(request, context, room, publishing, program)
+        return await _join(request, context, room, publishing, program, one_sound)
 
 
-async def _join(request: Request, context: Context, room: str, publishing: bool, program: bool) -> Answer | str:
+async def _join(
+    request: Request, context: Context, room: str, publishing: bool, program: bool, one_sound: bool
+) -> Answer | str:
     draining = context.drain.began.is_set()
     region = region_of(request)
     if draining and not context.nodes.elsewhere(room, region):
@@ -60,7 +62,7 @@ async def _join(request: Request, context: Context, room: str, publishing: bool,
     actor = as_of_room(state, caller.actor)
     _check(state, actor, context.wall(), publishing=publishing)
     client = request.headers.get("user-agent", "")[:256]
-    offer = Offer(room, actor.identity, actor.role.value, sdp, client, program)
+    offer = Offer(room, actor.identity, actor.role.value, sdp, client, program, one_sound)
     try:
         return await _offered(context, node, offer, publishing, region)
     except errors.NotFound as error:

@@ -48,6 +48,16 @@ def test_what_a_viewer_saw() -> None:
     assert (found["viewers.playing"], found["publishers.live"], found["rejoins"]) == (100, 100, 0)
 
 
+def test_how_full_the_packet_buffers_were() -> None:
+    samples: list[dict[str, Any]] = [
+        {"at": at, "kind": "sample", "member": member, "there": True, "slab": 200, "slab_free": free}
+        for at, member, free in ((2.0, "relay-a", 200), (2.5, "relay-b", 30), (3.0, "relay-a", 50), (9.5, "relay-a", 0))
+    ]
+    samples.insert(1, {"at": 2.2, "kind": "sample", "member": "relay-b", "there": False})
+    assert probe_figures(told([], samples), 1.0, 9.0)["buffers.free.min"] == 15
+    assert probe_figures(told([], samples[1:2]), 1.0, 9.0)["buffers.free.min"] is None
+
+
 def test_who_sees_nothing_at_all_is_counted() -> None:
     found = client_figures(told([]), 1.0, 9.0)
     assert found["freeze.max"] == pytest.approx(8000, rel=0.01)

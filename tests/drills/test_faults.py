@@ -151,10 +151,7 @@ def test_packet_buffers_run_out(stage: Stage) -> None:
     assert free() > 0.5
     fault = make(**PRESSURE)
     fault.apply(stage)
-    eventually(lambda: free() < 0.05, 60)
-    fault.tick(stage, 1.0)
-    hosts = [each for each in next(iter(stage.helpers.values())) if not each.name.endswith("watched")]
-    assert [psutil.Process(host.pid).status() for host in hosts] == [psutil.STATUS_STOPPED]
+    eventually(lambda: free() == 0, 60)
     helpers = [each.pid for each in next(iter(stage.helpers.values()))]
     fault.take_back(stage)
     assert not any(psutil.pid_exists(pid) for pid in helpers)

@@ -109,6 +109,26 @@ def test_a_show_comes_out_as_it_went_in() -> None:
     assert sum(shown) >= 28
 
 
+def test_padding_between_packets_changes_nothing() -> None:
+    packets = recorded(1.0)
+    shifts = {VIDEO: 0, AUDIO: 0}
+    padded, whole = Source(STREAMS), Source(STREAMS)
+    units: list[VideoUnit | AudioUnit] = []
+    expected: list[VideoUnit | AudioUnit] = []
+    for index, (at, each) in enumerate(packets):
+        expected += whole.receive(each.stream, at, each.data)
+        seq = int.from_bytes(each.data[2:4], "big") + shifts[each.stream]
+        units += padded.receive(each.stream, at, each.data[:2] + seq.to_bytes(2, "big") + each.data[4:])
+        if index % 5 == 0:
+            shifts[each.stream] += 1
+            later = (int.from_bytes(each.data[4:8], "big") + 4_000).to_bytes(4, "big")
+            head = bytes((0x80 | 0x20, each.data[1] & 0x7F)) + (seq + 1).to_bytes(2, "big") + later + each.data[8:12]
+            units += padded.receive(each.stream, at, head + bytes(99) + b"\x64")
+    assert units == expected
+    assert len(units) > 60
+    assert padded.lost == padded.damaged == 0
+
+
 def test_one_lost_packet_costs_everything_up_to_the_next_keyframe() -> None:
     packets = recorded(1.0, Look(gop=10))
     video = [index for index, (_, each) in enumerate(packets) if each.stream == VIDEO]

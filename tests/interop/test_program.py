@@ -37,7 +37,7 @@ class ProgramWatcher(Watcher):
         self.marks: list[dict[str, Painted | None]] = []
 
     def tiles(self) -> dict[str, tuple[float, float, float, float]]:
-        """Left, top, width and height of each host's tile, in parts of the picture."""
+        """Left, top, width and height of both tiles, in parts of the picture."""
         found = cells(Layout(), ("h1", "h2"), WIDTH, HEIGHT)
         return {cell.identity: _parts(cell.box) for cell in found}
 
@@ -51,7 +51,8 @@ class ProgramWatcher(Watcher):
         self.marks.append({name: read(luma, part) for name, part in self.tiles().items()})
 
     def counters(self, host: int, since: int = 0) -> list[int]:
-        marks = (marks.get(f"h{host}") for marks in self.marks[since:])
+        """Of a host's pictures, in whichever tile: the first to come on stage has the first one."""
+        marks = (mark for marks in self.marks[since:] for mark in marks.values())
         return [mark.counter for mark in marks if mark is not None and mark.publisher == host]
 
     def hears(self, host: int) -> bool:

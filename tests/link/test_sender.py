@@ -102,6 +102,20 @@ def test_padding_and_contributing_sources_survive_marking() -> None:
     assert b"srcAsrcB" in marked.data
 
 
+def test_padding_is_no_frame() -> None:
+    marker = Marker(HybridClock(), 90_000)
+    head = rtp.build_header(96, True, 1, 3000, 9)
+    padding = bytes((0xA0, 96, 0, 2)) + (1_000_000).to_bytes(4, "big") + head[8:] + b"\x00\x02"
+    early = marker.mark(padding, 1)
+    assert early is not None
+    assert (early.data, early.sync_id, early.first) == (padding, 0, False)
+    frame, later = marker.mark(head + b"media", 2), marker.mark(padding, 3)
+    assert frame is not None
+    assert later is not None
+    assert (later.data, later.sync_id, later.first) == (padding, frame.sync_id, False)
+    assert marker.frames.anchor == (3000, frame.sync_id)
+
+
 def test_sync_ids_keep_the_order_of_frames() -> None:
     frames = FrameMarks(HybridClock(), Timeline(90_000))
     first, _ = frames.stamp(1, 90_000, 1_000_000)

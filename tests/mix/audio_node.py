@@ -136,7 +136,7 @@ class Studio:
         self.mouths.append(mouth)
         self.pool.add_input(room, identity, mouth)
 
-    def listen(self, room: str, mix: str, exclude: str | None = None) -> Listener:
+    def listen(self, room: str, mix: str, exclude: tuple[str, ...] = ()) -> Listener:
         ear = Ear()
         self.pool.open_mix(room, mix, ear, exclude=exclude)
         return ear.listener

@@ -37,7 +37,7 @@ async def two_tones(show: Studio) -> tuple[Listener, Listener]:
     show.pool.open_room("show")
     show.join("show", "ann", 440)
     show.join("show", "bob", 1000)
-    program, own = show.listen("show", "program"), show.listen("show", "bob", exclude="bob")
+    program, own = show.listen("show", "program"), show.listen("show", "bob", exclude=("bob",))
     await show.heard(program, 40)
     return program, own
 
@@ -202,7 +202,7 @@ async def test_a_hundred_rooms_leave_nothing_behind() -> None:
                 show.pool.open_room(room)
                 show.join(room, "ann", 300 + number)
                 show.listen(room, "program")
-                last = show.listen(room, "ann", exclude="ann")
+                last = show.listen(room, "ann", exclude=("ann",))
             await show.heard(last, 5)
             for number in range(20):
                 show.pool.close_room(f"r{round_}-{number}")

@@ -61,7 +61,7 @@ class Show:
         self.people[identity] = Publisher(hz, amplitude, ssrc=len(self.people) + 1, voice=voice), queue
         self.room.change(AddInput("show", identity, len(self.people), gain), queue)
 
-    def listen(self, mix: str, exclude: str | None = None) -> Listener:
+    def listen(self, mix: str, exclude: tuple[str, ...] = ()) -> Listener:
         self.ears[mix] = listener = Listener()
         number = len(self.ears)
         self.room.change(OpenMix("show", mix, exclude, number, number, number, 65_000, 2**32 - 9 * FRAME, 111))
@@ -151,7 +151,7 @@ def test_nobody_hears_himself_who_asked_for_one_sound() -> None:
     tones = {"ann": 440.0, "bob": 1000.0, "eve": 1700.0}
     for identity, hz in tones.items():
         show.join(identity, hz, 0.15)
-    ears = {identity: show.listen(identity, exclude=identity) for identity in tones}
+    ears = {identity: show.listen(identity, exclude=(identity,)) for identity in tones}
     show.run(100)
     for identity, ear in ears.items():
         sound = steady(ear, 20, 98)
@@ -160,12 +160,36 @@ def test_nobody_hears_himself_who_asked_for_one_sound() -> None:
             assert loud <= 0.0005 if other == identity else loud == pytest.approx(0.15, rel=0.2), (identity, other)
 
 
+def test_who_asked_for_one_sound_hears_none_of_his_tracks_whatever_becomes_of_them() -> None:
+    """His screen's sound comes later; both are muted, replaced and taken away, each with a fade."""
+    show = Show()
+    show.join("ann", 440, 0.15)
+    show.join("bob", 1000, 0.15)
+    ear = show.listen("ann", exclude=("ann", "ann/screen"))
+    show.run(30)
+    show.join("ann/screen", 1700, 0.15)
+    show.run(30)
+    show.room.change(SetGain("show", "ann", 1.0, True, 0.1))
+    show.run(20)
+    show.room.change(SetGain("show", "ann", 1.0, False, 0.1))
+    show.join("ann/screen", 1700, 0.15)
+    show.run(30)
+    show.room.change(RemoveInput("show", "ann"))
+    show.room.change(RemoveInput("show", "ann/screen"))
+    show.run(40)
+    sound = ear.hear()
+    for begin in range(20, 145):  # short pieces: a fade lasts for 15 ms
+        piece = sound[begin * FRAME : (begin + 2) * FRAME]
+        assert amplitude_of(piece, 1000) == pytest.approx(0.15, rel=0.2), begin
+        assert max(amplitude_of(piece, 440), amplitude_of(piece, 1700)) <= 0.004, begin
+
+
 def test_who_is_silent_shares_the_programs_packets_and_gets_his_own_when_he_speaks() -> None:
     show = Show()
     show.join("ann", 440, 0.2)
     show.join("bob", 1000, 0.2)
     show.amplitudes["bob"] = 0.0
-    program, ear = show.listen("program"), show.listen("bob", exclude="bob")
+    program, ear = show.listen("program"), show.listen("bob", exclude=("bob",))
     show.run(60)
     assert show.payloads["bob"][30:] == show.payloads["program"][30:]
     del show.amplitudes["bob"]
@@ -331,7 +355,7 @@ def test_a_room_goes_on_in_other_hands_without_a_gap() -> None:
     show = Show()
     show.join("ann", 440, 0.2)
     show.join("bob", 1000, 0.1)
-    ear, own = show.listen("program"), show.listen("bob", exclude="bob")
+    ear, own = show.listen("program"), show.listen("bob", exclude=("bob",))
     show.run(60)
     show.room = show.room.rescued()
     show.run(60)

@@ -64,6 +64,21 @@ def test_a_stream_may_begin_with_a_packet_that_overtook_others(
     assert units[0].keyframe
 
 
+@given(codecs, st.lists(st.integers(1, 9000), min_size=1, max_size=8), st.integers(1, 3))
+def test_padding_alone_counts_as_a_packet_and_as_nothing_else(codec: VideoCodec, sizes: list[int], every: int) -> None:
+    frames, packets = sent(codec, sizes)
+    assembler, units, seq = Assembler(codec), [], 65_530
+    for number, packet in enumerate(packet for group in packets for packet in group):
+        units += assembler.receive(packet[:2] + (seq & 0xFFFF).to_bytes(2, "big") + packet[4:], 0)
+        seq += 1
+        if number % every == 0:
+            padding = rtp.build_header(96, False, seq & 0xFFFF, number * 700, 9)
+            units += assembler.receive(bytes((padding[0] | 0x20,)) + padding[1:] + bytes(99) + b"\x64", 0)
+            seq += 1
+    assert [unit.data for unit in units] == frames
+    assert assembler.lost == assembler.malformed == 0
+
+
 @given(codecs, st.integers(1, 17))
 def test_after_a_loss_nothing_comes_before_the_next_keyframe(codec: VideoCodec, lost: int) -> None:
     packets = Packetizer(codec, 9, 96, 100)

@@ -151,13 +151,19 @@ class Peer:
         await self._offer(self._node.publish, False)
         return self
 
-    async def watch(self, codec: str = "H264", *, program: bool = True) -> Peer:
-        """One slot for sound and one for pictures, which play the program, or the stage."""
+    async def watch(self, codec: str = "H264", *, program: bool = True, one_sound: bool = False) -> Peer:
+        """One slot for sound and one for pictures, which play the program, or the stage; `one_sound`: a mix."""
         self.pc.addTransceiver("audio", direction="recvonly")
         video = self.pc.addTransceiver("video", direction="recvonly")
         known = RTCRtpReceiver.getCapabilities("video").codecs
         video.setCodecPreferences([each for each in known if each.name == codec])
-        await self._offer(self._node.watch, program)
+        await self._offer(self._node.watch, program, one_sound)
+        return self
+
+    async def listen(self) -> Peer:
+        """One slot, for one sound."""
+        self.pc.addTransceiver("audio", direction="recvonly")
+        await self._offer(self._node.watch, False, True)
         return self
 
     def origin(self, kind: str = "video") -> int:
@@ -173,10 +179,11 @@ class Peer:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.pc.close()
 
-    async def _offer(self, ask: Any, program: bool) -> None:
+    async def _offer(self, ask: Any, program: bool, one_sound: bool = False) -> None:
         await self.pc.setLocalDescription(await self.pc.createOffer())
         sdp = self.pc.localDescription.sdp
-        self.answer = answer = await ask(Offer(self._room, self._identity, self._role, sdp, program=program))
+        wish = {"program": program, "one_sound": one_sound}
+        self.answer = answer = await ask(Offer(self._room, self._identity, self._role, sdp, **wish))
         await self.pc.setRemoteDescription(RTCSessionDescription(answer.sdp, "answer"))
 
     def _on_track(self, track: MediaStreamTrack) -> None:

@@ -60,3 +60,44 @@ async def test_a_read_that_fails_is_made_again_without_another_event(store: Redi
         assert room.state.metadata == {"name": "news"}
     finally:
         await room.close()
+
+
+class Deaf:
+    """The real store, whose reads never answer and one of which swallows a cancellation, as wait_for may."""
+
+    def __init__(self, store: RedisStore) -> None:
+        self._store = store
+        self.reading = asyncio.Event()
+        self.swallowed = 0
+
+    async def read(self, room: str) -> dict[str, Any]:
+        self.reading.set()
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            if self.swallowed:
+                raise
+            self.swallowed += 1
+        raise StoreUnavailable("the answer was lost", retry_after=1)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+
+async def test_closing_ends_also_when_a_cancellation_is_swallowed(store: RedisStore) -> None:
+    state = RoomState.from_json(await store.read("demo"))
+    deaf = Deaf(store)
+    room = FollowedRoom(
+        "demo",
+        deaf,  # type: ignore[arg-type]
+        state,
+        on_change=lambda state: None,
+        on_event=lambda event: None,
+        on_end=lambda: None,
+    )
+    room.start()
+    await store.change("demo", changing(named("news")))
+    async with asyncio.timeout(20):
+        await deaf.reading.wait()
+        await room.close()
+    assert deaf.swallowed == 1

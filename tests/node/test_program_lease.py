@@ -71,7 +71,7 @@ class Node:
         self.pools = NoPools()
         self.told: list[tuple[str, dict[str, Any]]] = []
         self.program = RoomProgram(
-            cast(Any, self), name, cast(Pools, self.pools), lambda *commands: None, TrackClocks(dict),
+            cast(Any, self), name, cast(Pools, self.pools), cast(Any, self), TrackClocks(dict),
             lambda: world.now, lambda: world.now, world.change, self.told.extend, cast(Any, self) if linked else None,
         )  # fmt: skip
 

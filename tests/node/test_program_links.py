@@ -36,6 +36,7 @@ class Directory:
     """The nodes as everybody knows them."""
 
     of: dict[str, NodeRecord] = field(default_factory=dict)
+    current: bool = True
 
     def records(self) -> tuple[NodeRecord, ...]:
         return tuple(self.of.values())
@@ -105,3 +106,38 @@ async def test_hosts_of_two_nodes_are_mixed_by_one_and_then_by_the_other(pair: l
     finally:
         for peer in (alice, bob, viewer):
             await peer.close()
+
+
+async def test_one_sound_is_mixed_where_its_listener_is(pair: list[Node], store: RedisStore) -> None:
+    a, b = pair
+    alice, bob, heard_by_alice, heard_by_bob, heard_by_vera = peers = (
+        Peer(a, "alice", "owner"),
+        Peer(b, "bob", "guest"),
+        Peer(b, "alice", "owner"),  # on another node than the one she publishes to
+        Peer(b, "bob", "guest"),
+        Peer(a, "vera", "viewer"),
+    )
+    try:
+        await alice.publish(1, 440, video=False)
+        await bob.publish(2, 1000, video=False)
+        for listener in (heard_by_alice, heard_by_bob, heard_by_vera):
+            await listener.listen()
+        for listener, levels in ((heard_by_alice, (0, 1)), (heard_by_bob, (1, 0)), (heard_by_vera, (1, 1))):
+            seen = listener.watched
+            await until(
+                lambda seen=seen, levels=levels: (
+                    [seen.hears(440) > 0.05, seen.hears(1000) > 0.05] == list(levels)
+                    and all(seen.hears(hz) < 0.005 for hz, level in zip((440, 1000), levels, strict=True) if not level)
+                ),
+                PATIENCE_S,
+            )
+        await until(lambda: [_plays(b, heard_by_alice), _plays(a, heard_by_vera)] == ["mix:alice", "mix"], PATIENCE_S)
+        state = RoomState.from_json(await store.read("demo"))
+        assert {each.identity for each in state.publications.values()} == {"alice", "bob"}
+    finally:
+        for peer in peers:
+            await peer.close()
+
+
+def _plays(node: Node, peer: Peer) -> str | None:
+    return node.session(peer.session)["slots"][0]["publication"]  # type: ignore[no-any-return]

@@ -82,6 +82,28 @@ async def test_both_programs_show_both_stages_while_the_pk_runs(two: Two) -> Non
             await peer.close()
 
 
+async def test_one_sound_has_the_other_rooms_host_while_the_pk_runs(two: Two) -> None:
+    peers: list[Peer] = []
+    heard: dict[str, Watched] = {}
+    tones = {"rita": 440.0, "bea": 1000.0}
+    try:
+        for node, room, host in (("a", "red", "rita"), ("b", "blue", "bea")):
+            peers.append(await Peer(two.nodes[node], host, "owner", room).publish(0, tones[host], video=False))
+            peers.append(await Peer(two.nodes[node], host, "owner", room).listen())
+            heard[host] = peers[-1].watched
+        pk = await two.invite(duration_s=600.0)
+        await two.desk.accept(pk.id, "blue", "bea")
+        for host, other in (("rita", "bea"), ("bea", "rita")):
+            await until(lambda host=host, other=other: heard[host].hears(tones[other]) > 0.05, PATIENCE_S)
+            assert heard[host].hears(tones[host]) < 0.005
+        await two.desk.end(pk.id, "ended", "rita")
+        for host, other in (("rita", "bea"), ("bea", "rita")):
+            await until(lambda host=host, other=other: heard[host].hears(tones[other]) < 0.005, PATIENCE_S)
+    finally:
+        for peer in peers:
+            await peer.close()
+
+
 def test_what_a_pk_draws() -> None:
     own, other = PkTeam("red", 7, ("rita",)), PkTeam("blue", 9, ("blue/bea",))
     program = Program(0.0)

@@ -173,6 +173,32 @@ def test_a_canonical_tap_can_be_injected_elsewhere_as_it_is() -> None:
     assert [packet for _, packet, _ in there.tapped] == [canonical]  # an injected track has these ids anyway
 
 
+def test_padding_alone_is_tapped_so_that_no_number_is_missing() -> None:
+    here, there = World(seed=1), World(seed=2)
+    publisher, viewer = Publisher(here), Viewer(there)
+    video = publisher.video()[0].start()
+    here.apply(AddTap(5, video.track, 0, canonical=True), AddTap(6, video.track, 0))
+    there.apply(AddTrack(50, None, Kind.VIDEO, "", (VP8, VP8_RTX), (LayerSpec(),)))
+    slot = viewer.slot()
+    there.apply(BindSlot(slot, 50))
+    for turn in range(20):
+        here.after(turn * 50 * MS + 7 * MS, video.send_padding)
+    here.run(2 * SECOND)
+    for tap in (5, 6):
+        packets = [rtp.parse(packet, at) for other, packet, at in here.tapped if other == tap]
+        numbers = [packet.seq for packet in packets if packet]
+        assert numbers == list(range(numbers[0], numbers[0] + len(packets)))
+        assert sum(not packet.payload for packet in packets if packet) == 20
+    for tap, packet, _ in here.tapped:
+        if tap == 5:
+            there.plane.inject(50, 0, packet, there.now)
+    there.pump()
+    there.run(SECOND)
+    check_stream(viewer.got(slot))
+    assert len(viewer.got(slot)) == len(here.tapped) // 2 - 20
+    assert viewer.padding == 0
+
+
 ELEMENTS = st.lists(st.tuples(st.integers(1, 20), st.binary(max_size=20)), max_size=6, unique_by=lambda pair: pair[0])
 
 

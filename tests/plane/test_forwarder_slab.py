@@ -1,4 +1,5 @@
-"""A slab that runs full: those inside get every packet, what cannot be kept is not repeated, and places come back."""
+"""A slab that runs full: those inside get every packet, taps too; what cannot be kept is not repeated, and places come
+back."""
 
 from __future__ import annotations
 
@@ -6,10 +7,23 @@ import random
 
 import pytest
 
-from relay.plane.contract import AddTap, BindSlot, CloseSession, PauseSlot, RemoveTrack, SetLayer
-from relay.plane.reference import rtcp
+from relay.plane.contract import (
+    AddTap,
+    AddTrack,
+    BindSlot,
+    CloseSession,
+    KeyframeRequested,
+    Kind,
+    LayerSpec,
+    PauseSlot,
+    RemoveTrack,
+    RequestKeyframe,
+    SetLayer,
+)
+from relay.plane.reference import rtcp, rtp
+from relay.plane.reference.state import INJECT_EXTENSIONS
 from tests.plane.peers import Publisher, Viewer, check_stream
-from tests.plane.world import MS, SECOND, World
+from tests.plane.world import MS, OPUS, PUBLISHER_EXTENSIONS, SECOND, VP8, World
 
 
 def free(world: World) -> int:
@@ -95,14 +109,67 @@ def test_a_slot_that_shows_nothing_keeps_nothing(end: str) -> None:
     assert held <= (0 if end == "remove" else 192), "those since the keyframe are kept by the layer"
 
 
-def test_taps_lose_what_is_not_kept() -> None:
+def test_taps_get_what_is_not_kept() -> None:
+    """As received and with canonical extension ids, each packet as itself and not as the one that followed it."""
     world = World(slab_packets=30)
-    viewer, video = Viewer(world), Publisher(world).video()[0].start()
+    viewer, publisher = Viewer(world), Publisher(world)
+    video = publisher.video()[0].start()
     slot = viewer.watch(video)
-    world.apply(AddTap(5, video.track, 0))
+    world.apply(AddTap(5, video.track, 0), AddTap(6, video.track, 0, canonical=True))
     world.run(2 * SECOND)
-    assert world.plane.taps_dropped == world.plane.stats().unkept > 0
-    assert len(world.tapped) + world.plane.taps_dropped == len(viewer.got(slot))
+    assert world.plane.stats().unkept > 50
+    assert world.plane.taps_dropped == 0
+    shown = [packet.mark for packet in viewer.got(slot)]
+    for tap, ids in ((5, dict(PUBLISHER_EXTENSIONS)), (6, INJECT_EXTENSIONS)):
+        packets = [rtp.parse(packet, at) for other, packet, at in world.tapped if other == tap]
+        assert [packet.payload for packet in packets if packet] == [
+            video.history[packet.seq][2] for packet in packets if packet
+        ]
+        assert len({packet.seq for packet in packets if packet}) == len(packets) == len(shown)
+        assert {packet.extension(ids["mid"]) for packet in packets if packet} == {video.mid.encode()}
+
+
+def test_taps_that_nobody_reads_are_bounded_without_places_too() -> None:
+    world = World(slab_packets=1)
+    world.apply(AddTrack(51, None, Kind.VIDEO, "", (VP8,), (LayerSpec(),)), AddTap(1, 51, 0))
+    for seq in range(5000):
+        world.plane.inject(51, 0, rtp.build_header(96, True, seq, 1, 9) + b"\x10\x00\x00", world.now)
+    assert [int.from_bytes(packet[2:4], "big") for _, packet, _ in world.plane.taps()] == list(range(4096))
+    assert world.plane.taps_dropped == 5000 - 4096
+
+
+def test_those_behind_a_link_see_as_much_of_a_full_slab_as_those_at_hand() -> None:
+    """The track is tapped here and injected there, as links do; the viewer there is as fluent as the one here."""
+    here, there = World(seed=1, slab_packets=40), World(seed=2)
+    publisher = Publisher(here)
+    video, audio = publisher.video()[0].start(), publisher.audio().start()
+    near, far = Viewer(here), Viewer(there)
+    at_hand = [near.watch(stream) for stream in (video, audio)]
+    behind = []
+    for tap, stream, kind, codec in ((5, video, Kind.VIDEO, VP8), (6, audio, Kind.AUDIO, OPUS)):
+        here.apply(AddTap(tap, stream.track, 0, canonical=True))
+        there.apply(AddTrack(50 + tap, None, kind, "", (codec,), (LayerSpec(),)))
+        behind.append(far.slot(kind))
+        there.apply(BindSlot(behind[-1], 50 + tap))
+    for _ in range(300):
+        here.run(10 * MS)
+        for tap, packet, _ in here.tapped:
+            there.plane.inject(50 + tap, 0, packet, there.now)
+        here.tapped.clear()
+        there.pump()
+        there.run(10 * MS)
+        for _ in there.of(KeyframeRequested):
+            here.apply(RequestKeyframe(video.track, 0))
+        there.events.clear()
+    assert here.plane.stats().unkept > 200
+    for one, other in zip(at_hand, behind, strict=True):
+        check_stream(far.got(other))
+        shown = [packet.mark for packet in far.got(other)]
+        here_too = [packet.mark for packet in near.got(one)]
+        here_too = here_too[here_too.index(shown[0]) :]
+        assert shown == here_too[: len(shown)]
+        assert len(here_too) - len(shown) < 10  # on their way
+        assert len(shown) > 80
 
 
 @pytest.mark.parametrize("seed", range(12))

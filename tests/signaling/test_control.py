@@ -64,8 +64,9 @@ async def remote(served: Served) -> AsyncIterator[RemoteNode]:
 async def test_every_method_says_what_the_node_says(served: Served, remote: RemoteNode) -> None:
     node = served.node
     assert await remote.publish(OFFER) == Answer("n1~s1", ANSWER, "ice-1")
-    assert await remote.watch(Offer("demo", "carol", "viewer", "v=0")) == Answer("n1~s2", ANSWER, "ice-1")
-    assert node.offers[0] == OFFER
+    watching = Offer("demo", "carol", "viewer", "v=0", program=True, one_sound=True)
+    assert await remote.watch(watching) == Answer("n1~s2", ANSWER, "ice-1")
+    assert node.offers == [OFFER, watching]
     assert await remote.session("n1~s1") == node.session("n1~s1")
     assert await remote.sessions() == node.sessions()
     assert await remote.sessions("other") == []

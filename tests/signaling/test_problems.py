@@ -57,6 +57,7 @@ NAMES = [
     "slot-not-found",
     "store-unavailable",
     "target-not-allowed",
+    "too-many-mixes",
     "too-many-publications",
     "too-many-webhooks",
     "unacceptable-offer",

@@ -105,3 +105,13 @@ async def test_viewers_ask_for_it_with_their_offer(api: Api) -> None:
         assert api.node.offers[-1].program is program
     assert problem(await api.offer("/whep/demo?play=radio", "viewer")) == (400, "invalid-parameter")
     assert problem(await api.offer("/whip/demo?play=program", "guest")) == (400, "invalid-parameter")
+
+
+async def test_who_wants_one_sound_says_so_with_his_offer(api: Api) -> None:
+    for query, wanted in (("", (False, False)), ("?sound=mix", (False, True)), ("?sound=voices", (False, False))):
+        assert (await api.offer(f"/whep/demo{query}", "viewer")).status_code == 201
+        assert (api.node.offers[-1].program, api.node.offers[-1].one_sound) == wanted
+    assert (await api.offer("/whep/demo?sound=mix&play=program", "guest")).status_code == 201
+    assert (api.node.offers[-1].program, api.node.offers[-1].one_sound) == (True, True)
+    assert problem(await api.offer("/whep/demo?sound=both", "viewer")) == (400, "invalid-parameter")
+    assert problem(await api.offer("/whip/demo?sound=mix", "guest")) == (400, "invalid-parameter")

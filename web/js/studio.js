@@ -46,7 +46,8 @@ class Studio {
   async join() {
     const layers = Number(byId('layers').value);
     this.publisher = new Publisher(this.api, room, this.stream, { layers, codec: byId('codec').value || null });
-    this.viewer = new Viewer(this.api, room, { videoSlots: 8, audioSlots: 8 });
+    const oneSound = byId('one-sound').checked;
+    this.viewer = new Viewer(this.api, room, { videoSlots: 8, audioSlots: oneSound ? 1 : 8, oneSound });
     this.publisher.addEventListener('state', ({ detail }) => {
       showState(byId('state'), detail.state);
       if (detail.state === 'refused') notice(detail.reason);

@@ -7,9 +7,10 @@ import { Rates, Session } from './session.js';
 
 export class Viewer extends Session {
   /** `delayMs` of playout leaves events the time to arrive before the frames that they belong to. With `program` the
-   * slots play the mixed picture and sound of the stage. */
-  constructor(api, room, { videoSlots = 4, audioSlots = 4, delayMs = 0, program = false } = {}) {
-    super(api, `/whep/${encodeURIComponent(room)}${program ? '?play=program' : ''}`);
+   * slots play the mixed picture and sound of the stage; with `oneSound` one plays everybody else's sound in one. */
+  constructor(api, room, { videoSlots = 4, audioSlots = 4, delayMs = 0, program = false, oneSound = false } = {}) {
+    const wishes = [program && 'play=program', oneSound && 'sound=mix'].filter(Boolean).join('&');
+    super(api, `/whep/${encodeURIComponent(room)}${wishes && `?${wishes}`}`);
     this.videoSlots = videoSlots;
     this.audioSlots = audioSlots;
     this.delayMs = delayMs;

@@ -78,14 +78,14 @@ class RemoveInput(Message):
 
 @dataclass(frozen=True, slots=True)
 class OpenMix(Message):
-    """Write a mix of all inputs but `exclude` to a stream of the inject ring.
+    """Write a mix of all inputs but those in `exclude`, which may come later or never, to a stream of the inject ring.
 
     `slot` is where its position is kept; `sequence` and `timestamp` are those of packet and tick number 0.
     """
 
     room: str
     mix: str
-    exclude: str | None
+    exclude: tuple[str, ...]
     stream: int
     slot: int
     ssrc: int

@@ -63,8 +63,8 @@ class Mix:
         self._tick = -1
 
     def shares(self, speaks: bool) -> bool:
-        """Whether it takes the program's packets at this tick; `speaks`: who is excluded is to be heard in it."""
-        if self.told.exclude is None:
+        """Whether it takes the program's packets at this tick; `speaks`: what is excluded is to be heard in it."""
+        if not self.told.exclude:
             return True
         self._held = HOLD_TICKS if speaks else max(self._held - 1, 0)
         return not self._held

@@ -178,8 +178,10 @@ class AudioPool:
         one.source.close()
         del self._room(room).inputs[identity]
 
-    def open_mix(self, room: str, mix: str, sink: Sink, *, exclude: str | None = None, payload_type: int = 111) -> None:
-        """Send the room's mix, or the mix of all but `exclude`, to a sink. Overloaded when too many are open."""
+    def open_mix(
+        self, room: str, mix: str, sink: Sink, *, exclude: tuple[str, ...] = (), payload_type: int = 111
+    ) -> None:
+        """Send the room's mix, without the inputs in `exclude`, to a sink. Overloaded when too many are open."""
         mixes = self._room(room).mixes
         if mix in mixes:
             raise UsageError(f"mix {mix!r} of room {room!r} is open")

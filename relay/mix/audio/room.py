@@ -1,4 +1,4 @@
-"""One room's sound: all inputs mixed, once for everybody and once without each who asked for it.
+"""One room's sound: all inputs mixed, once for everybody and once for each who asked not to hear himself.
 
 A room does no I/O and has no clock. A mixer thread calls `tick`; commands come by `change` from another thread and
 take effect at the next tick. What a tick needs to go on elsewhere (gains, packets that wait, output positions) is kept
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, assert_never
 
 import numpy as np
@@ -50,6 +50,14 @@ class Output(NamedTuple):
     payload: bytes
 
 
+class _Heard(NamedTuple):
+    """What an input adds to a tick, and the energy of that."""
+
+    name: str
+    sound: Block
+    power: float
+
+
 class Room:
     """Use by one thread at a time, `change` excepted."""
 
@@ -69,7 +77,7 @@ class Room:
         self._encoding, self._jitter, self._max_inputs, self._tell = encoding, jitter, max_inputs, tell
         self._changes: deque[tuple[RoomCommand, PacketQueue | None]] = deque()
         self.inputs: dict[str, Input] = {}
-        self._leaving: list[Input] = []
+        self._leaving: list[tuple[str, Input]] = []
         self.mixes: dict[str, Mix] = {}
         self._voices = Voices()
         self._speaker: str | None = None
@@ -104,28 +112,28 @@ class Room:
         while self._changes:
             self._apply(*self._changes.popleft())
         sounds = {name: one.tick(now) for name, one in self.inputs.items()}
-        powers = {name: energy(sound) if sound is not None else 0.0 for name, sound in sounds.items()}
+        heard = [_Heard(name, sound, energy(sound)) for name, sound in sounds.items() if sound is not None]
+        powers = dict.fromkeys(sounds, 0.0) | {each.name: each.power for each in heard}
+        heard += self._farewells(now)
         total: Block = np.zeros((FRAME, self._encoding.channels), np.float32)
-        for sound in (*sounds.values(), *self._farewells(now)):
-            if sound is not None:
-                total += sound
-        outputs = self._encode(number, total, sounds, powers)
+        for each in heard:
+            total += each.sound
+        outputs = self._encode(number, total, heard)
         self._watch(powers, now)
         return outputs
 
-    def _encode(
-        self, number: int, total: Block, sounds: dict[str, Block | None], powers: dict[str, float]
-    ) -> list[Output]:
+    def _encode(self, number: int, total: Block, heard: Sequence[_Heard]) -> list[Output]:
         outputs: list[Output] = []
         sharers: list[Mix] = []
         for mix in self.mixes.values():
-            name = mix.told.exclude
-            if mix.shares(name is not None and powers.get(name, 0.0) >= HEARD):
+            own = [each for each in heard if each.name in mix.told.exclude]
+            if mix.shares(any(each.power >= HEARD for each in own)):
                 mix.share()
                 sharers.append(mix)
                 continue
-            own = sounds.get(name) if name is not None else None
-            rest = total if own is None else total - own
+            rest = total
+            for each in own:
+                rest = rest - each.sound
             outputs.append(Output(mix, mix.own(number, self._limiter, self._before, rest)))
         program = self._limiter.process(total)
         if sharers:
@@ -134,13 +142,13 @@ class Room:
         self._before = program
         return outputs
 
-    def _farewells(self, now: int) -> list[Block | None]:
+    def _farewells(self, now: int) -> list[_Heard]:
         """Those who leave are heard until they are faded out."""
         if not self._leaving:
             return []
-        sounds = [one.tick(now) for one in self._leaving]
-        self._leaving = [one for one in self._leaving if not one.ramp.silent]
-        return sounds
+        sounds = [(name, one.tick(now)) for name, one in self._leaving]
+        self._leaving = [(name, one) for name, one in self._leaving if not one.ramp.silent]
+        return [_Heard(name, sound, energy(sound)) for name, sound in sounds if sound is not None]
 
     # --- commands ---------------------------------------------------------------------------------------------------
 
@@ -189,7 +197,7 @@ class Room:
         self._stopped.pop(identity, None)
         self._damaged.pop(identity, None)
         one.ramp.move(0.0)
-        self._leaving.append(one)
+        self._leaving.append((identity, one))
 
     def _input(self, identity: str) -> Input:
         found = self.inputs.get(identity)

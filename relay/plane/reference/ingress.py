@@ -141,6 +141,8 @@ def _accept(core: Core, layer: Layer, packet: Packet, arrival: Arrival, now: int
     if detector is not None and detector.missing:
         check_losses(core, layer, now)
     if packet.payload_end == packet.payload_offset:
+        if layer.taps:  # whoever counts packets behind a tap would miss its number
+            _tap(core, layer, packet, now)
         for slot in layer.players.values():
             slot.rewriter.drop(packet.seq)  # padding alone: those behind it close up
         return ""
@@ -345,9 +347,10 @@ def loudness_due(core: Core, now: int) -> None:
 
 
 def _tap(core: Core, layer: Layer, packet: Packet, now: int) -> None:
+    """Copy a packet for the layer's taps. One without a place is copied too: who watches elsewhere is no newcomer."""
     session = layer.track.session
     for handle, tap in layer.taps.items():
-        if len(core.tapped) < MAX_TAPPED and packet.place is not None:
+        if len(core.tapped) < MAX_TAPPED:
             data = packet.data if session is None or not tap.canonical else _canonical(packet, session.extensions)
             core.tapped.append((handle, data, now, tap.ring, packet.place))
         else:

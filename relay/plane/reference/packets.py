@@ -5,7 +5,7 @@ them lets go, which CPython does at once: the twin in `rust/src/core/packets.rs`
 have to agree on when a place is free. So nothing that is kept may be part of a cycle: clear it, do not wait for the
 collector.
 
-When no place is free a packet is forwarded without one, and nobody keeps it.
+When no place is free a packet is forwarded and tapped without one, and nobody keeps it.
 """
 
 from __future__ import annotations

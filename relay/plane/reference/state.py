@@ -371,7 +371,8 @@ class Core:
         self.events: list[Event] = []
         self.slab = Slab(config.slab_packets)
         self.unkept = 0  # packets that came when no place was free
-        self.tapped: list[tuple[int, bytes, int, int | None, Place]] = []  # tap, data, arrival, ring; held until taken
+        # tap, data, arrival, ring; with the place, which is held until they are taken
+        self.tapped: list[tuple[int, bytes, int, int | None, Place | None]] = []
         self.taps_dropped = 0
         self.heard: set[int] = set()  # audio tracks with a level since the last LoudnessMeasured
         self.drops: dict[str, int] = {}

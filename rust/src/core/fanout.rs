@@ -6,7 +6,9 @@
 //! timers) calls `flush` first, whoever writes something else to one session `flush_session`.
 
 use super::egress::{Outgoing, Writer};
-use super::state::{LayerKey, Session, State};
+use super::sessions::Session;
+use super::state::State;
+use super::tracks::LayerKey;
 use crate::descriptors::Descriptor;
 
 /// Bytes written before they are to be sent: they stay in the cache.

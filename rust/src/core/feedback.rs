@@ -1,8 +1,9 @@
 //! RTCP that we send to publishers: NACK, transport-cc, receiver reports and REMB. The twin of
 //! `relay/plane/reference/feedback.py`.
 
-use super::state::{LayerKey, State};
+use super::state::State;
 use super::timers::Timer;
+use super::tracks::LayerKey;
 use crate::arithmetic::mul_div;
 use crate::rtcp::{
     MAX_BLOCKS, ReportBlock, build_nack, build_remb, build_rr, build_sdes, build_transport_cc, ntp_middle,

@@ -2,23 +2,32 @@
 //! `relay/plane/reference/ingress.py`.
 
 use super::MAX_DATAGRAM;
-use super::binding::{note_recent, replan_waiting, restart_players, splice_waiters};
-use super::contract::{Event, ExtensionIds, Kind, LayerStats, MID, REPAIRED_RID, RID};
+use super::binding::{note_recent, restart_players, splice_waiters};
+use super::contract::{Kind, LayerStats};
 use super::fanout::{flush, queue};
 use super::feedback::{check_losses, note_transport_seq};
 use super::keyframes::{keyframe_came, request_keyframe};
 use super::mirrors;
 use super::packets::{SLOT, SPARE};
-use super::state::{Copied, LayerKey, MAX_TAPPED, Source, State};
-use super::timers::Timer;
-use crate::audio_level::{WINDOW_US, parse_audio_level};
-use crate::descriptors::{Codec, Descriptor, inspect};
-use crate::nack::{Arrival, LossDetector};
+use super::state::State;
+use super::taps;
+use super::tracks::LayerKey;
+use crate::descriptors::inspect;
+use crate::nack::Arrival;
 use crate::rtp::{Packet, decapsulate_rtx, parse, timestamp_delta};
 use crate::srtp::Refusal;
 
-/// SSRCs per session that were not signalled; a browser uses two per layer.
-const MAX_LEARNED: usize = 64;
+mod layers;
+mod levels;
+mod sources;
+
+pub use layers::{change_payload_type, silence_due, start, stop_layer};
+pub use levels::loudness_due;
+pub use sources::source_of;
+
+use layers::note_keyframe;
+use levels::note_level;
+use sources::{learn, take_over};
 
 /// Take one SRTP packet from a proved address. Returns why it was dropped, or "" when it was handled.
 pub fn receive_rtp(core: &mut State, key: usize, datagram: &[u8], now: i64) -> &'static str {
@@ -110,17 +119,6 @@ pub fn inject(core: &mut State, key: LayerKey, plain: &[u8], now: i64) -> &'stat
         "rtp_unknown_payload_type" => "inject_unknown_payload_type",
         other => other,
     }
-}
-
-/// The source of an SSRC of a track without session: the one that plays the layer, else a new one that does from now on.
-pub fn source_of(core: &mut State, key: LayerKey, ssrc: u32, payload_type: u8, now: i64) -> usize {
-    if let Some(source) = core.layer(key).source.filter(|&source| core.sources[source].ssrc == ssrc) {
-        return source;
-    }
-    let clock = core.tracks[key.track].payload_type(payload_type).map_or(90_000, |kind| kind.clock_hz);
-    let source = core.sources.insert(Source::new(ssrc, key, Some(LossDetector::new(clock)), true));
-    take_over(core, key, source, now);
-    source
 }
 
 /// Take a packet of a mirror, which was accepted where its track lives. Returns why it was dropped, or "".
@@ -226,6 +224,7 @@ fn accept(core: &mut State, key: LayerKey, id: u32, arrival: Arrival, now: i64) 
     }
     mirrors::copy(core, key, id, arrival == Arrival::Recovered, now);
     if packet.payload_size() == 0 {
+        taps::put(core, key, id, now); // whoever counts packets behind a tap would miss its number
         flush(core);
         let State { tracks, slots, .. } = core;
         for &slot in tracks[key.track].layers[key.index].players.values() {
@@ -258,9 +257,7 @@ fn pass_on(core: &mut State, key: LayerKey, id: u32, packet: &Packet, arrival: A
     } else if track.audio_level_id != 0 {
         note_level(core, key.track, id, packet, now);
     }
-    if !core.layer(key).taps.is_empty() {
-        tap(core, key, id, now);
-    }
+    taps::put(core, key, id, now);
     if muted {
         return;
     }
@@ -275,237 +272,5 @@ fn pass_on(core: &mut State, key: LayerKey, id: u32, packet: &Packet, arrival: A
     }
     if !core.layer(key).players.is_empty() {
         queue(core, key, id, &descriptor, now);
-    }
-}
-
-/// Find the layer of an SSRC that is heard for the first time: mid and rid, else the payload type (RFC 9143 9.2).
-fn learn(core: &mut State, key: usize, id: u32, packet: &Packet) -> Option<usize> {
-    let session = &core.sessions[key];
-    let data = core.packets.store.data(id);
-    let ids = session.extensions;
-    let track = match extension(data, packet, &ids, MID) {
-        Some(mid) => *session.tracks.get(&*String::from_utf8_lossy(mid))?,
-        None => {
-            let having = |track: &&usize| core.tracks[**track].payload_type(packet.payload_type).is_some();
-            let mut having = session.tracks.values().filter(having);
-            *having.next().filter(|_| having.next().is_none())?
-        }
-    };
-    let kind = core.tracks[track].payload_type(packet.payload_type)?;
-    let repair = kind.codec == "rtx";
-    let detector = (!repair).then_some(kind.clock_hz);
-    let layer = layer_by_rid(core, track, data, packet, &ids, repair)?;
-    let learned = session.sources.values().filter(|&&source| core.sources[source].learned).count();
-    if learned >= MAX_LEARNED {
-        forget_oldest(core, key);
-    }
-    let source = Source::new(packet.ssrc, layer, detector.map(LossDetector::new), true);
-    Some(core.list_source(key, source))
-}
-
-fn extension<'a>(data: &'a [u8], packet: &Packet, ids: &ExtensionIds, place: usize) -> Option<&'a [u8]> {
-    let id = ids.0[place];
-    if id == 0 { None } else { packet.extension(data, id) }
-}
-
-fn layer_by_rid(
-    core: &State,
-    track: usize,
-    data: &[u8],
-    packet: &Packet,
-    ids: &ExtensionIds,
-    repair: bool,
-) -> Option<LayerKey> {
-    let repaired = if repair { extension(data, packet, ids, REPAIRED_RID) } else { None };
-    let layers = &core.tracks[track].layers;
-    let index = match repaired.or_else(|| extension(data, packet, ids, RID)) {
-        None if layers.len() == 1 => 0,
-        None => return None,
-        Some(rid) => {
-            let name = String::from_utf8_lossy(rid);
-            layers.iter().position(|layer| layer.stats.rid == name)?
-        }
-    };
-    Some(LayerKey { track, index })
-}
-
-/// Make room among the learned SSRCs; one that plays a layer stays if there is any other.
-fn forget_oldest(core: &mut State, key: usize) {
-    let session = &core.sessions[key];
-    let plays = |source: usize| core.layer(core.sources[source].layer).source == Some(source);
-    let learned = session.sources.values().copied().filter(|&source| core.sources[source].learned);
-    let oldest = learned.min_by_key(|&source| (plays(source), core.sources[source].last_packet));
-    let Some(oldest) = oldest else { return };
-    let (played, layer, ssrc) = (plays(oldest), core.sources[oldest].layer, core.sources[oldest].ssrc);
-    if played {
-        retire(core, layer);
-    }
-    core.unlist_source(key, ssrc);
-}
-
-/// Let another SSRC play the layer: a new one always, a former one only when the present one has gone silent.
-fn take_over(core: &mut State, key: LayerKey, source: usize, now: i64) -> bool {
-    if core.layer(key).source.is_some() {
-        let former = core.sources[source].detector.as_ref().is_some_and(|detector| detector.highest >= 0);
-        if former && now - core.layer(key).last_packet < core.config.layer_silence_us {
-            return false;
-        }
-        retire(core, key);
-        core.layer_mut(key).active = false;
-        restart_players(core, key, now);
-    }
-    core.layer_mut(key).source = Some(source);
-    mirrors::taken_over(core, key);
-    true
-}
-
-/// Take the layer's source away, keeping what it counted.
-fn retire(core: &mut State, key: LayerKey) {
-    core.forget_recent(key);
-    let given_up = core.detector(key).map_or(0, |detector| detector.given_up);
-    let layer = core.layer_mut(key);
-    layer.lost_before += given_up;
-    if let Some(source) = layer.source.take() {
-        core.release_source(source);
-    }
-}
-
-/// The publisher sends another format from here on: whoever shows the layer starts anew at a decodable frame.
-pub fn change_payload_type(core: &mut State, key: LayerKey, number: u8, now: i64) -> bool {
-    let Some(kind) = core.tracks[key.track].payload_type(number) else { return false };
-    let Some(codec) = Codec::by_name(&kind.codec) else { return false };
-    let kind = kind.clone();
-    let layer = core.layer_mut(key);
-    layer.payload_type = i16::from(number);
-    layer.stats.payload_type = layer.payload_type;
-    layer.codec = Some(kind);
-    layer.inspected = codec;
-    layer.patched = codec.is_patched();
-    layer.parameters_seen = false;
-    layer.keyframe_timestamp = None;
-    layer.active = false;
-    restart_players(core, key, now);
-    true
-}
-
-/// Packets come (again).
-pub fn start(core: &mut State, key: LayerKey, now: i64) {
-    let source = core.layer(key).source;
-    let ssrc = source.map_or(0, |source| core.sources[source].ssrc);
-    let track = &mut core.tracks[key.track];
-    let (handle, session, mirrored) = (track.handle, track.session, track.mirror.is_some());
-    let layer = &mut track.layers[key.index];
-    layer.active = true;
-    layer.stats.active = true;
-    let payload_type = layer.payload_type;
-    if !mirrored {
-        core.events.push(Event::LayerStarted { track: handle, layer: key.index, ssrc, payload_type });
-    }
-    core.timers.set((Timer::Silence, handle, key.index as u32), now + core.config.layer_silence_us);
-    replan_waiting(core, key.track, now, false); // this very packet may begin a keyframe
-    if let Some(session) = session {
-        let owner = core.sessions[session].handle;
-        core.timers.set_if_none((Timer::ReceiverReport, owner, 0), now + core.config.report_interval_us);
-    }
-}
-
-/// Stop a layer that has been silent for the configured time, or look again when it may have been.
-pub fn silence_due(core: &mut State, key: LayerKey, now: i64) {
-    let handle = core.tracks[key.track].handle;
-    let layer = core.layer(key);
-    if !layer.active {
-        return;
-    }
-    let silent_at = layer.last_packet + core.config.layer_silence_us;
-    if now < silent_at {
-        core.timers.set((Timer::Silence, handle, key.index as u32), silent_at);
-    } else {
-        stop_layer(core, key, now);
-    }
-}
-
-/// The layer fell silent or said goodbye.
-pub fn stop_layer(core: &mut State, key: LayerKey, now: i64) {
-    let track = &mut core.tracks[key.track];
-    let (handle, mirrored) = (track.handle, track.mirror.is_some());
-    let layer = &mut track.layers[key.index];
-    if !layer.active {
-        return;
-    }
-    layer.active = false;
-    layer.stats.active = false;
-    core.timers.cancel((Timer::Silence, handle, key.index as u32));
-    core.timers.cancel((Timer::Nack, handle, key.index as u32));
-    if !mirrored {
-        core.events.push(Event::LayerStopped { track: handle, layer: key.index });
-    }
-    mirrors::stopped(core, key);
-    replan_waiting(core, key.track, now, true);
-}
-
-/// Count a keyframe once. Returns whether a decoder can begin at this very packet.
-///
-/// An H264 picture may begin with its parameter sets in a packet of their own: where a publisher sends them in band,
-/// one begins there and not at the slice that follows. GStreamer repeats them before every slice of a picture: only what
-/// comes first of a timestamp begins it.
-fn note_keyframe(core: &mut State, key: LayerKey, packet: &Packet, descriptor: &Descriptor) -> bool {
-    let layer = core.layer_mut(key);
-    let first = layer.keyframe_timestamp != Some(packet.timestamp);
-    if first {
-        layer.keyframe_timestamp = Some(packet.timestamp);
-        layer.stats.keyframes += 1;
-        if let Some(detector) = core.detector(key)
-            && detector.missing() > 0
-        {
-            detector.keyframe(packet.seq);
-        }
-    }
-    let layer = core.layer_mut(key);
-    if descriptor.width != 0 {
-        (layer.stats.width, layer.stats.height) = (descriptor.width, descriptor.height);
-    }
-    layer.parameters_seen |= descriptor.has_parameters;
-    first && (descriptor.has_parameters || !layer.parameters_seen)
-}
-
-fn note_level(core: &mut State, key: usize, id: u32, packet: &Packet, now: i64) {
-    let track = &mut core.tracks[key];
-    let value = packet.extension(core.packets.store.data(id), track.audio_level_id);
-    let Some((level, voice)) = value.and_then(parse_audio_level) else { return };
-    track.loudness.add(level, voice, now);
-    core.heard.insert(track.handle);
-    core.timers.set_if_none((Timer::Loudness, 0, 0), now + WINDOW_US);
-}
-
-/// Tell how loud the tracks are that were heard since the last time.
-pub fn loudness_due(core: &mut State, now: i64) {
-    let mut levels = Vec::new();
-    for handle in core.heard.drain() {
-        let Some(&key) = core.track_keys.get(&handle) else { continue };
-        let track = &mut core.tracks[key];
-        if !track.muted {
-            levels.push((handle, track.loudness.value(now) >> 8));
-        }
-    }
-    mirrors::gather_levels(core, &mut levels, now);
-    if !levels.is_empty() {
-        levels.sort_unstable();
-        core.events.push(Event::LoudnessMeasured { levels });
-    }
-}
-
-fn tap(core: &mut State, key: LayerKey, id: u32, now: i64) {
-    let injected = core.tracks[key.track].session.is_none() && core.tracks[key.track].mirror.is_none();
-    let ids = (!injected).then(|| core.extension_ids(key.track));
-    let State { tracks, tapped, taps_dropped, packets, .. } = core;
-    let track = &tracks[key.track];
-    for (&handle, tap) in &track.layers[key.index].taps {
-        if tapped.len() < MAX_TAPPED && id != SPARE {
-            packets.counts.retain(id);
-            let rewrite = ids.filter(|_| tap.canonical);
-            tapped.push(Copied { tap: handle, ring: tap.ring, packet: id, arrival: now, rewrite });
-        } else {
-            *taps_dropped += 1;
-        }
     }
 }

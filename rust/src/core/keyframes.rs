@@ -3,8 +3,9 @@
 
 use super::contract::{Event, Kind};
 use super::mirrors::want;
-use super::state::{LayerKey, State};
+use super::state::State;
 use super::timers::{Key, Timer};
+use super::tracks::LayerKey;
 use crate::rtcp::{build_fir, build_pli};
 
 /// Between a mirror's wishes.

@@ -12,13 +12,17 @@ pub mod egress;
 pub mod fanout;
 pub mod feedback;
 pub mod ingress;
+mod keyed;
 pub mod keyframes;
 mod machine;
 pub mod mirrors;
 pub mod packets;
 pub mod reports;
+pub mod sessions;
 pub mod state;
+pub mod taps;
 pub mod timers;
+pub mod tracks;
 pub mod transport;
 
 use std::sync::Arc;
@@ -27,8 +31,9 @@ use std::sync::atomic::AtomicU32;
 use contract::{Address, Command, Event, LayerStats, PlaneConfig, PlaneStats};
 use egress::MAX_PAD;
 use packets::{MOST, Packets};
-use state::{Copied, LayerKey, State, Track};
+use state::State;
 use timers::Timer;
+use tracks::{LayerKey, Track};
 
 use crate::error::UsageError;
 use crate::io::pages::Got;
@@ -195,21 +200,13 @@ impl Core {
     }
 
     /// Hand on the tapped packets. At most 4096 wait; the rest is counted as lost.
-    pub fn taps(&mut self, mut take: impl FnMut(Tapped<'_>)) {
-        let State { tapped, packets, scratch, .. } = &mut self.state;
-        for Copied { tap, ring, packet: id, arrival, rewrite } in tapped.drain(..) {
-            let mut packet = packets.store.data(id);
-            if let Some(ids) = rewrite.filter(|_| packet[0] & 0x10 != 0) {
-                packet = canonical::rewrite(packet, packets.store.packet(id), &ids, &mut scratch.canonical);
-            }
-            take(Tapped { tap, ring, packet, arrival });
-            packets.counts.release(id);
-        }
+    pub fn taps(&mut self, take: impl FnMut(Tapped<'_>)) {
+        self.state.tapped.drain(&mut self.state.packets, take);
     }
 
     /// Tapped packets that were lost because `taps` was not drained.
     pub fn taps_dropped(&self) -> u64 {
-        self.state.taps_dropped
+        self.state.tapped.dropped
     }
 
     /// Datagrams that were not dropped.
@@ -235,7 +232,7 @@ impl Core {
     /// Count everything, as of the latest call that had a time.
     pub fn stats(&self) -> PlaneStats {
         let core = &self.state;
-        let bitrate = |slot: &state::Slot| slot.rate.value(core.now);
+        let bitrate = |slot: &sessions::Slot| slot.rate.value(core.now);
         PlaneStats {
             sessions: core.sessions.iter().map(|session| (session.handle, session.stats)).collect(),
             tracks: core

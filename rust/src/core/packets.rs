@@ -1,7 +1,8 @@
 //! The slab of ingress packets: fixed slots with reference counts. One slot per packet, plaintext; whoever may have to
 //! repeat the packet keeps the slot. The twin of `relay/plane/reference/packets.py`.
 //!
-//! When none is free a packet goes to the SPARE slot: it is forwarded at once, and nobody keeps it.
+//! When none is free a packet goes to the SPARE slot: it is forwarded at once and copied for taps, and nobody
+//! keeps it.
 
 use std::io;
 use std::sync::Arc;

@@ -1,5 +1,5 @@
 use super::*;
-use crate::core::contract::Feedback;
+use crate::core::contract::{ExtensionIds, Feedback};
 
 fn open(session: u32, shard: u32) -> Command {
     let ufrag = format!("u{session}");
