@@ -132,7 +132,9 @@ class WorkerHost:
         self._news.set()
 
     def _rest(self) -> int:
-        return self._still if self._child is None else now_us() - self._page.beat
+        if self._child is None:
+            return self._still
+        return now_us() - self._page.beat if self._page.beat else 0  # it says that it is ready before it beats
 
     def _close(self, stage: str) -> None:
         for stream in [stream for stream, name in self._stages.items() if name == stage]:

@@ -199,6 +199,7 @@ class StandIn:
             for message in self._from_worker.feed(heard.data):
                 if isinstance(message, WorkerReady):
                     await self._join()
+                    self._page.beat = now_us()  # first: once it is ready it is given work, and watched
                     self._say(Placed(self._where))
                 self._say(from_host(message, self._ahead))
             if heard.ended:

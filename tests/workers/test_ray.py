@@ -67,6 +67,7 @@ async def test_an_actor_makes_the_picture_and_another_goes_on_when_it_is_killed(
         assert all(abs(event.lag - ours) < NEAR_US for event in world.event(events.InputLagged))
 
         await until(lambda: len(world.event(events.WorkerStarted)) >= 2, START_S)
+        assert world.event(events.WorkerLost) == []
         lost = world.pool.worker_of("s")
         os.kill(int(lost.rpartition("/")[2]), signal.SIGKILL)
         await until(lambda: world.event(events.StageMoved), START_S)

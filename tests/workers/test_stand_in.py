@@ -111,6 +111,7 @@ async def test_a_host_says_what_was_wrong_with_its_words() -> None:
     certificate = trust.far(prepared.public_key)
     try:
         await host.begin(Begin(certificate, trust.pem, ("127.0.0.1", 9), "h264,64,64,10,100000,1000", "", 0.1))
+        assert (await host.hear()).still < 10_000_000  # while it imports it has not hung since its machine began
         with pytest.raises(PeerError, match="cannot be read"):
             await host.tell(b"\0\0\0\x02{}")
     finally:
