@@ -99,6 +99,10 @@ bench-link: .venv/.test  ## measure a path between two nodes beside stock aioqui
 bench-mix: .venv/.test  ## measure mixing beside ffmpeg and GStreamer (as root GStreamer is installed when missing)
 	$(BIN)/python -m bench mix mix_audio $(ARGS)
 
+.PHONY: bench-ray
+bench-ray: .venv/.test  ## measure workers on a Ray cluster of this machine beside local ones
+	$(BIN)/python -m bench mix_ray $(ARGS)
+
 .PHONY: fuzz
 fuzz: .venv/.test  ## repeat all property tests with new random examples, ROUNDS times (default 20)
 	@for round in $$(seq $(ROUNDS)); do \

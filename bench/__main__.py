@@ -31,6 +31,7 @@ BENCHES = (
     "link",
     "mix",
     "mix_audio",
+    "mix_ray",
 )
 EACH_AT_MOST_S = 480.0
 

@@ -32,11 +32,11 @@ async def measure(plan: Plan) -> list[Figure]:
         await mixer.until(events.WorkerStarted, 2)
         await asyncio.sleep(0.5)
         for number in range(rounds):
-            joined.append(await _first(mixer, "runs", f"a{number}", coded))
+            joined.append(await first_picture(mixer, "runs", f"a{number}", coded))
             mixer.pool.remove_input("runs", f"a{number}")
         for number in range(rounds):
             mixer.pool.open_stage(f"s{number}", mixer.program(*SIZE))
-            begun.append(await _first(mixer, f"s{number}", "a", coded))
+            begun.append(await first_picture(mixer, f"s{number}", "a", coded))
             mixer.pool.close_stage(f"s{number}")
             await asyncio.sleep(0.1)
     rows = (("in a program that runs", joined), ("in a program that is opened then, by a worker that waits", begun))
@@ -49,16 +49,17 @@ async def measure(plan: Plan) -> list[Figure]:
     ]
 
 
-async def _first(mixer: Mixer, stage: str, identity: str, coded: list[bytes]) -> float:
+async def first_picture(mixer: Mixer, stage: str, identity: str, coded: list[bytes]) -> float:
     """Milliseconds. The phase of the program's frames is at random, as publishers' is."""
     feed = Feed(mixer, "h264", coded)
     mixer.pool.add_input(stage, identity, "Ann", feed.source)
     start = time.monotonic_ns() // 1000
-    for number in range(3):
-        feed.send(number)
-        await asyncio.sleep(1 / 30)
+    number = 0
     async with asyncio.timeout(PATIENCE_S):
         while True:
+            if time.monotonic_ns() // 1000 - start >= number * 1_000_000 // 30:
+                feed.send(number)
+                number += 1
             shown = [event for event in mixer.told if isinstance(event, events.InputShown)]
             for event in shown:
                 at = mixer.sent.get(sync_id_milliseconds(event.sync_id))

@@ -9,6 +9,7 @@ import os
 import time
 from collections.abc import AsyncIterator, Sequence
 
+from relay.mix.executor import Executor
 from relay.mix.video import events
 from relay.mix.video.assembly import VideoCodec
 from relay.mix.video.packets import NTP_EPOCH_S, Packetizer
@@ -31,7 +32,7 @@ FEED_FPS = 30
 class Mixer:
     """See the module's text. `pictures` counts those that came out."""
 
-    def __init__(self, settings: MixVideoSettings) -> None:
+    def __init__(self, settings: MixVideoSettings, executor: Executor | None) -> None:
         self.plane = open_plane("auto", PlaneConfig(), "127.0.0.1", 0)
         self.handles = itertools.count(1)
         self.told: list[events.VideoEvent] = []
@@ -41,13 +42,15 @@ class Mixer:
         self._captured = 0
         self.plane.on_taps = self._on_taps
         self.plane.start()
-        self.pool = VideoPool(self.plane, lambda: next(self.handles), settings, self.told.append)
+        self.pool = VideoPool(self.plane, lambda: next(self.handles), settings, self.told.append, executor=executor)
 
     @classmethod
     @contextlib.asynccontextmanager
-    async def opened(cls, settings: MixVideoSettings | None = None) -> AsyncIterator[Mixer]:
+    async def opened(
+        cls, settings: MixVideoSettings | None = None, executor: Executor | None = None
+    ) -> AsyncIterator[Mixer]:
         """With a worker that waits."""
-        mixer = cls(settings or MixVideoSettings())
+        mixer = cls(settings or MixVideoSettings(), executor)
         try:
             await mixer.pool.start()
             await mixer.until(events.WorkerStarted, 1)

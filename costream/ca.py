@@ -14,7 +14,6 @@ from contextlib import suppress
 from pathlib import Path
 
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
@@ -22,26 +21,20 @@ from cryptography.hazmat.primitives.serialization import (
     PrivateFormat,
     load_pem_private_key,
 )
-from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from relay.errors import SettingsError
-from relay.link.quic.identity import URI_PREFIX, is_node_name
+from relay.link.quic.authority import new_authority, new_key, new_node
+from relay.link.quic.identity import is_node_name
 
 CA_DAYS = 3650
 NODE_DAYS = 397  # what browsers accept of a server; a node's certificate has no reason to live longer
 MAX_DAYS = 3650
-_SLACK = datetime.timedelta(minutes=5)  # a certificate made now has to be good on a node whose clock is behind
 
 
 def init(directory: Path, days: int = CA_DAYS) -> x509.Certificate:
     """Write a new authority. Raises SettingsError when one is there or a file cannot be written."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "costream cluster authority")])
-    builder = _dated(days).subject_name(name).issuer_name(name).public_key(key.public_key())
-    builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-    builder = builder.add_extension(_usage(signs_certificates=True), critical=True)
-    builder = builder.add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
-    certificate = builder.sign(key, hashes.SHA256())
+    key = new_key()
+    certificate = new_authority("costream cluster authority", key, days)
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
@@ -59,19 +52,9 @@ def issue(directory: Path, name: str, addresses: Sequence[str] = (), days: int =
     authority, signer = _authority(directory)
     if datetime.datetime.now(datetime.UTC) + datetime.timedelta(days=days) > authority.not_valid_after_utc:
         raise SettingsError(f"the authority itself expires at {authority.not_valid_after_utc:%F}: ask for fewer days")
-    key = ec.generate_private_key(ec.SECP256R1())
-    names: list[x509.GeneralName] = [x509.DNSName(name), x509.UniformResourceIdentifier(URI_PREFIX + name)]
-    names += [_address(address) for address in addresses if address != name]
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name[:64])])  # the upper bound of RFC 5280 A.1
-    builder = _dated(days).subject_name(subject).issuer_name(authority.subject).public_key(key.public_key())
-    builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
-    builder = builder.add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-    builder = builder.add_extension(_usage(signs_certificates=False), critical=True)
-    both = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH])
-    builder = builder.add_extension(both, critical=False)
-    builder = builder.add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
-    issuer = x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.public_key())
-    certificate = builder.add_extension(issuer, critical=False).sign(signer, hashes.SHA256())
+    key = new_key()
+    reached = [_address(address) for address in addresses if address != name]
+    certificate = new_node(name, key.public_key(), authority, signer, days, reached)
     _write_pair(directory, name, certificate, key)
     return certificate
 
@@ -87,26 +70,6 @@ def _authority(directory: Path) -> tuple[x509.Certificate, ec.EllipticCurvePriva
     if not isinstance(key, ec.EllipticCurvePrivateKey) or key.public_key() != certificate.public_key():
         raise SettingsError(f"{directory / 'ca.key'} is not the key of {directory / 'ca.pem'}")
     return certificate, key
-
-
-def _dated(days: int) -> x509.CertificateBuilder:
-    now = datetime.datetime.now(datetime.UTC)
-    builder = x509.CertificateBuilder().serial_number(x509.random_serial_number())
-    return builder.not_valid_before(now - _SLACK).not_valid_after(now + datetime.timedelta(days=days))
-
-
-def _usage(*, signs_certificates: bool) -> x509.KeyUsage:
-    return x509.KeyUsage(
-        digital_signature=not signs_certificates,
-        key_cert_sign=signs_certificates,
-        crl_sign=signs_certificates,
-        content_commitment=False,
-        key_encipherment=False,
-        data_encipherment=False,
-        key_agreement=False,
-        encipher_only=False,
-        decipher_only=False,
-    )
 
 
 def _address(text: str) -> x509.GeneralName:

@@ -385,11 +385,28 @@ class MixAudioSettings(Section):
         return self
 
 
+class MixRaySettings(Section):
+    """`[mix.ray]`: the cluster whose machines make programs' pictures with `mix.executor = "ray"`."""
+
+    address: Annotated[str, Field(min_length=1, max_length=256)] = "auto"
+    cpus: Annotated[float, Field(gt=0, le=64)] = 1.0
+    host: Annotated[str, AfterValidator(lambda text: _is_address(text) if text else text)] = ""
+    start_timeout_s: Annotated[int, Field(ge=5, le=3600)] = 300
+
+
 class MixSettings(Section):
     """`[mix]`: the program of a room."""
 
+    executor: Literal["local", "ray"] = "local"
+    ray: MixRaySettings = MixRaySettings()
     audio: MixAudioSettings = MixAudioSettings()
     video: MixVideoSettings = MixVideoSettings()
+
+    @model_validator(mode="after")
+    def _links_are_heard_in_time(self) -> Self:
+        if self.executor == "ray" and self.video.hang_ms < 1000:
+            raise ValueError('mix.video.hang_ms has to be at least 1000 with mix.executor "ray": workers are far')
+        return self
 
 
 class PlaybackSettings(Section):

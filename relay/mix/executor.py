@@ -1,7 +1,7 @@
-"""Where the workers of a mix run: on this machine, as processes. The place for another answer (a cluster) is here.
+"""Where the workers of a mix run: on this machine, as processes. Others of a cluster: `relay.workers.executor`.
 
-A worker is a module that runs until it is told to end or until whoever started it is gone. What it does with media is
-between it and its owner: a local one is handed descriptors of shared memory, one elsewhere would be a link's peer.
+A worker is a module that runs until it is told to end or until whoever started it is gone. It is handed descriptors of
+shared memory for its packets; for one elsewhere a process of this machine takes them in its place and is a link's peer.
 """
 
 from __future__ import annotations
@@ -54,6 +54,9 @@ OnEnd = Callable[[str], None]
 class Executor(Protocol):
     """Starts workers. Whether one is alive shows by `on_end`, whether it does its work by what it says and writes."""
 
+    start_s: float
+    """One that has not begun its work by then hangs."""
+
     def start(self, body: Body, wire: Wire[Message], on_message: OnMessage, on_end: OnEnd) -> Running:
         """Start one. `on_end` is called once, in the loop, with why it ended. Raises OSError when it cannot be."""
         ...
@@ -86,6 +89,8 @@ class LocalProcess:
 
 class LocalProcesses:
     """The default executor."""
+
+    start_s = 20.0
 
     def start(self, body: Body, wire: Wire[Message], on_message: OnMessage, on_end: OnEnd) -> LocalProcess:
         return LocalProcess(Child(body.module, body.arguments, body.fds, wire, on_message, on_end))

@@ -15,10 +15,12 @@ from relay.errors import Overloaded
 from relay.metrics import Metrics
 from relay.mix.audio import messages as sound
 from relay.mix.audio.pool import AudioPool
+from relay.mix.executor import Executor, LocalProcesses
 from relay.mix.video import events as picture
 from relay.mix.video.pool import VideoPool
 from relay.plane import Plane
 from relay.settings import MixAudioSettings, MixSettings
+from relay.workers.executor import RayActors
 
 log = structlog.get_logger()
 
@@ -60,7 +62,11 @@ class Pools:
         heights: Callable[[int], list[int]],
         metrics: Metrics,
     ) -> None:
-        """`heights` gives the lines of each layer of a track, 0 where they are not known."""
+        """`heights` gives the lines of each layer of a track, 0 where they are not known. Raises SettingsError when the
+        executor that is set cannot be had."""
+        self._executor: Executor = LocalProcesses()
+        if settings.executor == "ray":
+            self._executor = RayActors(settings.ray, settings.video.hang_ms)
         self.settings, self.next_handle, self.heights = settings, next_handle, heights
         self._plane, self._metrics = plane, metrics
         self.video: VideoPool
@@ -137,7 +143,9 @@ class Pools:
 
     async def _start_picture(self) -> None:
         self.video = await _started(
-            lambda: VideoPool(self._plane, self.next_handle, self.settings.video, self._picture_told)
+            lambda: VideoPool(
+                self._plane, self.next_handle, self.settings.video, self._picture_told, executor=self._executor
+            )
         )
         self._picture_ready = True
         self._tell_ready()

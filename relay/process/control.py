@@ -39,8 +39,13 @@ class Wire(Generic[M]):
     """One direction of a control socket: `heard` are the classes that come in by it."""
 
     def __init__(self, *heard: type[M]) -> None:
-        self._adapters: dict[str, TypeAdapter[M]] = {kind.__name__: TypeAdapter(kind) for kind in heard}
+        self._adapters: dict[str, TypeAdapter[M]] = {}
         self._bytes = bytearray()
+        self.hear(*heard)
+
+    def hear(self, *kinds: type[M]) -> None:
+        """Take these classes, too."""
+        self._adapters |= {kind.__name__: TypeAdapter(kind) for kind in kinds}
 
     def feed(self, data: bytes) -> list[M]:
         """Take bytes, return the messages that they complete. Raises PeerError for nonsense; feed no more then."""

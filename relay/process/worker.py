@@ -56,6 +56,11 @@ class ControlEnd(Generic[M]):
                 return False
         return True
 
+    def close(self) -> None:
+        """For an end that does not go with its process. Repeatable."""
+        self._readable.close()
+        self._socket.close()
+
 
 def begin(arguments: Sequence[str], wire: Wire[M]) -> ControlEnd[M]:
     """Take the last two arguments, die with the parent, leave Ctrl-C to it, and return the control socket.

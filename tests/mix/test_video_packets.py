@@ -50,6 +50,20 @@ def test_frames_come_back_whole_from_packets_in_any_order(codec: VideoCodec, siz
     assert assembler.lost == assembler.malformed == 0
 
 
+@given(codecs, st.lists(st.integers(6000, 9000), min_size=1, max_size=4), st.data())
+def test_a_stream_may_begin_with_a_packet_that_overtook_others(
+    codec: VideoCodec, sizes: list[int], data: st.DataObject
+) -> None:
+    frames, packets = sent(codec, sizes)
+    flat = [packet for group in packets for packet in group]
+    overtook = flat.pop(data.draw(st.integers(2, len(flat) - 1)))
+    assembler, units = Assembler(codec), []
+    for packet in (overtook, *flat):
+        units += assembler.receive(packet, 0)
+    assert [unit.data for unit in units] == frames
+    assert units[0].keyframe
+
+
 @given(codecs, st.lists(st.integers(1, 9000), min_size=1, max_size=8), st.integers(1, 3))
 def test_padding_alone_counts_as_a_packet_and_as_nothing_else(codec: VideoCodec, sizes: list[int], every: int) -> None:
     frames, packets = sent(codec, sizes)

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from costream.painting import Painted, TestPicture, read
+from relay.mix.executor import Executor
 from relay.mix.layout import Box
 from relay.mix.video import events
 from relay.mix.video.assembly import AccessUnit, Assembler, VideoCodec
@@ -135,7 +136,7 @@ class Viewer:
 class World:
     """See the module's text. Use `opened`."""
 
-    def __init__(self, settings: MixVideoSettings) -> None:
+    def __init__(self, settings: MixVideoSettings, executor: Executor | None) -> None:
         self.plane = open_plane("auto", PlaneConfig(), "127.0.0.1", 0)
         self.handles = itertools.count(1)
         self.events: list[events.VideoEvent] = []
@@ -145,7 +146,7 @@ class World:
         self.plane.on_events = self._on_events
         self.plane.on_taps = self._on_taps
         self.plane.start()
-        self.pool = VideoPool(self.plane, self.handle, settings, self.events.append)
+        self.pool = VideoPool(self.plane, self.handle, settings, self.events.append, executor=executor)
 
     def handle(self) -> int:
         return next(self.handles)
@@ -196,8 +197,8 @@ class World:
 
 
 @asynccontextmanager
-async def opened(settings: MixVideoSettings = SMALL) -> AsyncIterator[World]:
-    world = World(settings)
+async def opened(settings: MixVideoSettings = SMALL, executor: Executor | None = None) -> AsyncIterator[World]:
+    world = World(settings, executor)
     try:
         await world.pool.start()
         yield world

@@ -20,6 +20,10 @@ MAX_HELD = 2048
 MAX_LEAP = 3000
 """Sequence numbers further away than this are another stream's."""
 
+MAX_EARLY = 128
+"""Packets of a stream that just began which are kept in case that earlier ones were overtaken: by a link's two paths,
+say, where the first to come need not be the first."""
+
 _START_CODE = b"\x00\x00\x00\x01"
 _CAPTURE_TIME_ID = list(rtp.EXTENSIONS).index("abs_capture_time") + 1  # as in canonical packets
 _STAP_A, _FU_A = 24, 28
@@ -47,6 +51,7 @@ class Assembler:
         self._ssrc: int | None = None
         self._frame: list[rtp.Packet] = []
         self._waits_since: int | None = None
+        self._early: list[rtp.Packet] | None = []
         self.broken = True
         """True until a keyframe came, and from a loss or a fault to the next one."""
         self.malformed = self.lost = 0
@@ -64,7 +69,9 @@ class Assembler:
         if abs(ahead) > MAX_LEAP:
             self._restart(packet)
         elif ahead < 0:
-            return []
+            if self._early is None:
+                return []
+            self._begin_at(packet.seq)
         self._held[packet.seq] = packet
         units = self._run()
         if self._held and (self._overdue(arrival) or len(self._held) > MAX_HELD):
@@ -79,7 +86,12 @@ class Assembler:
     def _restart(self, packet: rtp.Packet) -> None:
         self._ssrc, self._next, self.broken = packet.ssrc, packet.seq, True
         self._held.clear()
-        self._frame, self._waits_since = [], None
+        self._frame, self._waits_since, self._early = [], None, []
+
+    def _begin_at(self, seq: int) -> None:
+        """The stream begins earlier than it seemed, and nothing of it was handed out yet."""
+        self._held |= {packet.seq: packet for packet in self._early or ()}
+        self._next, self._frame, self._early = seq, [], []
 
     def _overdue(self, arrival: int) -> bool:
         if self._waits_since is None:
@@ -89,7 +101,7 @@ class Assembler:
     def _give_up(self) -> None:
         """Go on behind the gap."""
         assert self._next is not None
-        behind = self._next
+        behind, self._early = self._next, None
         nearest = min(self._held, key=lambda seq: (seq - behind) & rtp.SEQ_MASK)
         self.lost += (nearest - behind) & rtp.SEQ_MASK
         self._next, self._frame, self._waits_since, self.broken = nearest, [], None, True
@@ -100,6 +112,8 @@ class Assembler:
         while (packet := self._held.pop(self._next, None)) is not None:
             self._next = (self._next + 1) & rtp.SEQ_MASK
             self._waits_since = None
+            if self._early is not None:
+                self._early.append(packet)
             if packet.payload_end <= packet.payload_offset:
                 continue  # padding
             if self._frame and self._frame[0].timestamp != packet.timestamp:
@@ -107,6 +121,8 @@ class Assembler:
             self._frame.append(packet)
             if packet.marker:
                 units += self._complete()
+        if units or (self._early is not None and len(self._early) > MAX_EARLY):
+            self._early = None
         return units
 
     def _complete(self) -> list[AccessUnit]:

@@ -13,8 +13,6 @@ from relay.process.control import Message, Wire
 from relay.settings import MixVideoSettings
 
 MODULE = "relay.mix.video"
-START_US = 20_000_000
-"""A worker that is not ready by then hangs."""
 
 
 class PoolWorker:
@@ -34,6 +32,7 @@ class PoolWorker:
         self.started, self.ready = now, False
         self.stages: dict[str, int] = {}
         self.stopping = False
+        self._start_us = round(executor.start_s * 1e6)
         self._on_message, self._on_end = on_message, on_end
         self._left: dict[int, StageWords] = {}
         self._tap_gone = self._inject_gone = False
@@ -75,7 +74,7 @@ class PoolWorker:
     def overdue(self, now: int, hang: int) -> bool:
         """It gives no sign of life."""
         if not self.ready:
-            return now - self.started > START_US
+            return now - self.started > self._start_us
         return bool(self.stages) and now - self.page.beat > hang
 
     def _heard(self, message: Message) -> None:
