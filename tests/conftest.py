@@ -31,6 +31,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.flaky(reruns=1, reruns_delay=1))
 
 
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Why each test that got its second chance had failed."""
+    for report in terminalreporter.stats.get("rerun", []):
+        terminalreporter.section(f"ran once more: {report.nodeid}", sep="_")
+        terminalreporter.write_line(report.longreprtext)
+
+
 @pytest.fixture
 async def server() -> AsyncIterator[EmbeddedServer]:
     """A store of the test's own."""
