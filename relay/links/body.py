@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
+import socket
 from collections.abc import Sequence
 from typing import assert_never
 
@@ -21,11 +22,12 @@ from relay.ids import HybridClock
 from relay.link.dial import LinkClient
 from relay.link.quic import identity_of
 from relay.links import messages as m
-from relay.links.control import Control
 from relay.links.ends import LocalEnds
 from relay.links.sides import OriginSide, SubscriberSide, pulses
 from relay.log import configure_logging
 from relay.plane.shared_ring import RingPacket, SharedRing
+from relay.process.control import Wire
+from relay.process.stream import GONE, ControlStream
 from relay.process.worker import die_with
 
 PULSE_S = 0.2
@@ -42,7 +44,7 @@ class Body:
         self._taps = SharedRing.attach(taps).reader()
         self._injects = SharedRing.attach(injects).writer()
         self._over = asyncio.Event()
-        self._control = Control(control, self._hear, self._end)
+        self._control = ControlStream(socket.socket(fileno=control), Wire(*m.ORDERS), self._hear, self._end)
         self._tell = self._control.send
         self._origin = OriginSide(self._tell)
         self._backlog: list[m.Order] = []
@@ -99,7 +101,7 @@ class Body:
         await self._ends.close()
 
     def _end(self, why: str) -> None:
-        if why != "the relay is gone":
+        if why != GONE:
             log.error("link process ends", reason=why)
         self._over.set()
 

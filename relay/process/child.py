@@ -18,12 +18,11 @@ from pathlib import Path
 from typing import Generic
 
 import relay
-from relay.errors import PeerError, UsageError
-from relay.process.control import M, Message, Wire, frame
+from relay.errors import UsageError
+from relay.process.control import M, Message, Wire
+from relay.process.stream import ControlStream
 
 STOP_S = 3.0
-UNREAD_BYTES = 4 << 20
-"""What a worker may leave unread; then it hangs, and is killed."""
 
 
 class Child(Generic[M]):
@@ -40,12 +39,10 @@ class Child(Generic[M]):
     ) -> None:
         """Spawn it; `fds` keep their numbers there, and stay the caller's here. Raises OSError when it cannot be."""
         self._loop = asyncio.get_running_loop()
-        self._wire, self._on_message, self._on_end = wire, on_message, on_end
-        self._unsent = bytearray()
+        self._on_end = on_end
         self._why = ""
         self._ended = asyncio.Event()
-        self._control, theirs = socket.socketpair()
-        self._control.setblocking(False)
+        control, theirs = socket.socketpair()
         try:
             words = [sys.executable, "-m", module, *arguments, str(theirs.fileno()), str(os.getpid())]
             self._process = subprocess.Popen(
@@ -56,12 +53,12 @@ class Child(Generic[M]):
                 env=os.environ | {"PYTHONPATH": _python_path()},
             )
         except BaseException:
-            self._control.close()
+            control.close()
             raise
         finally:
             theirs.close()
         self._pidfd = os.pidfd_open(self._process.pid)
-        self._loop.add_reader(self._control.fileno(), self._readable)
+        self._control = ControlStream(control, wire, on_message, self.kill)
         self._loop.add_reader(self._pidfd, self._exited)
 
     @property
@@ -76,10 +73,7 @@ class Child(Generic[M]):
         """Tell the worker. Never waits; what is told to one that is ending is lost."""
         if self._why or self.ended:
             return
-        self._unsent += frame(message)
-        self._writable()
-        if len(self._unsent) > UNREAD_BYTES:
-            self.kill("it does not read its control socket")
+        self._control.send(message)
 
     def kill(self, why: str) -> None:
         """End it at once; `on_end` gets `why`. Repeatable."""
@@ -90,59 +84,20 @@ class Child(Generic[M]):
     async def stop(self) -> None:
         """Close its control socket, give it `STOP_S` to end in good order, then kill it. Returns when it is reaped."""
         self._why = self._why or "stopped"
-        self._close_control()
+        self._control.close()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(STOP_S):
                 await self._ended.wait()
         self.kill("stopped")
         await self._ended.wait()
 
-    def _readable(self) -> None:
-        try:
-            data = self._control.recv(1 << 16)
-        except (BlockingIOError, InterruptedError):
-            return
-        except OSError:
-            data = b""
-        if not data:
-            self._close_control()
-            self.kill("it closed its control socket")
-            return
-        try:
-            messages = self._wire.feed(data)
-        except PeerError as error:
-            self._close_control()
-            self.kill(f"it said nonsense: {error}")
-            return
-        for message in messages:
-            self._on_message(message)
-
-    def _writable(self) -> None:
-        try:
-            sent = self._control.send(self._unsent)
-        except (BlockingIOError, InterruptedError):
-            sent = 0
-        except OSError:
-            return  # its end shows by the reader
-        del self._unsent[:sent]
-        if self._unsent:
-            self._loop.add_writer(self._control.fileno(), self._writable)
-        else:
-            self._loop.remove_writer(self._control.fileno())
-
     def _exited(self) -> None:
         code = self._process.wait()
         self._loop.remove_reader(self._pidfd)
         os.close(self._pidfd)
-        self._close_control()
+        self._control.close()
         self._ended.set()
         self._on_end(self._why or f"it ended with {code}")
-
-    def _close_control(self) -> None:
-        if self._control.fileno() >= 0:
-            self._loop.remove_reader(self._control.fileno())
-            self._loop.remove_writer(self._control.fileno())
-            self._control.close()
 
 
 class Restarts:

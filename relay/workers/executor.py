@@ -8,7 +8,7 @@ from typing import NamedTuple
 from pydantic_core import from_json, to_json
 
 from relay.errors import SettingsError, UsageError
-from relay.mix.executor import Body, OnEnd, OnMessage
+from relay.mix.executor import Body, LocalProcess, OnEnd, OnMessage
 from relay.mix.video.pool_worker import MODULE
 from relay.process.child import Child
 from relay.process.control import Message, Wire
@@ -27,33 +27,15 @@ class Options(NamedTuple):
     report_s: float
 
 
-class RayWorker:
-    """See `relay.mix.executor.Running`."""
+class RayWorker(LocalProcess):
+    """The stand-in is a local process; the worker is where `where` says."""
 
     def __init__(self, body: Body, options: Options, wire: Wire[Message], on_message: OnMessage, on_end: OnEnd) -> None:
-        self.where = "ray:not placed yet"
         self._on_message = on_message
         wire.hear(Placed, Failed)
         arguments = (to_json(options._asdict()).decode(), *body.arguments)
-        self._child = Child(STAND_IN, arguments, body.fds, wire, self._heard, on_end)
-
-    @property
-    def pid(self) -> int:
-        """The stand-in's."""
-        return self._child.pid
-
-    @property
-    def ended(self) -> bool:
-        return self._child.ended
-
-    def send(self, message: Message) -> None:
-        self._child.send(message)
-
-    def kill(self, why: str) -> None:
-        self._child.kill(why)
-
-    async def stop(self) -> None:
-        await self._child.stop()
+        super().__init__(Child(STAND_IN, arguments, body.fds, wire, self._heard, on_end))
+        self.where = "ray:not placed yet"
 
     def _heard(self, message: Message) -> None:
         match message:

@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 
 from relay.errors import UsageError
-from relay.process.child import UNREAD_BYTES, Child, Restarts
+from relay.process.child import Child, Restarts
 from relay.process.control import Message, Wire
+from relay.process.stream import UNREAD_BYTES
 
 WORKER = """
 import os, sys, time
