@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,7 +27,7 @@ ROOM = "demo"
 MEASURE_S = 120.0
 START_S = 20.0  # for a node with its embedded store, on a busy machine
 STOP_S = 5.0
-PlaneKind = Literal["reference", "native"]
+PlaneKind = Literal["auto", "reference", "native"]
 _TICK = os.sysconf("SC_CLK_TCK")
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 _PR_SET_PDEATHSIG = 1
@@ -177,8 +177,10 @@ class Server(Child):
 
 
 @contextlib.asynccontextmanager
-async def relay(core: int, *, urgent: bool = False, plane: PlaneKind = "reference") -> AsyncIterator[Server]:
-    """The whole node as users run it, `costream dev`, ready to answer."""
+async def relay(
+    *cores: int, urgent: bool = False, plane: PlaneKind = "reference", settings: Mapping[str, object] | None = None
+) -> AsyncIterator[Server]:
+    """The whole node as users run it, `costream dev`, ready to answer; its workers run on its cores."""
     media, http = free_port(), free_port()
     with tempfile.TemporaryDirectory(prefix="costream-bench-") as state:
         wanted = {
@@ -188,11 +190,12 @@ async def relay(core: int, *, urgent: bool = False, plane: PlaneKind = "referenc
             "rate.joins_per_minute": "1000000",
             "rate.api_per_minute": "1000000",
             "log.level": "warning",
+            **(settings or {}),
         }
-        settings = [word for key, value in wanted.items() for word in ("--set", f"{key}={value}")]
+        assignments = [word for key, value in wanted.items() for word in ("--set", f"{key}={value}")]
         ports = ["--port", str(media), "--http-port", str(http)]
-        run = ["-c", "from costream.cli import main; main()", "dev", *ports, *settings]
-        async with _serving(run, core, http, "/healthz", urgent=urgent) as server:
+        run = ["-c", "from costream.cli import main; main()", "dev", *ports, *assignments]
+        async with _serving(run, cores, http, "/healthz", urgent=urgent) as server:
             yield server
 
 
@@ -200,15 +203,15 @@ async def relay(core: int, *, urgent: bool = False, plane: PlaneKind = "referenc
 async def stock(core: int, *options: str) -> AsyncIterator[Server]:
     """The stock aiortc peer, `bench.stock`, ready to answer."""
     port = free_port()
-    async with _serving(["-m", "bench.stock", str(port), *options], core, port, "/") as server:
+    async with _serving(["-m", "bench.stock", str(port), *options], [core], port, "/") as server:
         yield server
 
 
 @contextlib.asynccontextmanager
 async def _serving(
-    arguments: Sequence[str], core: int, port: int, path: str, *, urgent: bool = False
+    arguments: Sequence[str], cores: Sequence[int], port: int, path: str, *, urgent: bool = False
 ) -> AsyncIterator[Server]:
-    async with started(arguments, core, urgent=urgent) as child:
+    async with started(arguments, *cores, urgent=urgent) as child:
         server = Server(child._process, child._log)
         server.base = f"http://127.0.0.1:{port}"
         deadline = time.monotonic() + START_S
@@ -246,6 +249,13 @@ def free_port() -> int:
 @contextlib.asynccontextmanager
 async def publisher(server: Server, core: int, width: int = 640, height: int = 360) -> AsyncIterator[Child]:
     """A libwebrtc publisher of a painted picture and a tone, in a process of its own."""
+    async with publishing(server.whip, token("host", "guest"), core, width, height) as child:
+        yield child
+
+
+@contextlib.asynccontextmanager
+async def publishing(whip: str, token: str, core: int, width: int = 640, height: int = 360) -> AsyncIterator[Child]:
+    """`publisher`, to any WHIP address."""
     size = ["--width", str(width), "--height", str(height)]
-    async with started(["-m", "bench.publisher", server.whip, token("host", "guest"), *size], core) as child:
+    async with started(["-m", "bench.publisher", whip, token, *size], core) as child:
         yield child

@@ -1,0 +1,105 @@
+"""What a hundred stages leave behind in a relay as users run it: each is a room with a host on air whose program is
+switched on, shown and switched off, by REST. Some are open at a time.
+
+Before is after the first few: they start the processes that wait for the next program until the relay ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterator
+
+from bench.footprint import Footprint, footprint
+from bench.plan import Plan
+from bench.processes import Server, relay
+from bench.report import Figure, figure
+from bench.rooms import Room
+from costream.synthetic import Show, SyntheticHost
+
+COMMAND = "make bench-mix"
+STAGES, EARLY = 100, 20
+QUICK_STAGES, QUICK_EARLY = 12, 4
+WARM = 6
+AT_A_TIME = 3
+SHOWN_S = 0.3
+SETTLE_S = 10.0
+QUIET_S = 1.0
+"""Counts that have not changed for so long have settled."""
+FLAT_MIB = 5
+SHOW = Show(width=160, height=90, fps=10)
+SMALL = {"width": 320, "height": 180, "fps": 15}
+
+
+async def measure(plan: Plan) -> list[Figure]:
+    """Counts of the relay and all its children, and its memory."""
+    stages, early = (QUICK_STAGES, QUICK_EARLY) if plan.quick else (STAGES, EARLY)
+    async with relay(*{plan.test, plan.load}, plane="auto") as server:
+        await _open_and_close(server, WARM)
+        before = await _settled(server.pid)
+        began = time.monotonic()
+        await _open_and_close(server, early)
+        soon = await _settled(server.pid)
+        await _open_and_close(server, stages - early)
+        took = (time.monotonic() - began) / stages
+        after = await _settled(server.pid)
+    return [*_counts(stages, before, after), *_memory(stages, early, before, soon, after), _took(stages, took)]
+
+
+def _counts(stages: int, before: Footprint, after: Footprint) -> Iterator[Figure]:
+    for what in ("processes", "threads", "descriptors", "shared"):
+        had, has = getattr(before, what), getattr(after, what)
+        name = {"shared": "mappings of shared memory"}.get(what, what)
+        told = f"{name} after {stages} stages were opened and closed"
+        yield figure(told, [has], "", goal=f"<= {had}", beside="before", beside_values=[had], command=COMMAND)
+
+
+def _memory(stages: int, early: int, before: Footprint, soon: Footprint, after: Footprint) -> Iterator[Figure]:
+    for who, field in (("the relay", "resident"), ("the relay and its children", "all_resident")):
+        start, middle, end = (getattr(one, field) for one in (before, soon, after))
+        for count, value in ((early, middle), (stages, end)):
+            name = f"memory of {who} after {count} stages"
+            yield figure(name, [value], "MiB", beside="before", beside_values=[start], command=COMMAND)
+        name = f"of it, grown from {early} stages to {stages}"
+        yield figure(name, [end - middle], "MiB", goal=f"<= {FLAT_MIB}", command=COMMAND)
+
+
+def _took(stages: int, took: float) -> Figure:
+    return figure(f"time per stage, {AT_A_TIME} at a time, {stages} stages", [took], "s", command=COMMAND)
+
+
+async def _open_and_close(server: Server, count: int) -> None:
+    """So many stages, in lanes."""
+    numbers = iter(range(count))
+
+    async def lane() -> None:
+        for _ in numbers:
+            await _stage(server)
+
+    async with asyncio.TaskGroup() as lanes:
+        for _ in range(AT_A_TIME):
+            lanes.create_task(lane())
+
+
+async def _stage(server: Server) -> None:
+    async with (
+        Room.opened(server) as room,
+        SyntheticHost(room.whip, room.token("host", "guest"), SHOW) as host,
+    ):
+        await host.connected()
+        await room.program(**SMALL)
+        await asyncio.sleep(SHOWN_S)
+        await room.ask("DELETE", "program")
+
+
+async def _settled(pid: int) -> Footprint:
+    """When the counts have stood still for a while, or at last in any case."""
+    seen = footprint(pid)
+    since = begin = time.monotonic()
+    while time.monotonic() < min(since + QUIET_S, begin + SETTLE_S):
+        await asyncio.sleep(0.1)
+        now = footprint(pid)
+        if now.counts != seen.counts:
+            since = time.monotonic()
+        seen = now
+    return seen
