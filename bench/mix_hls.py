@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
+from urllib.parse import urljoin
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,9 +41,9 @@ async def measure(plan: Plan, server: Server) -> list[Figure]:
             await room.program()
             started = await room.ask("POST", "egress", {"kind": "hls"})
             await room.until(f"egress/{started['id']}", lambda found: found["state"] == "running")
-            address: Any = await room.ask("GET", "hls")
+            url = urljoin(room.base, (await room.ask("GET", "hls"))["url"])
             await asyncio.sleep(SETTLE_S)
-            fetched = await fetch(address["url"], QUICK_S if plan.quick else MEASURE_S)
+            fetched = await fetch(url, QUICK_S if plan.quick else MEASURE_S)
             await room.ask("DELETE", f"egress/{started['id']}")
         found = await asyncio.to_thread(played, fetched)
         ages.append(found.ages)
