@@ -20,7 +20,7 @@ from costream.painting import CLOCK_MODULUS, read
 
 COMMAND = "make bench-mix"
 GOAL = "<= 2.5"
-MEASURE_S, QUICK_S = 8.0, 4.0
+MEASURE_S, QUICK_S = 6.0, 4.0
 SETTLE_S = 3.0
 
 

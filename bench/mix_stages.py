@@ -1,7 +1,8 @@
 """What a hundred stages leave behind in a relay as users run it: each is a room with a host on air whose program is
 switched on, shown and switched off, by REST. Some are open at a time.
 
-Before is after the first few: they start the processes that wait for the next program until the relay ends.
+Before is after the first few, of which more are open at a time: they start the processes that wait for the next program
+until the relay ends, and open connections to its store.
 """
 
 from __future__ import annotations
@@ -20,11 +21,11 @@ from costream.synthetic import Show, SyntheticHost
 COMMAND = "make bench-mix"
 STAGES, EARLY = 100, 20
 QUICK_STAGES, QUICK_EARLY = 12, 4
-WARM = 6
-AT_A_TIME = 3
+WARM = 12
+AT_A_TIME = 4
 SHOWN_S = 0.3
-SETTLE_S = 10.0
-QUIET_S = 1.0
+SETTLE_S = 15.0
+QUIET_S = 2.0
 """Counts that have not changed for so long have settled."""
 FLAT_MIB = 5
 SHOW = Show(width=160, height=90, fps=10)
@@ -35,7 +36,7 @@ async def measure(plan: Plan) -> list[Figure]:
     """Counts of the relay and all its children, and its memory."""
     stages, early = (QUICK_STAGES, QUICK_EARLY) if plan.quick else (STAGES, EARLY)
     async with relay(*{plan.test, plan.load}, plane="auto") as server:
-        await _open_and_close(server, WARM)
+        await _open_and_close(server, WARM, 2 * AT_A_TIME)
         before = await _settled(server.pid)
         began = time.monotonic()
         await _open_and_close(server, early)
@@ -68,8 +69,8 @@ def _took(stages: int, took: float) -> Figure:
     return figure(f"time per stage, {AT_A_TIME} at a time, {stages} stages", [took], "s", command=COMMAND)
 
 
-async def _open_and_close(server: Server, count: int) -> None:
-    """So many stages, in lanes."""
+async def _open_and_close(server: Server, count: int, at_a_time: int = AT_A_TIME) -> None:
+    """So many stages."""
     numbers = iter(range(count))
 
     async def lane() -> None:
@@ -77,7 +78,7 @@ async def _open_and_close(server: Server, count: int) -> None:
             await _stage(server)
 
     async with asyncio.TaskGroup() as lanes:
-        for _ in range(AT_A_TIME):
+        for _ in range(at_a_time):
             lanes.create_task(lane())
 
 
