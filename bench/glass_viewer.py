@@ -61,14 +61,15 @@ class GlassViewer:
         self._read([each.receiver.track for each in self._pc.get_transceivers()])
         return await gathered(self._pc)
 
-    async def measured(self, settle_s: float, seconds: float) -> list[float]:
-        """The ages over some seconds, when the first picture has come and the viewer has settled. Raises RuntimeError
-        when hardly any come."""
+    async def begun(self) -> None:
+        """Wait for the first picture. Raises TimeoutError."""
         async with asyncio.timeout(PATIENCE_S):
             while not self.ages:
                 self._alive()
                 await asyncio.sleep(0.02)
-        await asyncio.sleep(settle_s)
+
+    async def measured(self, seconds: float) -> list[float]:
+        """The ages over some seconds. Raises RuntimeError when hardly any pictures come."""
         since = len(self.ages)
         await asyncio.sleep(seconds)
         self._alive()

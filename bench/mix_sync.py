@@ -27,8 +27,8 @@ from relay.ports import Answer, Offer
 from signaling.tokens import Role
 
 COMMAND = "make bench-mix"
-SETTLE_S = 3.0
-"""The first sender reports come within it."""
+SETTLE_S = 5.0
+"""The sound's jitter buffer forgets within it how packets came in the beginning."""
 PIECE_S = 3.0
 PIECES, QUICK_PIECES = 3, 2
 FPS = 30
