@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Sequence
 from typing import NamedTuple
 from urllib.parse import urljoin
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 from bench.glass_viewer import place
 from bench.hls_player import Fetched, Playhead, decoded, fetch
 from bench.plan import Plan
-from bench.processes import Server, publishing
+from bench.processes import Server, hurried, publishing
 from bench.report import Figure, figure, percentile
 from bench.rooms import Room
 from costream.painting import CLOCK_MODULUS, read
@@ -36,14 +37,15 @@ async def measure(plan: Plan, server: Server) -> list[Figure]:
     """Each run is a room, a program and an egress of its own."""
     ages, newest, held, stalls = list[Sequence[float]](), list[float](), list[float](), list[float]()
     for _ in range(plan.runs):
-        async with Room.opened(server) as room, publishing(room.whip, room.token("host", "guest"), plan.load):
+        async with Room.opened(server) as room, publishing(room.whip, room.token("host", "guest"), plan.load) as host:
             await room.until("publications", lambda found: len(found["publications"]) >= 2)
             await room.program()
             started = await room.ask("POST", "egress", {"kind": "hls"})
             await room.until(f"egress/{started['id']}", lambda found: found["state"] == "running")
             url = urljoin(room.base, (await room.ask("GET", "hls"))["url"])
-            await asyncio.sleep(SETTLE_S)
-            fetched = await fetch(url, QUICK_S if plan.quick else MEASURE_S)
+            with hurried(os.getpid(), host.pid, server.pid):
+                await asyncio.sleep(SETTLE_S)
+                fetched = await fetch(url, QUICK_S if plan.quick else MEASURE_S)
             await room.ask("DELETE", f"egress/{started['id']}")
         found = await asyncio.to_thread(played, fetched)
         ages.append(found.ages)

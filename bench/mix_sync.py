@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import statistics
 from collections.abc import AsyncIterator
 
@@ -18,7 +19,7 @@ import httpx2
 from bench.aiortc_peer import Peer
 from bench.clapping import PERIOD_S, Clapper, Line, apart_ms, beeps, flashes
 from bench.plan import Plan
-from bench.processes import Server
+from bench.processes import Server, hurried
 from bench.report import Figure, figure
 from bench.rooms import PATIENCE_S, Room
 from costream.whip import Endpoint
@@ -75,7 +76,8 @@ async def _run(plan: Plan, server: Server) -> list[float]:
             await room.program(**SMALL)
             await viewer.watch()
             async with _lines(room, viewer.session) as lines:
-                return await _apart(viewer, lines, QUICK_PIECES if plan.quick else PIECES)
+                with hurried(os.getpid(), server.pid):
+                    return await _apart(viewer, lines, QUICK_PIECES if plan.quick else PIECES)
         finally:
             await viewer.close()
             await host.close()
