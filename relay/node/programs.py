@@ -17,6 +17,8 @@ from relay.mix.audio import messages as sound
 from relay.mix.audio.opus import LOOK_AHEAD_US, SENDERS_LOOK_AHEAD_US
 from relay.mix.audio.pool import AudioPool
 from relay.mix.executor import Executor, LocalProcesses
+from relay.mix.limiter import DELAY
+from relay.mix.opus_packet import RATE
 from relay.mix.video import events as picture
 from relay.mix.video.pool import VideoPool
 from relay.plane import Plane
@@ -213,10 +215,14 @@ async def _started(make: Callable[[], P]) -> P:
             return pool
 
 
+SOUND_LATE_US = SENDERS_LOOK_AHEAD_US + DELAY * 1_000_000 // RATE + LOOK_AHEAD_US
+"""By what a program's sound is late: the host's encoder, the mixer's limiter and its encoder look ahead."""
+
+
 def longer_us(fps: int) -> int:
     """Return how much longer sound has to wait than pictures to be heard when they are seen. They are shown by the next
-    frame that is due, half a frame late in the mean; sound is late by what the encoders look ahead that it passes."""
-    return 500_000 // fps - LOOK_AHEAD_US - SENDERS_LOOK_AHEAD_US
+    frame that is due, half a frame late in the mean."""
+    return 500_000 // fps - SOUND_LATE_US
 
 
 def picture_wait_ms(settings: MixVideoSettings) -> int:
