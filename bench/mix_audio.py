@@ -335,10 +335,10 @@ class _Way(NamedTuple):
 _WAYS = (
     _Way("SCHED_FIFO", "fifo", 0, "<= 0.5"),
     _Way("nice -10", "nice", 0, "<= 2"),
-    _Way(f"no priority, but video as nice as workers are ({NICE})", "none", NICE, "<= 2"),
+    _Way(f"no priority, video nice {NICE}", "none", NICE, "<= 2"),
     _Way("no priority", "none", 0),
 )
-"""The last one is what the others are measured beside: no relay runs like that, as its workers are nice."""
+"""The last one is what the others are measured beside: no relay runs like that, as its video workers are nice."""
 
 
 async def _lateness(plan: Plan, voices: Sequence[list[bytes]]) -> list[Figure]:

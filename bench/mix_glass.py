@@ -25,9 +25,9 @@ from bench.rooms import Room
 COMMAND = "make bench-mix"
 LIMIT = "publisher and viewer without a relay"
 GOALS = {"through the program": "<= 250", "by a slot": "<= 80"}
-SETTLE_S = 5.0
+SETTLE_S = 4.0
 """Jitter buffers forget within it how packets came in the beginning."""
-MEASURE_S, QUICK_S = 5.0, 3.0
+MEASURE_S, QUICK_S = 4.0, 3.0
 CODECS = ["opus", "vp8"]  # libwebrtc as `wrtc` builds it decodes no H264
 
 

@@ -28,10 +28,10 @@ from relay.ports import Answer, Offer
 from signaling.tokens import Role
 
 COMMAND = "make bench-mix"
-SETTLE_S = 5.0
+SETTLE_S = 4.0
 """The sound's jitter buffer forgets within it how packets came in the beginning."""
 PIECE_S = 3.0
-PIECES, QUICK_PIECES = 3, 2
+PIECES = 2
 FPS = 30
 SMALL = {"width": 320, "height": 180}
 
@@ -56,7 +56,7 @@ class HttpDoors:
 
 async def measure(plan: Plan, server: Server) -> list[Figure]:
     """Each run is a room of its own, with another phase between the host's pictures and the program's."""
-    runs = [await _run(plan, server) for _ in range(plan.runs)]
+    runs = [await _run(server) for _ in range(plan.runs)]
     found = [[abs(each) for each in run] for run in runs]
     name = "lip sync through the program"
     return [
@@ -66,7 +66,7 @@ async def measure(plan: Plan, server: Server) -> list[Figure]:
     ]
 
 
-async def _run(plan: Plan, server: Server) -> list[float]:
+async def _run(server: Server) -> list[float]:
     async with Room.opened(server) as room:
         doors = HttpDoors(room)
         host, viewer = Peer(doors, "host", "guest", room.id), Peer(doors, "viewer", "viewer", room.id)
@@ -77,18 +77,18 @@ async def _run(plan: Plan, server: Server) -> list[float]:
             await viewer.watch()
             async with _lines(room, viewer.session) as lines:
                 with hurried(os.getpid(), server.pid):
-                    return await _apart(viewer, lines, QUICK_PIECES if plan.quick else PIECES)
+                    return await _apart(viewer, lines)
         finally:
             await viewer.close()
             await host.close()
 
 
-async def _apart(viewer: Peer, lines: dict[int, Line], pieces: int) -> list[float]:
+async def _apart(viewer: Peer, lines: dict[int, Line]) -> list[float]:
     """Look piece by piece, as pictures are large. Raises RuntimeError when hardly any claps come."""
     seen, apart = viewer.watched, list[float]()
     await asyncio.sleep(SETTLE_S)
     seen.pictures.clear()
-    for _ in range(pieces):
+    for _ in range(PIECES):
         await asyncio.sleep(PIECE_S)
         pictures = list(seen.pictures)
         del seen.pictures[: len(pictures) - 1]
@@ -96,8 +96,8 @@ async def _apart(viewer: Peer, lines: dict[int, Line], pieces: int) -> list[floa
         heard = beeps(seen.sound, seen.sound_end)
         heard_at = [lines[48_000].microseconds(pts + viewer.origin("audio")) for pts in heard]
         apart += apart_ms(seen_at, heard_at)
-    if len(apart) < pieces * PIECE_S / PERIOD_S / 2:
-        raise RuntimeError(f"only {len(apart)} flashes came with their beeps in {pieces * PIECE_S:g} s")
+    if len(apart) < PIECES * PIECE_S / PERIOD_S / 2:
+        raise RuntimeError(f"only {len(apart)} flashes came with their beeps in {PIECES * PIECE_S:g} s")
     return apart
 
 
