@@ -509,7 +509,7 @@ class Node:
             case plane.LayerStopped(track, layer):
                 if (room := self._rooms.of_track(track)) is not None:
                     room.layer_stopped(track, layer)
-                    self.egress.layer_stopped(track, layer)
+                    self.egress.layer_stopped(track)
             case plane.SlotSwitched(slot, track, layer, _, timestamp, source_timestamp):
                 if (room := self._rooms.of_track(track)) is not None:
                     room.live.on_slot_switched(slot, track, layer, timestamp, source_timestamp)

@@ -18,7 +18,7 @@ from relay.egress.events import RecordingFileClosed
 from relay.egress.mp4 import box
 from relay.egress.record import GROWING, recover
 from relay.errors import NotFound
-from tests.egress.show import VIDEO, LiveFeeds, Look, Rtp, Show
+from tests.egress.show import AUDIO, VIDEO, LiveFeeds, Look, Rtp, Show
 from tests.egress.world import World, ffmpeg_errors, until
 
 
@@ -168,7 +168,7 @@ async def test_corrupt_and_missing_packets_cost_pictures_only(world: World, feed
 
 
 async def test_absent_sound_is_silence(world: World, feeds: LiveFeeds) -> None:
-    feeds.show.mute = True
+    feeds.show.silent.add(AUDIO)
     feeds.start()
     egress = await world.start("recording")
     await world.running(egress)
