@@ -22,6 +22,8 @@ from relay.errors import UsageError
 STALL_US = 500_000
 """A picture that is so late does not hold back the sound."""
 FIRST_FRAME_US = 33_333
+SHORTEST_US = 1_000
+"""Of a picture or a part."""
 SOUND_US = AUDIO_FRAME * 1_000_000 // AUDIO_RATE
 """How long a unit of sound is."""
 
@@ -81,6 +83,8 @@ class Segmenter:
         """Up to where there is sound."""
         self._changed: list[VideoUnit] = []
         """Pictures of another format, until the sound before them is there."""
+        self._noticed = 0
+        """When they were first found waiting."""
         self._decoded = 0
         """End of the last picture in its track, in its units."""
 
@@ -94,10 +98,13 @@ class Segmenter:
     def tick(self, now: int) -> list[Event]:
         """Cut parts of sound alone when pictures do not come."""
         found: list[Event] = []
-        if self._changed and now >= self._changed[0].time + STALL_US:
-            found += self._change()
+        if self._changed:
+            self._noticed = self._noticed or now
+            if now >= self._noticed + STALL_US:  # where everything comes late, the sound is not to be lost for that
+                found += self._change()
         while (
             self._origin is not None
+            and not self._changed
             and now >= self._part + self._part_us + STALL_US
             and (self._pictures or self._sound)
         ):
@@ -111,12 +118,12 @@ class Segmenter:
             found += self._change()
         if self._origin is None:
             return found
-        end = self._part
+        end = self._part + SHORTEST_US  # there may be sound from before the last part's end
         if self._pictures:
             end = max(end, self._pictures[-1].time + self._frame)
         elif self._sound:
             end = max(end, self._sound[-1].time + SOUND_US)
-        found += self._cut(end) if end > self._part else []
+        found += self._cut(end)
         found += self._end_segment()
         self._origin = None
         self._pictures, self._sound = [], []
@@ -124,14 +131,13 @@ class Segmenter:
 
     def _change(self) -> list[Event]:
         """End what is of the former format, and begin with the pictures of the new one."""
-        pictures, self._changed = self._changed, []
+        pictures, self._changed, self._noticed = self._changed, [], 0
         at = pictures[0].time
         found: list[Event] = []
         while at - self._part > self._part_us:
             found += self._cut(self._part + self._part_us)
         frame, self._frame = self._frame, min(self._frame, at - self._last)
-        if at > self._part:
-            found += self._cut(at)
+        found += self._cut(at)
         found += self._end_segment()
         self._frame, self._origin = frame, None
         for unit in pictures:
@@ -150,7 +156,7 @@ class Segmenter:
         self._heard = unit.time + SOUND_US
         self._sound.append(unit)
         if not self._video and unit.time - self._part >= self._part_us - SOUND_US:
-            found += self._cut(unit.time, upto_all=False)
+            found += self._cut(unit.time)
             if self._part - self._segment >= self._segment_us:
                 found += self._end_segment()
         return found
@@ -161,20 +167,21 @@ class Segmenter:
             self._changed.append(unit)
             return []
         if unit.time <= self._last and self._origin is not None:
-            unit = unit._replace(time=self._last + 1_000)
+            unit = unit._replace(time=self._last + SHORTEST_US)
         if self._parameters is not unit.parameters and unit.parameters != self._parameters:
             if not unit.keyframe:
                 return []
             if self._origin is not None:
-                # The last part may have ended where a picture was foreseen, and this one came a little earlier.
-                self._changed = [unit._replace(time=max(unit.time, self._part))]
+                # The last part may have ended where a picture was foreseen, and this one came a little earlier. Sound
+                # from before that end is still to come, and belongs to the former format: in a part of its own.
+                self._changed = [unit._replace(time=max(unit.time, self._part + SHORTEST_US))]
                 return []
         if self._origin is None:
             if not unit.keyframe:
                 return []
             found += self._begin(unit.time, unit.parameters)
         elif unit.time > self._last:
-            self._frame = min(max(unit.time - self._last, 1_000), self._part_us)
+            self._frame = min(max(unit.time - self._last, SHORTEST_US), self._part_us)
         new_segment = unit.keyframe and unit.time - self._segment >= self._segment_us // 2
         if new_segment or unit.time > self._part + self._part_us:
             found += self._cut(unit.time) if unit.time > self._part else []
@@ -195,7 +202,7 @@ class Segmenter:
         self._sound = [unit for unit in self._sound if unit.time >= time]
         return [InitReady(init_segment(parameters, self._audio_config), parameters)]
 
-    def _cut(self, end: int, *, upto_all: bool = True) -> list[Event]:
+    def _cut(self, end: int) -> list[Event]:
         """End the part at `end`: all pictures there are, and the sound before it."""
         assert self._origin is not None
         pictures, self._pictures = self._pictures, []

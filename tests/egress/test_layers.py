@@ -207,12 +207,35 @@ def sound_of(part: PartReady) -> tuple[int, int]:
 @pytest.mark.parametrize(("late_us", "keyframe_late_us"), LATE)
 def test_no_sound_is_lost_or_moved_where_the_picture_changes(late_us: int, keyframe_late_us: int) -> None:
     _, units = switched(4.0, 1.5, late_us, keyframe_late_us)
+    check_sound(units)
+
+
+@pytest.mark.parametrize("early_us", [1_000, 20_000, 33_333, 200_000])
+@pytest.mark.parametrize("index", range(34, 46))
+def test_nor_is_it_wherever_in_a_part_that_happens(index: int, early_us: int) -> None:
+    """The picture with the other format comes so long after the one before; some of these were the last of a part."""
+    other = next(unit for unit in pictures(switched(4.0, 1.5)[1]) if unit.parameters.height == 360)
+    units, last, count = list[Unit](), 0, 0
+    for unit in switched(2.0, 9.0)[1]:
+        if isinstance(unit, VideoUnit):
+            count += 1
+            if count == index:
+                unit = other._replace(time=last + early_us)
+            elif count > index:
+                unit = unit._replace(time=max(last + 1000, unit.time), parameters=other.parameters)
+            last = unit.time
+        units.append(unit)
+    check_sound(units)
+
+
+def check_sound(units: list[Unit]) -> None:
+    """All of it is in the parts, once and in its place; their pictures are of two formats."""
     events = cut(units)
     assert sum(isinstance(event, InitReady) for event in events) == 2
     first = pictures(units)[0].time
     told = [unit for unit in units if isinstance(unit, AudioUnit) and unit.time >= first]
     origin, position = 0, told[0].position
-    count = 0
+    count = end = 0
     for before, event in pairwise([None, *events]):
         if isinstance(event, PartReady):
             if isinstance(before, InitReady):
@@ -222,7 +245,8 @@ def test_no_sound_is_lost_or_moved_where_the_picture_changes(late_us: int, keyfr
                 assert abs(begins + origin * 48 / 1000 - position) < 2
                 position += 1024 * units_in_it
                 count += units_in_it
-    assert count == len(told)
+            end = event.start + event.duration
+    assert count == sum(unit.time < end for unit in told)
 
 
 @pytest.mark.parametrize(("late_us", "keyframe_late_us"), LATE)
@@ -252,7 +276,9 @@ def test_a_change_does_not_wait_for_sound_that_never_comes() -> None:
         change = change or unit.time * (unit.parameters.height == 360)
         events += segmenter.take(unit)
     assert sum(isinstance(event, InitReady) for event in events) == 1
-    events += segmenter.tick(change + STALL_US)
+    assert segmenter.tick(change + 2 * STALL_US) == []  # all may be late
+    assert segmenter.tick(change + 3 * STALL_US - 1) == []
+    events += segmenter.tick(change + 3 * STALL_US)
     assert sum(isinstance(event, InitReady) for event in events) == 2
     events += segmenter.finish()
     assert sum(event.pictures for event in events if isinstance(event, PartReady)) == len(pictures(units))
