@@ -21,7 +21,7 @@ from relay.plane.contract import Kind
 
 log = structlog.get_logger()
 
-REVIEW_S = 0.5
+REVIEW_S = 0.25
 _PREFERRED = ("program", "camera", "microphone", "screen")
 
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from relay.egress.layers import KEPT_S, MOST_STEADY_S, STEADY_S, LayerChoice
+from relay.egress.layers import FALL_S, KEPT_S, MOST_STEADY_S, STEADY_S, LayerChoice
 from relay.egress.media import AudioConfig, AudioUnit, Unit, VideoUnit
 from relay.egress.mp4 import whole_boxes
 from relay.egress.segmenter import STALL_US, Event, InitReady, PartReady, Segmenter, SegmentReady
@@ -39,19 +39,30 @@ def test_layers_that_start_together_are_one_change() -> None:
     assert set(taken) == {0, 2}
 
 
-def test_a_layer_that_falls_silent_is_left_at_once_for_the_best_steady_one() -> None:
+def test_a_layer_that_falls_silent_is_left_for_the_best_steady_one() -> None:
     choice = LayerChoice({0, 1, 2}, 0.0)
     assert choice.layer == 2
-    assert choice.choose({0, 1}, 10.0) == 1
-    assert choice.choose({0, 2}, 10.5) == 0  # 2 has just begun
-    assert choice.choose({2}, 10.6) == 2  # better than nothing
-    assert choice.choose(set(), 10.7) == 2
+    assert choice.choose({0, 1}, 10.0) == 2
+    assert choice.choose({0, 1}, 10.0 + FALL_S) == 1
+    assert choice.choose({0, 2}, 10.5) == 1
+    assert choice.choose({0, 2}, 10.5 + FALL_S) == 0  # 2 has just begun
+    assert choice.choose({2}, 11.0) == 0
+    assert choice.choose({2}, 11.0 + FALL_S) == 2  # better than nothing
+
+
+def test_where_all_fall_silent_the_best_one_is_waited_for() -> None:
+    choice = LayerChoice({0, 1, 2}, 0.0)
+    for active, now in (({0, 1}, 5.0), ({0}, 5.1), (set[int](), 5.2), ({0}, 30.0), ({0, 1, 2}, 30.1), ({0}, 30.2)):
+        assert choice.choose(active, now) == 2
+    assert choice.choose({0}, 30.2 + FALL_S) == 0
 
 
 def test_each_fall_makes_it_more_careful_and_a_long_stay_forgives() -> None:
     choice, now, waits = LayerChoice({0, 1}, 0.0), 0.0, []
     for _ in range(7):
         now += 1.0
+        choice.choose({0}, now)
+        now += FALL_S
         assert choice.choose({0}, now) == 0
         began = now
         while choice.choose({0, 1}, now) == 0:
@@ -59,22 +70,26 @@ def test_each_fall_makes_it_more_careful_and_a_long_stay_forgives() -> None:
         waits.append(now - began)
     assert waits == [2 * STEADY_S, 4 * STEADY_S, 8 * STEADY_S, 16 * STEADY_S, *[MOST_STEADY_S] * 3]
     choice.choose({0, 1}, now + KEPT_S)
-    assert choice.choose({0}, now + KEPT_S) == 0
-    choice.choose({0, 1}, now + KEPT_S)
-    assert choice.choose({0, 1}, now + KEPT_S + 2 * STEADY_S) == 1
+    now += KEPT_S
+    choice.choose({0}, now)
+    assert choice.choose({0}, now + FALL_S) == 0
+    choice.choose({0, 1}, now + FALL_S)
+    assert choice.choose({0, 1}, now + FALL_S + 2 * STEADY_S) == 1
 
 
 @given(st.lists(st.tuples(st.sets(st.integers(0, 2)), st.floats(0.01, 5)), max_size=60), st.sets(st.integers(0, 2)))
-def test_it_never_stays_with_silence_and_climbs_only_to_what_is_steady(
+def test_it_does_not_stay_with_silence_and_climbs_only_to_what_is_steady(
     steps: list[tuple[set[int], float]], first: set[int]
 ) -> None:
-    choice, now, since = LayerChoice(first, 0.0), 0.0, dict.fromkeys(first, 0.0)
+    choice, now, since, without = LayerChoice(first, 0.0), 0.0, dict.fromkeys(first, 0.0), 0.0
     for active, step in steps:
         now += step
         since = {layer: since.get(layer, now) for layer in active}
         before = choice.layer
         layer = choice.choose(active, now)
-        assert layer in active or not active
+        if not active or layer in active:
+            without = now
+        assert now - without < FALL_S + step
         if before in active and layer != before:
             assert layer > before
             assert now - since[layer] >= STEADY_S
