@@ -80,7 +80,7 @@ class PkStage:
         """Let time pass."""
         now = self._monotonic()
         if self._other is not None:
-            self._other.idle_since = now  # it is needed here, whoever watches it
+            self._other.stay()  # it is needed here, whoever watches it
         state = self._room.state
         waits = state.pk.claim is not None or any(
             due is not None and due <= self._wall() for due in map(pks.due_at, state.pk.known.values())

@@ -114,3 +114,43 @@ def test_tiles_have_even_sizes_and_initials() -> None:
     assert canvas.planes[0][0, 0] == BLACK[0]
     with pytest.raises(OSError):
         tiles.use_font("/nowhere.ttf")
+
+
+CELLS = {
+    "apart": (Cell("a", Box(0, 0, 160, 90), "crop"), Cell("b", Box(160, 90, 160, 90), "crop")),
+    "nested": (Cell("a", Box(0, 0, 320, 180), "crop"), Cell("b", Box(32, 90, 96, 54), "crop")),
+    "alone": (Cell("b", Box(64, 0, 160, 90), "letterbox"),),
+}
+steps = st.tuples(
+    st.sampled_from(sorted(CELLS)), st.booleans(), st.permutations(["a", "b"]), st.integers(0, 2), st.integers(0, 1)
+)
+
+
+@given(st.lists(steps, max_size=8))
+@settings(max_examples=40, deadline=None)
+def test_cells_that_are_painted_early_make_no_difference(
+    stories: list[tuple[str, bool, list[str], int, int]],
+) -> None:
+    early, late = Composer(320, 180), Composer(320, 180)
+    contents = {name: Content(name, picture(publisher=number), 0) for number, name in enumerate("ab")}
+    for number, (kind, scored, order, painted, changed) in enumerate(stories, 1):
+        for name in order[: painted + changed]:
+            contents[name] = Content(name, picture(publisher=ord(name), counter=number), number)
+        for name in order[:painted]:
+            early.paint(name, contents[name])
+        overlays = Overlays(score=Score(number, 1, "", "")) if scored else Overlays()
+        for composer in (early, late):
+            composer.draw(CELLS[kind], contents, overlays, 0)
+        assert all((a == b).all() for a, b in zip(early.canvas.planes, late.canvas.planes, strict=True))
+
+
+def test_a_cell_that_was_painted_early_is_not_painted_twice() -> None:
+    composer = Composer(320, 180)
+    contents = {name: Content(name, picture(), 0) for name in "ab"}
+    composer.draw(CELLS["apart"], contents, Overlays(), 0)
+    drawn = composer.drawn
+    contents["a"] = Content("a", picture(), 1)
+    composer.paint("a", contents["a"])
+    composer.paint("c", contents["a"])
+    assert composer.draw(CELLS["apart"], contents, Overlays(), 0)
+    assert composer.drawn == drawn + 1
