@@ -14,7 +14,7 @@ TAKEN: dict[Kind, frozenset[str]] = {
     "recording": frozenset({"h264", "vp8", "opus"}),
 }
 """Safari and most services that take RTMP decode no VP8."""
-INSTEAD = 'take the source "program", which is H264, or make the room with "codecs": ["opus", "h264"]'
+INSTEAD = 'take the source "program" in H264, or make the room with "codecs": ["opus", "h264"]'
 
 
 def check_codecs(kind: Kind, streams: Iterable[Stream]) -> None:

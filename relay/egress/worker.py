@@ -60,6 +60,7 @@ class EgressWorker:
         self._changed = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._lock = asyncio.Lock()
+        self._adding = 0
 
     @property
     def pid(self) -> int | None:
@@ -68,27 +69,34 @@ class EgressWorker:
 
     @property
     def idle(self) -> bool:
-        """Whether nothing was ever begun, or all is over."""
-        return not self._outputs and (self._task is None or self._task.done())
+        """Whether nothing was ever begun, or all is over, and nobody is about to."""
+        return not self._adding and not self._outputs and (self._task is None or self._task.done())
 
     async def add(self, output: str, kind: Kind) -> None:
         """Begin an output. Raises what `Feeds.open` does when there is no process yet and none can be, BadRequest when
         such an output does not take the source's codec."""
-        async with self._lock:
-            if self._feed is not None:
-                check_codecs(kind, self._feed.streams)
-            if self._task is None:
-                feed = await self._feeds.open(self._room, self._source, self._feed_ended)
-                try:
-                    check_codecs(kind, feed.streams)
-                except BadRequest:
-                    feed.close()
-                    raise
-                self._outputs[output] = Restarts(0.5, MOST_S)
-                self._task = asyncio.create_task(self._run(feed))
-                return
+        self._adding += 1
+        try:
+            async with self._lock:
+                await self._add(output, kind)
+        finally:
+            self._adding -= 1
+
+    async def _add(self, output: str, kind: Kind) -> None:
+        if self._feed is not None:
+            check_codecs(kind, self._feed.streams)
+        if self._task is None:
+            feed = await self._feeds.open(self._room, self._source, self._feed_ended)
+            try:
+                check_codecs(kind, feed.streams)
+            except BadRequest:
+                feed.close()
+                raise
             self._outputs[output] = Restarts(0.5, MOST_S)
-            self._tell(output)
+            self._task = asyncio.create_task(self._run(feed))
+            return
+        self._outputs[output] = Restarts(0.5, MOST_S)
+        self._tell(output)
 
     async def remove(self, output: str) -> None:
         """End an output in good order; with the last one the process ends too. Not there: nothing happens."""
