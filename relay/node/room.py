@@ -64,28 +64,20 @@ class HostedRoom:
         def tell_track(handle: int, present: bool) -> None:
             on_track(handle, self if present else None)
 
+        cluster, ident, handles = around.cluster(), around.node_id, around.next_handle
         self._shared: ClusteredRoom | None = None
-        cluster = around.cluster()
         if cluster is not None:
             self._shared = ClusteredRoom(
-                state.id, around.node_id, live, cluster, self._submit, around.next_handle, around.monotonic, tell_track
+                state.id, ident, live, cluster, self._submit, handles, around.monotonic, tell_track
             )
         self._tracks = RoomTracks(self, around, live, self._shared, tell_track)
         self._program: RoomProgram | None = None
         self._sound: RoomSound | None = None
         if around.pools is not None:
             self._sound = RoomSound(self, around.pools, self._submit, around.monotonic, tell_track)
+            clocks, tell = around.clocks, self._presence.append
             self._program = RoomProgram(
-                self,
-                around.node_id,
-                around.pools,
-                self._sound,
-                around.clocks,
-                around.wall,
-                around.monotonic,
-                self.change,
-                self._presence.append,
-                cluster,
+                self, ident, around.pools, self._sound, clocks, self._wall, self._monotonic, self.change, tell, cluster
             )
         self._pk = PkStage(self, open_room, PkDesk(around.store, around.wall), around.wall, around.monotonic)
         self.live.update(state, around.monotonic())
@@ -118,6 +110,11 @@ class HostedRoom:
     def pk(self) -> PkView | None:
         """What is to be seen of the room's PK now; None when there is none."""
         return self._pk.view
+
+    @property
+    def shows_with(self) -> HostedRoom | None:
+        """The other room of a PK, once it is hosted here as well."""
+        return self._pk.other
 
     @property
     def ended(self) -> bool:
