@@ -107,6 +107,7 @@ def two_layers(seconds: float) -> list[tuple[int, Rtp]]:
     return list(Show(Look(gop=30), better=Look(width=640, height=360, gop=30)).packets(round(seconds * 1e6), lambda: 0))
 
 
+@functools.cache
 def switched(seconds: float, at: float, late_us: int = 0, keyframe_late_us: int = 0) -> tuple[Source, list[Unit]]:
     """A source that is told at a moment to go on with the better layer, whose packets come so much later; those of its
     keyframes, which are large, later still."""
