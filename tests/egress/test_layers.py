@@ -328,7 +328,7 @@ def test_no_order_of_formats_and_sound_breaks_the_sums(steps: list[tuple[int, in
         for event in events:
             if isinstance(event, PartReady):
                 assert event.duration > 0
-                assert end is None or event.start == end
+                assert end is None or event.start >= end  # between two there may be neither pictures nor sound
                 end, out = event.start + event.duration, out + event.pictures
     out += sum(event.pictures for event in segmenter.finish() if isinstance(event, PartReady))
     assert out <= given_pictures
