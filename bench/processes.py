@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -214,9 +214,7 @@ class Server(Child):
 
 
 @contextlib.asynccontextmanager
-async def relay(
-    *cores: int, urgent: bool = False, plane: PlaneKind = "reference", settings: Mapping[str, object] | None = None
-) -> AsyncIterator[Server]:
+async def relay(*cores: int, urgent: bool = False, plane: PlaneKind = "reference") -> AsyncIterator[Server]:
     """The whole node as users run it, `costream dev`, ready to answer; its workers run on its cores."""
     media, http = free_port(), free_port()
     with tempfile.TemporaryDirectory(prefix="costream-bench-") as state:
@@ -227,11 +225,10 @@ async def relay(
             "rate.joins_per_minute": "1000000",
             "rate.api_per_minute": "1000000",
             "log.level": "warning",
-            **(settings or {}),
         }
-        assignments = [word for key, value in wanted.items() for word in ("--set", f"{key}={value}")]
+        settings = [word for key, value in wanted.items() for word in ("--set", f"{key}={value}")]
         ports = ["--port", str(media), "--http-port", str(http)]
-        run = ["-c", "from costream.cli import main; main()", "dev", *ports, *assignments]
+        run = ["-c", "from costream.cli import main; main()", "dev", *ports, *settings]
         async with _serving(run, cores, http, "/healthz", urgent=urgent) as server:
             yield server
 
