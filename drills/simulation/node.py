@@ -1,14 +1,17 @@
 """One relay: the machines of `relay.node`, `relay.cluster` and `relay.stage`, and what joins them in a real node.
 
 A node whose state is steady *sleeps*: its clock stands still and the store's idea of its leases moves on, as if it had
-renewed them all the time. It wakes when anything touches it. So calm hours cost nothing, and are counted.
+renewed them all the time. It wakes when anything touches it. So calm hours cost nothing, and are counted. A room is
+ticked as long as its next tick could do other than its last one did.
 """
 
 from __future__ import annotations
 
 import asyncio
 import itertools
+import operator
 import random
+from functools import partial
 from typing import Protocol
 
 from drills.simulation import sessions
@@ -28,9 +31,17 @@ from relay.node.surroundings import Surroundings
 from relay.ports import NodeRecord, RoomEvent
 from relay.settings import ClusterSettings
 
-CALM_S = 6.0
-"""After the last disturbance a node goes on for so long before it may sleep: longer than every retry takes."""
+CALM_S = 2.5
+"""After the last disturbance a node goes on for so long before it may sleep: longer than another's record outlives it
+in the directory."""
 _DAY_S = 86_400.0
+Mark = tuple[object, ...]
+
+
+def _awaits_time(room: HostedRoom) -> bool:
+    """Whether time alone will change what a room's tick does: something is kept for a while."""
+    shared = room._shared
+    return bool(room._leaving or room._tracks._lost or (shared is not None and shared._remote._former))
 
 
 class Surrounding(Protocol):
@@ -71,9 +82,12 @@ class SimNode:
         self._handles = itertools.count(1)
         self._seen = -1
         self._unsure_until = 0.0
-        self._stirred: dict[str, float] = {}
-        self._catalog: dict[str, messages.Publication] | None = None
+        self._stirred: dict[str, Mark] = {}
+        self._catalog: dict[str, messages.Publication] = {}
+        self._told = self._catalog
+        self._offers_old = self._telling = self._driving = False
         self._lived: frozenset[str] = frozenset()
+        self._record = NodeRecord(name, f"https://{name}", "", "sim", max_sessions=1000, link=(f"{name}:1",))
         self._table = NodeTable(world.cluster.expiry_s)
         self.store = StoreClient(name, world.store, world.network, self.wall)
         self.keeper = world.make_keeper(name, world.cluster.lease_ttl_s)
@@ -120,19 +134,25 @@ class SimNode:
         now = self._loop.time()
         self._disturbed = now
         for each in [room] if room is not None else [hosted.id for hosted in self.rooms]:
-            self._stirred[each] = now
+            self._stirred[each] = ()
         if not self.sleeps or not self.alive:
             return
         slept = now - self._asleep_at
         self._asleep_at, self._shift, self._awake_since = -1.0, self._shift + slept, now
-        self.slept_s += slept
-        self.world.store.extend(self.name, self.keeper.kept(), slept)
+        self._slept(slept)
         self._seen = -1
         self._timer = self._loop.call_later(self.world.dice.random() * self.world.cluster.heartbeat_s, self._beat)
         self.drive()
 
+    def _slept(self, seconds: float) -> None:
+        self.slept_s += seconds
+        self.world.store.extend(self.name, self.keeper.kept(), seconds)
+
     def _may_sleep(self) -> bool:
-        if self._loop.time() - self._disturbed < CALM_S or self.frozen_until > self._loop.time():
+        now = self._loop.time()
+        if now - self._disturbed < CALM_S or self.frozen_until > now or now < self._unsure_until:
+            return False
+        if self._stirred or self._seen != self.world.store.changes:
             return False
         mono = self.mono()
         certain = all(self.keeper.epoch(*each, mono) is not None for each in self.keeper.kept())
@@ -168,8 +188,10 @@ class SimNode:
 
     def kill(self) -> None:
         """Its process is gone; so are its tasks and what it knew."""
-        self.awake_s += 0.0 if self.sleeps else self._loop.time() - self._awake_since
-        self.slept_s += self._loop.time() - self._asleep_at if self.sleeps else 0.0
+        if self.sleeps:
+            self._slept(self._loop.time() - self._asleep_at)
+        else:
+            self.awake_s += self._loop.time() - self._awake_since
         self.alive = False
         self._asleep_at = -1.0
         self._stop_timers()
@@ -182,10 +204,6 @@ class SimNode:
             if timer is not None:
                 timer.cancel()
         self._timer = self._leases = None
-
-    def record(self) -> NodeRecord:
-        """Itself in the directory."""
-        return NodeRecord(self.name, f"https://{self.name}", "", "sim", max_sessions=1000, link=(f"{self.name}:1",))
 
     # --- the beat: heartbeat, look at the directory, tick of rooms ----------------------------------------------------
 
@@ -207,7 +225,7 @@ class SimNode:
 
     def _announce(self) -> None:
         if self.alive and self.world.network.reaches_store(self.name):
-            self.world.store.announce(self.record(), self.world.cluster.expiry_s)
+            self.world.store.announce(self._record, self.world.cluster.expiry_s)
 
     def _look(self) -> None:
         store = self.world.store
@@ -225,38 +243,50 @@ class SimNode:
 
     def _tick(self) -> None:
         """As `NodeLinks.tick` and the node's tick of rooms."""
-        nodes = frozenset(record.id for record in self._table.records)
+        nodes = self._table.ids
         if self.name in nodes:
-            nodes |= {peer for peer in self._links.origins() if self._hears(peer)}
-            if nodes != self._lived:
+            missed = [peer for peer in self._links.origins() if peer not in nodes and self._hears(peer)]
+            if missed:
+                nodes = nodes.union(missed)
+            if nodes is not self._lived and nodes != self._lived:
+                self._stir_for(nodes ^ self._lived)
                 self._lived = nodes
-                self._stirred = dict.fromkeys((room.id for room in self.rooms), self._loop.time())
-                self._recheck()
-        calm = self._loop.time() - CALM_S
-        self._stirred = {room: at for room, at in self._stirred.items() if at > calm}
-        for name in list(self._stirred):
+        for name, before in list(self._stirred.items()):
             room = self.rooms.get(name)
-            if room is not None:
-                if self.name in nodes:
-                    room.nodes_known(nodes)
-                room.tick()
+            if room is None or (self._is_same(before, self._mark(room)) and not _awaits_time(room)):
+                del self._stirred[name]
+                continue
+            if self.name in nodes:
+                room.nodes_known(nodes)
+            room.tick()
+            if room.id in self._stirred:
+                self._stirred[room.id] = self._mark(room)
+
+    def _mark(self, room: HostedRoom) -> Mark:
+        """All that a room's tick goes by beside time. What changes is another object."""
+        origins = self._links.rooms.get(room.id, ())
+        return (room.state, self._lived, *(self._links.catalog(name) for name in sorted(origins)))
+
+    @staticmethod
+    def _is_same(one: Mark, other: Mark) -> bool:
+        return len(one) == len(other) and all(map(operator.is_, one, other))
+
+    def _stir_for(self, nodes: frozenset[str]) -> None:
+        """These nodes came or went: that matters to the rooms in whose documents they are, or which take from them."""
+        for room in self.rooms:
+            near = {each.node for each in room.state.publications.values()} | self._links.rooms.get(room.id, frozenset())
+            if not near.isdisjoint(nodes):
+                self._stirred[room.id] = ()
 
     def _hears(self, name: str) -> bool:
         peer = self.world.peer(name)
         return peer is not None and not peer.is_frozen and self.world.network.reaches(self.name, name)
 
-    def _recheck(self) -> None:
-        """Read the catalogs of all origins again."""
-        for name in self._links.origins():
-            catalog = self._links.catalog(name)
-            for room in self.rooms:
-                if name in self._links.rooms.get(room.id, ()):
-                    room.offered(name, catalog)
-
     # --- leases: as LeaseHolder ---------------------------------------------------------------------------------------
 
     def drive(self) -> None:
         """Ask the store what the keeper wants to know, take what it tells, and come back in time."""
+        self._driving = False
         if not self.alive or self.is_frozen:
             return
         if self.sleeps:
@@ -301,10 +331,22 @@ class SimNode:
         return self._links
 
     def publications_changed(self) -> None:
-        """What this node offers has changed: those who follow it hear of it."""
-        self._catalog = None
-        for room in self.rooms:
-            self._loop.call_later(self.world.network.delay(self.name), self._offer, room.id)
+        """What this node offers is to be read again, once for all that changed in this turn of the loop. Only what
+        differs is told."""
+        self._offers_old = True
+        if not self._telling:
+            self._telling = True
+            self._loop.call_soon(self._tell_offers)
+
+    def _tell_offers(self) -> None:
+        self._telling = False
+        before, self._told = self._told, self.offers()
+        if self._told is before or not self.alive:
+            return
+        differ = {key: entry for key, entry in {**before, **self._told}.items()
+                  if before.get(key) != self._told.get(key)}  # fmt: skip
+        for room in dict.fromkeys(entry.room for entry in differ.values()):
+            self._loop.call_later(self.world.network.delay(self.name), self._offer, room)
 
     def _offer(self, room: str) -> None:
         if not self.alive or self.is_frozen:
@@ -332,12 +374,17 @@ class SimNode:
 
     def _soon(self) -> None:
         self._disturbed = self._loop.time()
-        self._loop.call_soon(self.drive)
+        if not self._driving:
+            self._driving = True
+            self._loop.call_soon(self.drive)
 
     def offers(self) -> dict[str, messages.Publication]:
-        """Its catalog, as others have it."""
-        if self._catalog is None:
-            self._catalog = {each.publication: each.offer(room.id) for room in self.rooms for each in room.offers()}
+        """Its catalog, as others have it: the same object until it changes."""
+        if self._offers_old:
+            self._offers_old = False
+            fresh = {each.publication: each.offer(room.id) for room in self.rooms for each in room.offers()}
+            if fresh != self._catalog:
+                self._catalog = fresh
         return self._catalog
 
     def room_of(self, publication: str) -> str:
@@ -367,6 +414,8 @@ class SimNode:
     async def _open(self, room: str) -> HostedRoom:
         self.wake(room)
         hosted = await self.rooms.open(room)
+        if not hosted.watchers:  # a read of the document may be slow: the node may sleep before it comes
+            hosted.watchers.append(partial(self.wake, room))
         self.wake(room)
         self.world.hosted(self, room)
         return hosted

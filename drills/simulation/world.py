@@ -90,7 +90,7 @@ class World:
         self.store.rouse = self._rouse
         self.network.on_heal = self._healed
         self.nodes: dict[str, SimNode] = {}
-        self._gone: list[SimNode] = []
+        self._slept_s = self._awake_s = 0.0
         self._lives: Counter[str] = Counter()
         self._claims: dict[tuple[str, str], dict[str, None]] = {}
         self._kept: dict[str, list[tuple[str, str]]] = {}
@@ -175,9 +175,8 @@ class World:
     def _outcome(self, violation: Violation | None, took_s: float) -> Outcome:
         now = self._loop.time()
         for node in self.nodes.values():
-            node.kill()
-        every = [*self.nodes.values(), *self._gone]
-        slept, awake = (sum(getattr(node, what) for node in every) for what in ("slept_s", "awake_s"))
+            self._stop(node)
+        slept, awake = self._slept_s, self._awake_s
         ops = self.store.ops + self._slept_ops(slept)
         return Outcome(
             self.plan, violation, self.trace.hash, self.trace.lines, self.trace.newest(), took_s, now, ops,
@@ -215,17 +214,19 @@ class World:
     def kept_changed(self, node: SimNode) -> None:
         now = node.keeper.kept()
         before = self._kept.get(node.name, [])
-        for key in before:
-            if key not in now:
-                self._claims.get(key, {}).pop(node.name, None)
+        if now != before:
+            for key in before:
+                if key not in now:
+                    self._claims.get(key, {}).pop(node.name, None)
+            for key in now:
+                self._claims.setdefault(key, {})[node.name] = None
+            self._kept[node.name] = now
         for key in now:
-            self._claims.setdefault(key, {})[node.name] = None
-        self._kept[node.name] = now
-        for key in now:
-            self._check(key)
+            if len(self._claims[key]) > 1:
+                self._check(key)
 
     def _check(self, key: tuple[str, str]) -> None:
-        claims = [self.nodes[name] for name in self._claims.get(key, ()) if name in self.nodes]
+        claims = [self.nodes[name] for name in self._claims[key] if name in self.nodes]
         if len(claims) > 1:
             self.ownership.claimed(*key, [(node.name, node.keeper, node.mono()) for node in claims])
 
@@ -257,8 +258,8 @@ class World:
             node.wake(room)
             node.store.poke(room)
 
-    def _healed(self) -> None:
-        for node in self.nodes.values():
+    def _healed(self, name: str | None = None) -> None:
+        for node in self.nodes.values() if name is None else filter(None, [self.nodes.get(name)]):
             if self.network.reaches_store(node.name):
                 node.store.poke_all()
 
@@ -290,12 +291,16 @@ class World:
         node = self.nodes.pop(name, None)
         if node is None:
             return
-        node.kill()
-        self._gone.append(node)
+        self._stop(node)
         for key in self._kept.pop(name, []):
             self._claims.get(key, {}).pop(name, None)
         self.ownership.forget(f"{name}/{self._lives[name]}")
         self.people.node_gone(name)
+
+    def _stop(self, node: SimNode) -> None:
+        node.kill()
+        self._slept_s += node.slept_s
+        self._awake_s += node.awake_s
 
     def restart(self, name: str) -> None:
         if name not in self.nodes:
