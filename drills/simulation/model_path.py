@@ -71,6 +71,7 @@ class ModelPath:
         self._open: dict[int, int] = {}  # number: send time
         self._declared: dict[int, int] = {}
         self._heap: list[tuple[int, int, str, tuple[int, ...], int]] = []
+        self._kinds = {"packet": self._received, "ack": self._acknowledged, "timer": self._ack_timer}
         self._order = 0
         self._waiting: list[int] = []  # received, not yet acknowledged
         self._waiting_since = 0
@@ -108,13 +109,19 @@ class ModelPath:
             if due is not None and due <= now and (timer is None or due <= timer):
                 at, _, kind, numbers, delay = heapq.heappop(self._heap)
                 self.now = max(self.now, at)
-                {"packet": self._received, "ack": self._acknowledged, "timer": self._ack_timer}[kind](numbers, delay)
+                self._kinds[kind](numbers, delay)
             elif timer is not None and timer <= now:
                 self.now = max(self.now, timer)
                 self._timer()
             else:
                 break
         self.now = now
+
+    def next_event(self) -> int | None:
+        """Return when `run` has something to do; None for not before something is sent."""
+        due = self._heap[0][0] if self._heap else None
+        timer = self._next_timer()
+        return timer if due is None else due if timer is None else min(due, timer)
 
     def report(self, now: int) -> PathReport:
         """Return what a transport would report, and start a new list of samples."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import operator
 import random
 from functools import partial
 from typing import Protocol
@@ -17,6 +16,8 @@ from typing import Protocol
 from drills.simulation import sessions
 from drills.simulation.client import StoreClient
 from drills.simulation.network import Network
+from drills.simulation.node_clock import NodeClock
+from drills.simulation.stirred import Mark, Stirred
 from drills.simulation.store import StoreModel
 from drills.simulation.upstream import SimUpstream
 from relay.cluster.known import NodeTable
@@ -35,13 +36,6 @@ CALM_S = 2.5
 """After the last disturbance a node goes on for so long before it may sleep: longer than another's record outlives it
 in the directory."""
 _DAY_S = 86_400.0
-Mark = tuple[object, ...]
-
-
-def _awaits_time(room: HostedRoom) -> bool:
-    """Whether time alone will change what a room's tick does: something is kept for a while."""
-    shared = room._shared
-    return bool(room._leaving or room._tracks._lost or (shared is not None and shared._remote._former))
 
 
 class Surrounding(Protocol):
@@ -69,27 +63,25 @@ class SimNode:
 
     def __init__(self, name: str, world: Surrounding, wall_error: float, rate: float) -> None:
         self.name, self.world = name, world
-        self.slept_s = self.awake_s = 0.0
-        self.wall_error = wall_error
         self.alive = True
         self.frozen_until = 0.0
         """A stopped process does nothing until then, and does not know it."""
         self._loop = asyncio.get_running_loop()
-        self._rate, self._shift, self._asleep_at = rate, 0.0, -1.0
-        self._awake_since = self._disturbed = self._loop.time()
+        self.clock = NodeClock(self._loop.time, world.epoch_s, wall_error, rate)
+        self.mono = self.clock.mono
+        self._disturbed = self._loop.time()
         self._timer: asyncio.TimerHandle | None = None
         self._leases: asyncio.TimerHandle | None = None
         self._handles = itertools.count(1)
         self._seen = -1
         self._unsure_until = 0.0
-        self._stirred: dict[str, Mark] = {}
         self._catalog: dict[str, messages.Publication] = {}
         self._told = self._catalog
         self._offers_old = self._telling = self._driving = False
         self._lived: frozenset[str] = frozenset()
         self._record = NodeRecord(name, f"https://{name}", "", "sim", max_sessions=1000, link=(f"{name}:1",))
         self._table = NodeTable(world.cluster.expiry_s)
-        self.store = StoreClient(name, world.store, world.network, self.wall)
+        self.store = StoreClient(name, world.store, world.network, self.clock.wall)
         self.keeper = world.make_keeper(name, world.cluster.lease_ttl_s)
         self._links = SimUpstream(self)
         clocks = TrackClocks(dict, lambda: 0, lambda: int(self.mono() * 1e6))
@@ -99,7 +91,7 @@ class SimNode:
                 node_id=name,
                 submit=lambda *commands: None,
                 next_handle=lambda: next(self._handles),
-                wall=self.wall,
+                wall=self.clock.wall,
                 monotonic=self.mono,
                 seat_hold_s=_DAY_S,
                 empty_ttl_s=_DAY_S,
@@ -111,6 +103,7 @@ class SimNode:
                 presence_s=_DAY_S,
             )
         )
+        self._stirred = Stirred(self.rooms, self._mark)
         self._timer = self._loop.call_later(world.dice.random() * world.cluster.heartbeat_s, self._beat)
 
     # --- time --------------------------------------------------------------------------------------------------------
@@ -118,35 +111,23 @@ class SimNode:
     @property
     def sleeps(self) -> bool:
         """Whether its clock stands still."""
-        return self._asleep_at >= 0
-
-    def mono(self) -> float:
-        """Its monotonic clock, which runs a little wrong."""
-        now = self._asleep_at if self.sleeps else self._loop.time()
-        return 1000.0 + (now - self._shift) * self._rate
-
-    def wall(self) -> float:
-        """Its wall clock, which may jump."""
-        return self.world.epoch_s + self._loop.time() + self.wall_error
+        return self.clock.sleeps
 
     def wake(self, room: str | None = None) -> None:
         """Something touches it: one of its rooms, or all."""
         now = self._loop.time()
         self._disturbed = now
         for each in [room] if room is not None else [hosted.id for hosted in self.rooms]:
-            self._stirred[each] = ()
+            self._stirred.stir(each)
         if not self.sleeps or not self.alive:
             return
-        slept = now - self._asleep_at
-        self._asleep_at, self._shift, self._awake_since = -1.0, self._shift + slept, now
-        self._slept(slept)
+        self._end_sleep()
         self._seen = -1
         self._timer = self._loop.call_later(self.world.dice.random() * self.world.cluster.heartbeat_s, self._beat)
         self.drive()
 
-    def _slept(self, seconds: float) -> None:
-        self.slept_s += seconds
-        self.world.store.extend(self.name, self.keeper.kept(), seconds)
+    def _end_sleep(self) -> None:
+        self.world.store.extend(self.name, self.keeper.kept(), self.clock.wake())
 
     def _may_sleep(self) -> bool:
         now = self._loop.time()
@@ -163,9 +144,7 @@ class SimNode:
         return any(room._followed._pending for room in self.rooms)
 
     def _sleep(self) -> None:
-        now = self._loop.time()
-        self.awake_s += now - self._awake_since
-        self._asleep_at = now
+        self.clock.sleep()
         self._stop_timers()
 
     def freeze(self, seconds: float) -> None:
@@ -189,11 +168,9 @@ class SimNode:
     def kill(self) -> None:
         """Its process is gone; so are its tasks and what it knew."""
         if self.sleeps:
-            self._slept(self._loop.time() - self._asleep_at)
-        else:
-            self.awake_s += self._loop.time() - self._awake_since
+            self._end_sleep()
+        self.clock.sleep()  # for good
         self.alive = False
-        self._asleep_at = -1.0
         self._stop_timers()
         for room in self.rooms:
             for task in (*room._followed._tasks, *room._presence._tasks):
@@ -251,32 +228,21 @@ class SimNode:
             if nodes is not self._lived and nodes != self._lived:
                 self._stir_for(nodes ^ self._lived)
                 self._lived = nodes
-        for name, before in list(self._stirred.items()):
-            room = self.rooms.get(name)
-            if room is None or (self._is_same(before, self._mark(room)) and not _awaits_time(room)):
-                del self._stirred[name]
-                continue
+        for room in self._stirred.due():
             if self.name in nodes:
                 room.nodes_known(nodes)
             room.tick()
-            if room.id in self._stirred:
-                self._stirred[room.id] = self._mark(room)
 
     def _mark(self, room: HostedRoom) -> Mark:
-        """All that a room's tick goes by beside time. What changes is another object."""
         origins = self._links.rooms.get(room.id, ())
         return (room.state, self._lived, *(self._links.catalog(name) for name in sorted(origins)))
-
-    @staticmethod
-    def _is_same(one: Mark, other: Mark) -> bool:
-        return len(one) == len(other) and all(map(operator.is_, one, other))
 
     def _stir_for(self, nodes: frozenset[str]) -> None:
         """These nodes came or went: that matters to the rooms in whose documents they are, or which take from them."""
         for room in self.rooms:
             near = {each.node for each in room.state.publications.values()} | self._links.rooms.get(room.id, frozenset())
             if not near.isdisjoint(nodes):
-                self._stirred[room.id] = ()
+                self._stirred.stir(room.id)
 
     def _hears(self, name: str) -> bool:
         peer = self.world.peer(name)
@@ -302,8 +268,7 @@ class SimNode:
             self._leases.cancel()
             self._leases = None
         if at is not None:
-            wait = max(0.0, at - self.mono()) / self._rate + 1e-6
-            self._leases = self._loop.call_later(wait, self.drive)
+            self._leases = self._loop.call_later(self.clock.true_wait(at), self.drive)
 
     def _answered(self) -> None:
         if self.alive and not self.sleeps:
@@ -427,5 +392,5 @@ class SimNode:
             if isinstance(transition, SessionClosed):
                 self.world.session_closed(self, made, transition.reason)
 
-        info = SessionInfo(session, next(self._handles), room.id, identity, role, kind, self.wall())  # type: ignore[arg-type]
+        info = SessionInfo(session, next(self._handles), room.id, identity, role, kind, self.clock.wall())  # type: ignore[arg-type]
         return sessions.PlainSession(info, told)

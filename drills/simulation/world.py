@@ -299,8 +299,8 @@ class World:
 
     def _stop(self, node: SimNode) -> None:
         node.kill()
-        self._slept_s += node.slept_s
-        self._awake_s += node.awake_s
+        self._slept_s += node.clock.slept_s
+        self._awake_s += node.clock.awake_s
 
     def restart(self, name: str) -> None:
         if name not in self.nodes:
@@ -320,7 +320,7 @@ class World:
 
     def jump(self, name: str, seconds: float) -> None:
         if name in self.nodes:
-            self.nodes[name].wall_error += seconds
+            self.nodes[name].clock.wall_error += seconds
 
     def move_host(self, room: str) -> None:
         client = self.dice.choice(self.people.hosts(room))
@@ -344,7 +344,7 @@ class World:
         for node in self.nodes.values():
             node.wake()
 
-    def touch(self, nodes: Sequence[str] | None, on: bool) -> None:
+    def touch(self, nodes: Sequence[str] | None, on: bool, near: bool = True) -> None:
         if nodes is None:
             self._wake_all()
             self.healing.touched(self._room_names, on)
@@ -352,11 +352,11 @@ class World:
         for name in nodes:
             if name in self.nodes:
                 self.nodes[name].wake()
-        near = [room for room, hosting in self.hosting.items() if any(name in hosting for name in nodes)]
-        for room in near:
+        rooms = [room for room, hosting in self.hosting.items() if any(name in hosting for name in nodes)]
+        for room in rooms if near else ():
             for node in self.hosts_of(room):
                 node.wake(room)
-        self.healing.touched(near, on)
+        self.healing.touched(rooms, on)
 
     def _dice(self, what: str) -> random.Random:
         return random.Random(f"{self.plan.seed}/{what}")
