@@ -51,8 +51,7 @@ class CarryingPath(ModelPath):
         self.tokens_acked += [self._cargo.pop(number)[1] for number in newly if number in self._cargo]
         super()._acknowledged(numbers, delay)
 
-    def _detect(self) -> None:
-        before = set(self._declared)
-        super()._detect()
-        fresh = [number for number in self._declared if number not in before]
-        self.tokens_lost += [self._cargo[number][1] for number in fresh if number in self._cargo]
+    def _declare_lost(self, number: int) -> None:
+        super()._declare_lost(number)
+        if number in self._cargo:
+            self.tokens_lost.append(self._cargo[number][1])

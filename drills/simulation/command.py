@@ -13,7 +13,8 @@ from rich.console import Console
 from rich.table import Table
 
 from drills.simulation.accuracy import ENOUGH, trials
-from drills.simulation.links import LinkOutcome, LinkWorld, a_day_of_bursts
+from drills.simulation.day_of_bursts import a_day_of_bursts
+from drills.simulation.links import LinkOutcome, LinkWorld
 from drills.simulation.run import simulate
 from drills.simulation.world import Outcome, Plan, plan_of
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from drills.simulation.links import LinkWorld, a_day_of_bursts
+from drills.simulation.day_of_bursts import a_day_of_bursts
+from drills.simulation.links import LinkWorld
 from relay.link.breaker import Breaker, BreakerState
 from relay.link.path import PathName
 from relay.settings import BreakerSettings
