@@ -32,7 +32,7 @@ from relay.node.surroundings import Surroundings
 from relay.ports import NodeRecord, RoomEvent
 from relay.settings import ClusterSettings
 
-CALM_S = 2.5
+CALM_S = 2.2
 """After the last disturbance a node goes on for so long before it may sleep: longer than another's record outlives it
 in the directory."""
 _DAY_S = 86_400.0
@@ -72,6 +72,7 @@ class SimNode:
         self._disturbed = self._loop.time()
         self._timer: asyncio.TimerHandle | None = None
         self._leases: asyncio.TimerHandle | None = None
+        self._leases_at = 0.0
         self._handles = itertools.count(1)
         self._seen = -1
         self._unsure_until = 0.0
@@ -265,10 +266,12 @@ class SimNode:
         self.world.kept_changed(self)
         at = self.keeper.next_timeout()
         if self._leases is not None:
+            if at == self._leases_at and self._leases.when() > self._loop.time():
+                return
             self._leases.cancel()
             self._leases = None
         if at is not None:
-            self._leases = self._loop.call_later(self.clock.true_wait(at), self.drive)
+            self._leases, self._leases_at = self._loop.call_later(self.clock.true_wait(at), self.drive), at
 
     def _answered(self) -> None:
         if self.alive and not self.sleeps:

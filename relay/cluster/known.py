@@ -66,7 +66,7 @@ class NodeTable:
             self._grace_until = now + self._grace_s
         self._away, self._empty = False, not listed
         kept = self._records if now < self._grace_until else {}
-        believed = {**kept, **listed}
+        believed = {**kept, **listed} if kept else listed
         if believed == self._records:
             return False
         if believed.keys() != self._records.keys():
