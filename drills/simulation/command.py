@@ -42,7 +42,8 @@ def run(plan: Plan, seeds: int, link_minutes: float, trace: Path | None, console
             for name, link in _links(seed, plan.hours, link_minutes, out):
                 rate = link.virtual_s / max(1e-9, link.took_s)
                 console.print(f"  {name}: {link.virtual_s:,.0f} s in {link.took_s:.1f} s of CPU (x{rate:,.0f}), "
-                              f"{len(link.moves)} moves, trace {link.hash}", highlight=False)  # fmt: skip
+                              f"{len(link.moves)} moves, {_packets(link)}trace {link.hash}",
+                              highlight=False)  # fmt: skip
                 if link.violation is not None:
                     console.print(f"[bold red]{link.violation}[/]\nagain: {_again(plan_of(plan, seed=seed))}")
                     return False
@@ -82,6 +83,11 @@ def _links(seed: int, hours: float, minutes: float, out: TextIO | None) -> Itera
     if minutes > 0:
         yield "a link with faults", LinkWorld(seed, out=out).run(minutes * 60)
         yield "2 % lost in bursts", a_day_of_bursts(seed, hours)
+
+
+def _packets(link: LinkOutcome) -> str:
+    tally = link.tally
+    return f"{tally.handed_on:,} of {tally.published:,} packets handed on, " if tally.published else ""
 
 
 def _row(outcome: Outcome) -> str:

@@ -1,7 +1,4 @@
-"""A day of losses in bursts, of which a breaker must make nothing.
-
-    no-false-trip    a path that loses 2 % in bursts is not left
-"""
+"""A day of losses in bursts, of which a breaker must make nothing: one that loses 2 % is not left (`no-false-trip`)."""
 
 from __future__ import annotations
 

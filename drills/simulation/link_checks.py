@@ -9,6 +9,8 @@
     bounded      a packet is asked for `nack_tries` times at most, and what is repeated keeps within the budget
     stuck        when both paths have been whole for SETTLED_US, nothing older waits, is in flight or is missing, and
                  what was published since then was all handed on
+
+`LinkChecks` looks into both machines: what they count is held to what was seen of each packet.
 """
 
 from __future__ import annotations

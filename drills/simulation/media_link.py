@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 
 from drills.simulation.carrying_path import CarryingPath
 from drills.simulation.link_checks import LinkChecks
@@ -19,7 +20,7 @@ from drills.simulation.publisher import CLOCK_HZ, Publisher
 from relay.link import roq, varint
 from relay.link.breaker import Breaker, BreakerMoved
 from relay.link.history import Entry, FlowSpec
-from relay.link.path import PathName, PathReport
+from relay.link.path import PathName
 from relay.link.paths import PATHS
 from relay.link.receiver import LinkReceiver
 from relay.link.sender import LinkSender
@@ -78,9 +79,8 @@ class MediaLink(OneLink):
         """A connection ends, all that it had on its way with it; the subscriber dials anew until it succeeds."""
         if name not in self._dial_at:
             self.sender.path_closed(name)
-            report = self.paths[name].report(self.now)
-            closed = PathReport(report.now, (), report.sent, report.acked, report.lost, None, report.pto_us, closed=True)
-            self.breaker.report(name, closed, self._generation[name])
+            report = replace(self.paths[name].report(self.now), closed=True)
+            self.breaker.report(name, report, self._generation[name])
         self._dial_at[name] = max(until, self._dial_at.get(name, 0))
 
     def _dial(self, now: int) -> None:

@@ -241,8 +241,8 @@ class SimNode:
     def _stir_for(self, nodes: frozenset[str]) -> None:
         """These nodes came or went: that matters to the rooms in whose documents they are, or which take from them."""
         for room in self.rooms:
-            near = {each.node for each in room.state.publications.values()} | self._links.rooms.get(room.id, frozenset())
-            if not near.isdisjoint(nodes):
+            origins = self._links.rooms.get(room.id, frozenset())
+            if origins & nodes or any(each.node in nodes for each in room.state.publications.values()):
                 self._stirred.stir(room.id)
 
     def _hears(self, name: str) -> bool:

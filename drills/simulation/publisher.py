@@ -56,8 +56,8 @@ class Publisher:
         for index in range(self.packets):
             start = _MORE if index else VP8_KEY if self.keyframe else VP8_DELTA
             rest = self.dice.randbytes(self.dice.randrange(20, 120)) + (serial + index).to_bytes(_SERIAL, "big")
-            last = index == self.packets - 1
-            found.append(rtp.build_header(96, last, self.seq & 0xFFFF, self.frames * (CLOCK_HZ // 30), self.ssrc) + start + rest)
+            last, timestamp = index == self.packets - 1, self.frames * (CLOCK_HZ // 30)
+            found.append(rtp.build_header(96, last, self.seq & 0xFFFF, timestamp, self.ssrc) + start + rest)
             self.seq += 1
         self.frames += 1
         self.keyframe = False
