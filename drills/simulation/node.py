@@ -199,7 +199,6 @@ class SimNode:
             self._table.failed()
             self._unsure_until = self._loop.time() + 2 * self.world.cluster.expiry_s
         self._tick()
-        self.drive()
 
     def _announce(self) -> None:
         if self.alive and self.world.network.reaches_store(self.name):
