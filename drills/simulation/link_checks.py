@@ -18,6 +18,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import NoReturn
 
 from drills.simulation.model_path import SECOND
 from drills.simulation.publisher import serial_of
@@ -240,5 +241,5 @@ class LinkChecks:
         sender, receiver = self.sender.totals(), self.receiver.totals()
         return sender.skipped + sender.too_old + sender.over_budget + sender.absent + receiver.lost + receiver.stale
 
-    def _fail(self, rule: str, now: int, text: str) -> None:
+    def _fail(self, rule: str, now: int, text: str) -> NoReturn:
         raise Violation(rule, now / SECOND, text)

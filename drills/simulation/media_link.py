@@ -163,5 +163,5 @@ class MediaLink(OneLink):
         for event in self.sender.events():
             if isinstance(event, KeyframeWanted):
                 next(each for each in self._publishers if each.flow == event.flow).keyframe = True
-        for event in self.receiver.events():
-            self._tell(f"receiver: {event}")
+        for heard in self.receiver.events():
+            self._tell(f"receiver: {heard}")

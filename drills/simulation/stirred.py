@@ -44,4 +44,4 @@ def _is_same(one: Mark, other: Mark) -> bool:
 def _awaits_time(room: HostedRoom) -> bool:
     """Whether time alone will change what a room's tick does: something is kept for a while."""
     shared = room._shared
-    return bool(room._leaving or room._tracks._lost or (shared is not None and shared._remote._former))
+    return bool(room._attendance._leaving or room._tracks._lost or (shared is not None and shared._remote._former))
