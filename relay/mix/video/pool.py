@@ -408,6 +408,7 @@ class VideoPool:
     def _told(self, worker: PoolWorker, message: Message) -> Iterator[events.VideoEvent]:
         if isinstance(message, messages.WorkerReady):
             yield events.WorkerStarted(worker.running.where, message.resident)
+            self._settle(worker)  # its program may have ended meanwhile
             return
         name = message.stage  # type: ignore[attr-defined]
         found = self._stages.get(name)
