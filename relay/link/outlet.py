@@ -36,6 +36,7 @@ class Outlet:
         self._since: dict[int, int] = {}  # when a flow's queue was first seen not to empty, by our own turns
         self._turns = 0
         self._turn_at = 0
+        self._room = 0  # that new media had since something was sent again, as far as it counts
 
     @property
     def waiting(self) -> int:
@@ -69,7 +70,8 @@ class Outlet:
         """Take at most `room` packets to send now. Old packets that came before `oldest` are dropped and counted,
         room or not."""
         self._drop_old(oldest)
-        reserve = min(len(self.again), self._burst, max(1, room // _REPAIR_SHARE)) if self.again else 0
+        self._room = min(self._room, _REPAIR_SHARE - 1) + room  # a path may have room for one in each turn
+        reserve = min(len(self.again), self._burst, self._room // _REPAIR_SHARE)
         out = self._take_fresh(room - reserve)
         left = min(room - len(out), self._burst)
         while left > 0 and self.again:
@@ -82,6 +84,7 @@ class Outlet:
                 continue
             out.append(entry)
             left -= 1
+            self._room = max(0, self._room - _REPAIR_SHARE)
         for entry in out:
             entry.flight |= self.bit
         return out
