@@ -39,7 +39,8 @@ def page(result: Result, before: Result | None, scores: Scores) -> str:
     changes = compare_results(before, result) if before else []
     body = "".join(
         [*_head(result), *_left_out(result), *_tiles(result, before), *_hypotheses(result, changes), *_charts(result),
-         *_freezes(result), *_scorecard(result, scores), *_oracles(result), *_compared(changes, before), *_repeat(result)]
+         *_freezes(result), *_scorecard(result, scores), *_oracles(result), *_compared(changes, before),
+         *_repeat(result)]
     )  # fmt: skip
     return (
         f'<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">'

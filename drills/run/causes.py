@@ -1,9 +1,9 @@
 """Why a picture froze: each freeze is laid beside what happened around it. Pure.
 
 Evidence of several causes is kept in this order, and the first one counts: this machine or a client on it was late, a
-node, or a process of its links, was gone and somebody joined elsewhere, the program's compositor was replaced, a path was bad, the layer changed, a
-keyframe was waited for. Where there is nothing else, a machine without CPU to spare counts as `client`. What is left
-is `unknown`, and says so.
+node, or the process of its links, was gone or somebody joined elsewhere, the program's compositor was replaced, a path
+was bad, the layer changed, a keyframe was waited for. Where there is nothing else, a machine without CPU to spare
+counts as `client`. What is left is `unknown`, and says so.
 """
 
 from __future__ import annotations

@@ -81,7 +81,7 @@ class ChromiumPart(Part):
     at: list[str] = Field(default=["relay-b"], min_length=1, description="Members that serve them the page, in turn.")
     optional: bool = Field(
         default=False,
-        description="Whether the drill goes on without them, saying so, where there is no Chromium; else it is refused.",
+        description="Without a Chromium the drill goes on without them and says so, rather than being refused.",
     )
 
 
