@@ -7,13 +7,9 @@ import asyncio
 import json
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TextIO
-
-LOOK_S = 0.05
-LATE_S = 0.1
-"""Of a look: what a viewer could notice."""
 
 Tell = Callable[..., None]
 
@@ -55,13 +51,3 @@ async def until_told_to_end(*running: asyncio.Task[None]) -> None:
     await asyncio.gather(waiter, *running, return_exceptions=True)
     for task in done - {waiter}:
         task.result()
-
-
-async def tell_lateness(tells: Sequence[Tell]) -> None:
-    """Tell all viewers of this process when it had no CPU: what they saw then is not the cluster's doing."""
-    while True:
-        due = time.monotonic() + LOOK_S
-        await asyncio.sleep(LOOK_S)
-        if (late := time.monotonic() - due) > LATE_S:
-            for tell in tells:
-                tell("late", by=round(late, 3))

@@ -33,7 +33,7 @@ import webrtc
 from costream.painting import read_i420
 from costream.synthetic import allow_loopback, gathered
 from costream.whip import Endpoint, Refused, Resource
-from drills.client import Tell, read_plan, tell_lateness, teller, until_told_to_end
+from drills.client import Tell, read_plan, teller, until_told_to_end
 from drills.session_events import Following, following, session_of, until
 
 _SOUND_S = 0.02
@@ -41,6 +41,8 @@ _SILENCE_DBFS = -100.0
 _RETRY_S = 0.2
 _CONNECT_S = 8.0
 _STATS_S = 1.0
+_LOOK_S = 0.05
+_LATE_S = 0.1  # of a look: what a viewer could notice
 _OFFER_S = 3.0  # more than a service takes for an answer or a refusal (`join.timeout_s`)
 
 
@@ -292,6 +294,16 @@ async def received(pc: Any) -> tuple[int, int, int, int]:
         sum(int(getattr(entry, "frames_dropped", 0) or 0) for entry in found),
         sum(int(getattr(entry, "concealed_samples", 0) or 0) for entry in found),
     )
+
+
+async def tell_lateness(tells: Sequence[Tell]) -> None:
+    """Tell all viewers of this process when it had no CPU: what they saw then is not the cluster's doing."""
+    while True:
+        due = time.monotonic() + _LOOK_S
+        await asyncio.sleep(_LOOK_S)
+        if (late := time.monotonic() - due) > _LATE_S:
+            for tell in tells:
+                tell("late", by=round(late, 3))
 
 
 class _Sound:

@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import math
 import os
+import sys
 import tempfile
 import time
 from collections.abc import Sequence
@@ -19,14 +20,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from playwright.async_api import Browser, Error, Page
+from playwright.async_api import Browser, Error, Page, ViewportSize
 
 from costream.painting import JAVASCRIPT_FILE
 from drills.chromium.launching import launched
-from drills.client import Tell, read_plan, tell_lateness, teller, until_told_to_end
+from drills.client import Tell, read_plan, teller, until_told_to_end
 
 WATCH_FILE = Path(__file__).with_name("watch.js")
-_SIZE = {"width": 800, "height": 480}
+_SIZE: ViewportSize = {"width": 800, "height": 480}
 _TAKE_S = 0.1
 _OPEN_S = 20.0
 _AGAIN_S = 0.2
@@ -73,8 +74,9 @@ class WatchPage:
             except Error as error:
                 if self._page.is_closed():
                     raise
-                reason = f"the page does not open: {error.message.splitlines()[0]}"
-                self._tell("failed", url=url.partition("#")[0], reason=reason[:200])  # what follows is a token
+                plain = url.partition("#")[0]  # what follows has a token
+                reason = f"the page does not open: {error.message.splitlines()[0].replace(url, plain)}"
+                self._tell("failed", url=plain, reason=reason[:200])
             else:
                 return
             turn += 1
@@ -110,12 +112,14 @@ async def _ahead_of(page: Page) -> float:
     return found
 
 
-async def _one(browser: Browser, number: int, plan: BrowserPlan, tell: Tell) -> None:
-    await asyncio.sleep(number * plan.every_s)
-    profile = await browser.new_context(ignore_https_errors=True, viewport=_SIZE)  # type: ignore[arg-type]
+async def _one(browser: Browser, wait: float, urls: Sequence[str], tell: Tell) -> None:
+    await asyncio.sleep(wait)
+    profile = await browser.new_context(ignore_https_errors=True, viewport=_SIZE)
     await profile.add_init_script(path=JAVASCRIPT_FILE)
     await profile.add_init_script(path=WATCH_FILE)
-    await WatchPage(await profile.new_page(), tell).watch(plan.pages[number][1])
+    page = await profile.new_page()
+    page.on("pageerror", lambda error: print(error, file=sys.stderr, flush=True))
+    await WatchPage(page, tell).watch(urls)
 
 
 async def _browse(plan: BrowserPlan) -> None:
@@ -125,11 +129,9 @@ async def _browse(plan: BrowserPlan) -> None:
         tempfile.TemporaryDirectory(dir=Path(plan.out).parent, prefix="b", ignore_cleanup_errors=True) as directory,
     ):
         os.environ.update(TMPDIR=directory, HOME=directory)
-        tells = [teller(out, name) for name, _ in plan.pages]
         async with launched(plan.executable) as browser, asyncio.TaskGroup() as group:
-            group.create_task(tell_lateness(tells))
-            for number, tell in enumerate(tells):
-                group.create_task(_one(browser, number, plan, tell))
+            for number, (name, urls) in enumerate(plan.pages):
+                group.create_task(_one(browser, number * plan.every_s, urls, teller(out, name)))
 
 
 async def _main(plan: BrowserPlan) -> None:
