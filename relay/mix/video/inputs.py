@@ -14,6 +14,9 @@ from relay.process.control import Message
 
 ASK_US = 500_000
 """Between two requests for a keyframe; the relay coalesces them further."""
+HEAL_US = (1_000_000, 4_000_000)
+"""So long after a fault that the decoder noticed it gets keyframes once more: damage beside it may have gone unnoticed,
+and pictures that refer to it stay wrong although each of them can be decoded."""
 TELL_US = 1_000_000
 """Between two events about the same fault."""
 LAG_STEP_US = 3000
@@ -39,6 +42,7 @@ class Input:
         self._arrived = 0
         self._version = 0
         self._seen = self._asked = now
+        self._heal: list[int] = []
         self._showing = False
         self._told: dict[str, int] = {}
         self._size: tuple[int, int] | None = None
@@ -79,6 +83,7 @@ class Input:
             except BadStream as error:
                 self._queue.restart()
                 self._assembler.fault()
+                self._heal = [unit.arrival + later for later in HEAL_US]
                 self._trouble("corrupt", str(error), unit.arrival)
                 return
             if frames:
@@ -95,7 +100,10 @@ class Input:
         """Look after what did not come: ask for keyframes, notice silence."""
         if self._assembler is None:
             return
-        if self._assembler.broken and now - self._asked > (ASK_US if self._version else ASK_US // 2):
+        heals = bool(self._heal) and now >= self._heal[0]
+        if heals:
+            self._heal.pop(0)
+        if heals or (self._assembler.broken and now - self._asked > (ASK_US if self._version else ASK_US // 2)):
             self._asked = now
             self._tell(KeyframeNeeded(self._stage, self.spec.identity))
         if self._showing and now - self._seen > self._silence:

@@ -1,0 +1,63 @@
+"""One input of a program, with packets and times by hand."""
+
+from __future__ import annotations
+
+import av
+
+from costream.painting import TestPicture
+from relay.mix.video.encoder import Encoder, Shape
+from relay.mix.video.inputs import HEAL_US, Input
+from relay.mix.video.messages import InputSpec, InputTrouble, KeyframeNeeded
+from relay.mix.video.packets import Packetizer
+from relay.process.control import Message
+
+FRAME_US = 66_667
+DELAY_US = 30_000
+
+
+class Line:
+    """A VP8 publisher and the input that shows it, a frame at a time."""
+
+    def __init__(self) -> None:
+        self.told: list[Message] = []
+        self.now = 1_000_000
+        self.input = Input("s", InputSpec("ann", "Ann", 1, "vp8"), DELAY_US, 10_000_000, self.now, self.told.append)
+        self._encoder = Encoder(Shape("vp8", 320, 180, 15, 300_000, 1_000_000))
+        self._packets = Packetizer("vp8", 7, 96, 100)
+        self._picture = TestPicture(320, 180, 1)
+        self._counter = 0
+
+    def frame(self, keyframe: bool = False, nonsense: bool = False) -> None:
+        painted = av.VideoFrame.from_ndarray(self._picture.frame(self._counter, 0), format="yuv420p")
+        data, _ = self._encoder.encode(painted, keyframe)
+        if nonsense:  # the frame's first byte says that it is a keyframe, its start code that it is none
+            data = b"\x10\x02\x00" + bytes(len(data))
+        for packet in self._packets.packets(data, self._counter * 6000, 0):
+            self.input.receive(packet, self.now)
+        self._counter += 1
+        self.now += FRAME_US
+        if self.input.due(self.now + DELAY_US):
+            self.input.decode()
+        self.input.check(self.now)
+
+    def asked(self) -> int:
+        return sum(isinstance(message, KeyframeNeeded) for message in self.told)
+
+
+def test_keyframes_are_asked_for_again_some_time_after_a_fault_that_was_noticed() -> None:
+    """Damage that no decoder notices stays in the picture for as long as others refer to it."""
+    line = Line()
+    line.frame(keyframe=True)
+    for _ in range(30):
+        line.frame()
+    assert line.asked() == 0
+    line.frame(nonsense=True)
+    faults = [message.fault for message in line.told if isinstance(message, InputTrouble)]
+    assert faults == ["corrupt"]
+    while not line.asked():
+        line.frame()
+    line.frame(keyframe=True)
+    healed, start = line.asked(), line.now
+    while line.now < start + HEAL_US[-1] + 1_000_000:
+        line.frame()
+    assert line.asked() == healed + len(HEAL_US)
