@@ -9,7 +9,7 @@ from pathlib import Path
 import av
 import imageio_ffmpeg
 
-from bench.processes import go_first
+from bench.processes import go_first, pin
 from relay.mix.video.assembly import VideoCodec
 
 FPS = 30
@@ -39,12 +39,18 @@ async def clip(folder: Path, codec: VideoCodec, height: int, number: int) -> Pat
     return path
 
 
-async def run(command: list[str], *, urgent: bool = False) -> None:
-    """Run a program to its end, `urgent` before all else on this machine. RuntimeError with its last words when it
-    fails."""
+async def run(command: list[str], *, alone_on: int | None = None) -> bytes:
+    """Run a program to its end, on one core and before all else there if told so, and return what it printed.
+    RuntimeError with its last words when it fails."""
+
+    def prepare() -> None:
+        if alone_on is not None:
+            pin(alone_on)
+            go_first()
+
     pipe = subprocess.PIPE
     process = await asyncio.create_subprocess_exec(
-        *command, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe, preexec_fn=go_first if urgent else None
+        *command, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe, preexec_fn=prepare
     )
     try:
         output = await process.communicate()
@@ -54,6 +60,7 @@ async def run(command: list[str], *, urgent: bool = False) -> None:
         raise
     if process.returncode:
         raise RuntimeError(f"{command[0]} failed: {b''.join(output)[-800:].decode(errors='replace')}")
+    return output[0]
 
 
 def frames(path: Path, codec: VideoCodec) -> list[bytes]:

@@ -3,8 +3,9 @@
 All get the same clips, half of them H264 and half VP8, put them into the same cells and encode with the same x264
 settings. Ours is what runs in production: RTP by a ring from the plane at 30 pictures a second, RTP back, and the CPU
 time is that of the whole worker process. The others read files at that pace too, choose their threads themselves, and
-write nothing; ffmpeg is also shown with one thread for each of its parts, which is the least that it can do with. All
-go before what else this machine does, where that is allowed.
+write nothing; ffmpeg is also shown with one thread for each of its parts, which is the least that it can do with. The
+limit is what decoding and encoding alone take (`bench.mix_codecs`). All run on one core that has nothing else to do,
+and before all else there, where that is allowed.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import functools
 import itertools
 import os
 import shutil
+import sys
 import tempfile
 import time
 from collections import defaultdict
@@ -35,6 +37,7 @@ X264 = "deblock=1:subme=1"
 MEASURE_S, QUICK_S = 4.0, 2.0
 SETTLE_S = 1.0
 TRIES = 3
+LIMIT = "the codecs alone"
 GOALS = {"ffmpeg": "<= 0.85", "GStreamer": "<= 0.7"}
 _CLOCK = os.sysconf("SC_CLK_TCK")
 
@@ -62,9 +65,10 @@ async def measure(plan: Plan) -> list[Figure]:
     """Measure all in turns, so that what else the machine does falls on all alike."""
     ours: dict[Case, list[float]] = defaultdict(list)
     peers: dict[tuple[str, Case], list[float]] = defaultdict(list)
-    programs: dict[str, Callable[[Sequence[Clip]], Awaitable[float]]] = {
+    programs: dict[str, Callable[[Sequence[Clip], int], Awaitable[float]]] = {
         "ffmpeg": via_ffmpeg,
         "ffmpeg, one thread each": functools.partial(via_ffmpeg, threads=1),
+        LIMIT: codecs_alone,
     }
     missing = await gstreamer_missing()
     if not missing:
@@ -75,9 +79,16 @@ async def measure(plan: Plan) -> list[Figure]:
             for case in CASES:
                 ours[case].append(await via_worker(clips[case], plan))
                 for peer, make in programs.items():
-                    peers[peer, case].append(await make(clips[case]))
+                    peers[peer, case].append(await make(clips[case], plan.test))
     figures = [_figure(case, peer, ours[case], peers[peer, case]) for case in CASES for peer in programs]
     figures += [_ratio(case, peer, ours[case], peers[peer, case]) for case in CASES for peer in programs]
+    figures += [
+        figure(
+            f"{case.name}: share of ffmpeg's CPU that its codecs alone take, the least that ours could",
+            [a / b for a, b in zip(peers[LIMIT, case], peers["ffmpeg", case], strict=True)], "", command=COMMAND,
+        )
+        for case in CASES
+    ]  # fmt: skip
     if missing:
         figures.append(figure(f"GStreamer is not here ({missing}): its figures are left out", [0], "", command=COMMAND))
     return figures
@@ -114,13 +125,13 @@ def _cells(count: int) -> tuple[Cell, ...]:
 async def via_worker(clips: Sequence[Clip], plan: Plan) -> float:
     """CPU ms of a worker per picture. One that gave up pictures, for want of a free core, is tried again."""
     for _ in range(TRIES):
-        found = await _via_worker(clips, QUICK_S if plan.quick else MEASURE_S)
+        found = await _via_worker(clips, QUICK_S if plan.quick else MEASURE_S, plan.test)
         if found is not None:
             return found
     raise RuntimeError("the machine is too busy to make every picture")
 
 
-async def _via_worker(clips: Sequence[Clip], seconds: float) -> float | None:
+async def _via_worker(clips: Sequence[Clip], seconds: float, core: int) -> float | None:
     async with Mixer.opened() as mixer:
         program = mixer.program(WIDTH, HEIGHT, FPS, BITRATE)
         mixer.pool.open_stage("bench", program)
@@ -131,7 +142,7 @@ async def _via_worker(clips: Sequence[Clip], seconds: float) -> float | None:
             feeds.append(feed)
         task = asyncio.create_task(_play(feeds))
         try:
-            mixer.hurry("bench")
+            mixer.hurry("bench", core)
             await mixer.shown(len(clips))
             await asyncio.sleep(SETTLE_S)
             pid, count = mixer.pid("bench"), mixer.pictures
@@ -160,7 +171,7 @@ def _cpu(pid: int) -> float:
 # --- peers ----------------------------------------------------------------------------------------------------------
 
 
-async def via_ffmpeg(clips: Sequence[Clip], *, threads: int | None = None) -> float:
+async def via_ffmpeg(clips: Sequence[Clip], core: int, *, threads: int | None = None) -> float:
     """CPU ms of the ffmpeg command line per picture, with its xstack filter; `threads` of each part, or its choice."""
     places = _cells(len(clips))
     scaled = [
@@ -179,10 +190,16 @@ async def via_ffmpeg(clips: Sequence[Clip], *, threads: int | None = None) -> fl
     x264 += ["-x264-params", X264, *limit]
     filters = [] if threads is None else ["-filter_complex_threads", str(threads)]
     words = [ffmpeg(), "-v", "error", "-nostdin", *filters, *inputs, "-filter_complex", graph, "-map", "[out]"]
-    return await _cpu_of([*words, *x264, *rate, "-f", "null", "-"])
+    return await _cpu_of([*words, *x264, *rate, "-f", "null", "-"], core)
 
 
-async def via_gstreamer(clips: Sequence[Clip]) -> float:
+async def codecs_alone(clips: Sequence[Clip], core: int) -> float:
+    """CPU ms per picture of decoding the clips and encoding a picture, without anything between."""
+    words = [f"{one.codec}={one.path}" for one in clips]
+    return float(await run([sys.executable, "-m", "bench.mix_codecs", *words], alone_on=core))
+
+
+async def via_gstreamer(clips: Sequence[Clip], core: int) -> float:
     """CPU ms of gst-launch-1.0 per picture, with its compositor."""
     places = _cells(len(clips))
     pads = []
@@ -199,7 +216,7 @@ async def via_gstreamer(clips: Sequence[Clip]) -> float:
         decoder = ["h264parse", "!", "avdec_h264"] if one.codec == "h264" else ["vp8dec"]
         source = ["filesrc", f"location={one.path}", "!", "matroskademux", "!", *decoder, "!"]
         words += [*source, "queue", "!", f"mix.sink_{number}"]
-    return await _cpu_of(words)
+    return await _cpu_of(words, core)
 
 
 async def gstreamer_missing() -> str:
@@ -220,10 +237,10 @@ async def gstreamer_missing() -> str:
     return ""
 
 
-async def _cpu_of(command: list[str]) -> float:
+async def _cpu_of(command: list[str], core: int) -> float:
     """CPU ms per picture of a program that mixes the clips from their beginning to their end."""
     before = os.times()
-    await run(command, urgent=True)
+    await run(command, alone_on=core)
     after = os.times()
     used = after.children_user + after.children_system - before.children_user - before.children_system
     return used * 1000 / (SECONDS * FPS)

@@ -76,9 +76,10 @@ class Mixer:
     def pid(self, stage: str) -> int:
         return int(self.pool.worker_of(stage).removeprefix("local:"))
 
-    def hurry(self, stage: str) -> None:
-        """Have the stage's worker go before all else on this machine, where we may."""
+    def hurry(self, stage: str, core: int) -> None:
+        """Have the stage's worker go before all else on a core, where we may."""
         for thread in os.listdir(f"/proc/{self.pid(stage)}/task"):
+            os.sched_setaffinity(int(thread), {core})
             with contextlib.suppress(PermissionError):
                 os.sched_setscheduler(int(thread), os.SCHED_FIFO, os.sched_param(1))
 

@@ -8,7 +8,8 @@ A packet's *transit* is its arrival minus its timestamp; only differences mean a
 timestamp plus `offset`, so a packet is late when its transit is above the offset. The offset that is needed is the
 transit which 2 % of the last packets exceed, and a margin. From this follows the adaptation:
 
-- Too little (more than 2 % late, or nothing left to play): a concealed frame is put in, at once and again.
+- Too little (more than 2 % late, nothing left to play, or ahead of the pictures that the sound belongs to): a concealed
+  frame is put in, at once and again.
 - Too much: a frame is faded into the one after it, at most every half second, or at once where it is quiet.
 - In a pause (DTX, or nothing came for 100 ms) the offset is set afresh when sound returns.
 
@@ -20,6 +21,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, insort
 from collections import deque
+from dataclasses import replace
 from typing import NamedTuple
 
 from relay.mix.jitter_steps import Conceal, JitterCounts, JitterSettings, Play, Quiet, Recover, Skip, Step
@@ -34,6 +36,7 @@ DTX_BYTES = 2  # a packet this short says that nothing comes for a while (RFC 75
 MAX_CONCEALED = 5  # frames in a row
 WINDOW = 150  # packets that the offset is learned from: 3 s
 LATE_SHARE = 0.02
+NEAR_US = 10_000  # half of what a frame more or less can mend
 
 
 class _Held(NamedTuple):
@@ -89,6 +92,10 @@ class JitterBuffer:
     def jitter_us(self) -> int:
         """Transit which 2 % of the last packets exceed, beyond that of the fastest."""
         return self._late_transit() - self._ordered[0] if self._ordered else 0
+
+    def wait_at_least(self, least_us: int) -> None:
+        """Have the fastest packets wait so long at least from now on; see `JitterSettings.least_us`."""
+        self._settings = replace(self._settings, least_us=min(least_us, self._settings.most_us))
 
     # --- packets come -----------------------------------------------------------------------------------------------
 
@@ -293,8 +300,9 @@ class JitterBuffer:
         needed = self._needed()
         spare = self._offset - needed
         late = self._offset < self._late_transit()
+        ahead = self._offset + NEAR_US < self._ordered[0] + self._settings.least_us  # of the pictures it belongs to
         room = self._offset < self._ordered[0] + self._settings.most_us
-        if (late or (quiet and spare < 0)) and room and not self._grown:
+        if (late or ahead or (quiet and spare < 0)) and room and not self._grown:
             self._grown = True
             self.counts.grown += 1
             return self._conceal(FRAME, advance=False)

@@ -11,38 +11,32 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import asdict
 from random import Random
-from typing import Any, assert_never, get_args
+from typing import Any, get_args
 
 import structlog
 
-from relay.edge.dtls import CertificateStore
-from relay.edge.fragment import parse_fragment, write_restart
 from relay.edge.negotiation import answer_publish, answer_watch
-from relay.edge.plan import LocalCandidate, LocalEnd, Negotiated, NegotiationPolicy
-from relay.edge.sdp import SdpLimits, SessionDescription
-from relay.edge.sdp_reader import parse
-from relay.edge.session import IceCredentials, Session, SessionInfo, make_ice_credentials
-from relay.edge.session_state import SessionClosed, SessionConnected, SessionKind, Transition
-from relay.errors import NotFound, Overloaded, PreconditionFailed, PreconditionRequired
+from relay.edge.session_state import SessionKind
+from relay.errors import NotFound, Overloaded
 from relay.ids import HybridClock
 from relay.link.hooks import LinkEvent, LinkMoved
 from relay.link.quic import Identity
 from relay.metrics import Metrics
 from relay.node.admission import Admission, Load, resident_memory
 from relay.node.clocks import TrackClocks
-from relay.node.config import plane_config, policy_of, timeouts_of
+from relay.node.config import plane_config
 from relay.node.followers import SessionFollowers
 from relay.node.gate import tightest
 from relay.node.links import NodeLinks
-from relay.node.local import LocalSession, LocalSlot, add_slot
 from relay.node.outputs import Outputs
+from relay.node.plane_events import PlaneEvents
 from relay.node.programs import Pools
 from relay.node.room import HostedRoom
 from relay.node.rooms import HostedRooms
+from relay.node.sessions import Negotiate, NodeSessions
 from relay.node.stranded import Stranded
 from relay.node.surroundings import Surroundings
 from relay.node.views import Meter, node_view, session_view
-from relay.plane import contract as plane
 from relay.plane import open_plane
 from relay.ports import Answer, IceFragment, KnownNodes, LeaseStore, Offer, RoomEvent, RoomStore, SlotChange
 from relay.settings import NodeSettings
@@ -91,15 +85,21 @@ class Node:
             shards=media.shards,
             pin=media.pin_threads,
         )
-        self._plane.on_events = self._on_events
         self._ports = [port for _, port in self._plane.addresses]
         self._advertised = tuple(advertised)
-        self._certificates = CertificateStore()
         self._admission = Admission(settings.limits)
         self._handles = itertools.count(1)
-        self._sessions: dict[str, tuple[HostedRoom, LocalSession]] = {}
-        self._by_handle: dict[int, Session] = {}
         self._followers = SessionFollowers()
+        self._sessions = NodeSessions(
+            settings,
+            node_id,
+            self._plane.submit,
+            lambda: next(self._handles),
+            self._ports,
+            advertised,
+            self._followers,
+            metrics,
+        )
         self._clock = HybridClock()
         self._track_clocks = TrackClocks(lambda: self._plane.stats().tracks)
         self._meter = Meter()
@@ -123,6 +123,7 @@ class Node:
         self._rooms = HostedRooms(around)
         self._links: NodeLinks | None = None
         self.egress = Outputs(settings, node_id, self._rooms, self._plane, lambda: next(self._handles), store)
+        self._plane.on_events = PlaneEvents(self._sessions, self._rooms, self.egress, time.monotonic)
         self.on_link_moved: Callable[[str, dict[str, Any]], None] = lambda kind, data: None
         """Told that a breaker moved, as an event's type and data."""
         self._tasks: list[asyncio.Task[None]] = []
@@ -225,8 +226,7 @@ class Node:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.egress.close()
-        for _, local in list(self._sessions.values()):
-            local.session.close("drain")
+        self._sessions.close("drain")
         await self._rooms.close()
         await self._pools.close()
         if self._links is not None:
@@ -250,16 +250,10 @@ class Node:
         self._admission.gate.observe(*tightest(self._plane.slabs), time.monotonic())
         for room in self._rooms:
             room.rates(stats.tracks)
-        for _, local in list(self._sessions.values()):
-            counted = stats.sessions.get(local.session.info.handle)
-            if counted is not None:
-                local.session.tick(counted)
+        self._sessions.tick(stats.sessions)
         rooms = Counter(room.state.traffic for room in self._rooms)
-        sessions = Counter((local.session.info.kind, room.state.traffic) for room, local in self._sessions.values())
         for traffic in get_args(Traffic):
             self._metrics.rooms.labels(traffic).set(rooms[traffic])
-            for kind in ("publisher", "viewer"):
-                self._metrics.sessions.labels(kind, traffic).set(sessions[kind, traffic])
         await self._rooms.sweep()
 
     async def _tick_rooms(self) -> None:
@@ -282,13 +276,9 @@ class Node:
         if not publishing and self._links is not None and self._links.is_stranded(room):
             self._metrics.refusals.labels("stranded").inc()
             raise Overloaded("this node is cut off from where the room is; another one is not")
-        returns = publishing and any(
-            local.session.info.identity == identity and local.session.info.room == room and local.tracks
-            for _, local in self._sessions.values()
-        )
-        if returns and not self._admission.draining:
+        if publishing and not self._admission.draining and self._sessions.publishes(room, identity):
             return
-        count, publishers = len(self._sessions), self._count("publisher")
+        count, publishers = len(self._sessions), self._sessions.count("publisher")
         load = Load(count, publishers, self._meter.bitrate_out, self._memory, tightest(self._plane.slabs))
         try:
             self._admission.admit(load, time.monotonic(), publisher=publishing)
@@ -309,14 +299,14 @@ class Node:
     async def publish(self, offer: Offer) -> Answer:
         """See `NodeControl.publish`."""
         room = await self._enter(offer, Action.PUBLISH)
-        return self._answer(room, offer, "publisher", answer_publish)
+        return self._open(room, offer, "publisher", answer_publish)
 
     async def watch(self, offer: Offer) -> Answer:
         """See `NodeControl.watch`."""
         room = await self._enter(offer, Action.WATCH)
         if offer.one_sound:
             room.admit_sound(offer.identity, Role(offer.role))
-        return self._answer(room, offer, "viewer", answer_watch)
+        return self._open(room, offer, "viewer", answer_watch)
 
     async def _enter(self, offer: Offer, action: Action) -> HostedRoom:
         self.admit(offer.room, offer.identity, action is Action.PUBLISH)
@@ -327,110 +317,42 @@ class Node:
             people.require(room.state, actor, action, actor.identity)
         return room
 
-    def _answer(
-        self,
-        room: HostedRoom,
-        offer: Offer,
-        kind: SessionKind,
-        negotiate: Callable[[SessionDescription, LocalEnd, NegotiationPolicy], Negotiated],
-    ) -> Answer:
-        limits = self._settings.limits
-        description = parse(
-            offer.sdp,
-            SdpLimits(bytes=limits.offer_bytes, media=limits.m_lines, candidates=limits.candidates, ssrcs=limits.ssrcs),
-        )
-        ice, certificate = make_ice_credentials(), self._certificates.current()
-        shard = self._least_busy_shard(kind)
-        local = self._local_end(ice, shard, certificate.fingerprints)
-        negotiated = negotiate(description, local, policy_of(room.state))
-        session_id = f"{self.node_id}~{secrets.token_urlsafe(12)}"
-        info = SessionInfo(
-            session_id, next(self._handles), offer.room, offer.identity, offer.role, kind, time.time(), shard
-        )
-        session = Session(info, ice, timeouts_of(self._settings), self._plane.submit, self._on_transition)
-        slots = tuple(LocalSlot(next(self._handles), plan) for plan in negotiated.slots)
-        local_session = LocalSession(
-            session, negotiated.remote_ufrag, negotiated.tracks, slots, offer.program, offer.one_sound
-        )
-        self._sessions[session_id] = (room, local_session)
+    def _open(self, room: HostedRoom, offer: Offer, kind: SessionKind, negotiate: Negotiate) -> Answer:
+        answer = self._sessions.open(room, offer, kind, negotiate)
         self._admission.gate.came_in()
-        self._by_handle[info.handle] = session
-        session.start(negotiated, certificate)
-        self._plane.submit(*(add_slot(slot, info.handle) for slot in slots))
-        room.add(local_session)
-        log.info("session opened", session=session_id, room=info.room, identity=info.identity, kind=kind)
-        return Answer(session_id, negotiated.answer, ice.etag)
-
-    def _least_busy_shard(self, kind: SessionKind) -> int:
-        """The shard with the fewest sessions, for a publisher the one with the fewest publishers."""
-        counts = [[0, 0] for _ in self._ports]
-        for _, local in self._sessions.values():
-            info = local.session.info
-            counts[info.shard][0] += kind == "publisher" == info.kind
-            counts[info.shard][1] += 1
-        return min(range(len(counts)), key=counts.__getitem__)
-
-    def _local_end(self, ice: IceCredentials, shard: int, fingerprints: Any = ()) -> LocalEnd:
-        """Our side of a session. Its candidates name the port of its shard only: nobody else knows it."""
-        candidates = tuple(
-            # RFC 8445 5.1.2.1: type preference 126 for host candidates, then the order in which we name them
-            LocalCandidate(host, self._ports[shard], priority=126 << 24 | (65535 - index) << 8 | 255)
-            for index, host in enumerate(self._advertised)
-        )
-        return LocalEnd(
-            ufrag=ice.ufrag,
-            password=ice.password,
-            fingerprints=fingerprints,
-            candidates=candidates,
-            session_id=secrets.randbits(62),
-            new_ssrc=lambda: secrets.randbits(32) or 1,
-            cname=self.node_id,
-        )
+        return answer
 
     async def trickle(self, session: str, fragment: str, etag: str | None) -> IceFragment | None:
-        """See `NodeControl.trickle`. Candidates are not needed by an ICE-lite end, so they are read and forgotten."""
-        _, local = self._find(session)
-        parsed = parse_fragment(fragment, SdpLimits(candidates=self._settings.limits.candidates))
-        current = local.session.ice.etag
-        if etag not in (None, "*", current):
-            raise PreconditionFailed("the entity tag is not that of this session's ICE generation")
-        if parsed.ufrag == local.remote_ufrag:
-            return None
-        if etag is None:
-            raise PreconditionRequired("an ICE restart needs If-Match with the session's entity tag")
-        local.remote_ufrag = parsed.ufrag
-        ice = local.session.restart_ice()
-        mids = parsed.mids or tuple(plan.mid for plan in local.tracks) or tuple(slot.plan.mid for slot in local.slots)
-        return IceFragment(write_restart(self._local_end(ice, local.session.info.shard), mids), ice.etag)
+        """See `NodeControl.trickle`."""
+        return self._sessions.trickle(session, fragment, etag)
 
     async def close(self, session: str) -> None:
         """See `NodeControl.close`."""
-        self._find(session)[1].session.close("left")
+        self._sessions.find(session)[1].session.close("left")
 
     def session(self, session: str) -> dict[str, Any]:
         """See `NodeControl.session`."""
-        return session_view(*self._find(session), self._meter)
+        return session_view(*self._sessions.find(session), self._meter)
 
     def sessions(self, room: str | None = None) -> list[dict[str, Any]]:
         """See `NodeControl.sessions`."""
-        found = [(hosted, local) for hosted, local in self._sessions.values() if room in (None, hosted.id)]
-        return [session_view(hosted, local, self._meter) for hosted, local in found]
+        return self._sessions.views(room, self._meter)
 
     async def change_slot(self, session: str, index: int, change: SlotChange) -> dict[str, Any]:
         """See `NodeControl.change_slot`."""
-        room, local = self._find(session)
+        room, local = self._sessions.find(session)
         view = room.live.change_slot(local.session.info.handle, index, change.changes, time.monotonic())
         room.flush()
         return view
 
     def session_events(self, session: str) -> AsyncIterator[RoomEvent]:
         """Follow one session's own events until it ends. Raises NotFound."""
-        self._find(session)
+        self._sessions.find(session)
         return self._followers.follow(session)
 
     def status(self) -> dict[str, Any]:
         """See `NodeControl.status`."""
-        counts = {kind: self._count(kind) for kind in ("publisher", "viewer")}
+        counts: dict[str, int] = {kind: self._sessions.count(kind) for kind in get_args(SessionKind)}
         region, limit = self._settings.node.region, self._settings.limits.max_sessions
         view = node_view(
             self.node_id, self.version, region, self.plane_name, self.started_at, counts, limit, self._meter
@@ -454,78 +376,9 @@ class Node:
     def _heights(self, track: int) -> list[int]:
         return [layer.height for layer in self._meter.stats.tracks.get(track, ())]
 
-    def _count(self, kind: str) -> int:
-        return sum(local.session.info.kind == kind for _, local in self._sessions.values())
-
-    def _find(self, session: str) -> tuple[HostedRoom, LocalSession]:
-        found = self._sessions.get(session)
-        if found is None:
-            raise NotFound(f"no session {session!r}", code="session-not-found")
-        return found
-
     # --- the plane and the sessions tell ------------------------------------------------------------------------------
-
-    def _on_transition(self, session: Session, transition: Transition) -> None:
-        info = session.info
-        room = self._sessions[info.id][0]
-        if isinstance(transition, SessionConnected):
-            self._metrics.joins.labels(info.kind).inc()
-            self._metrics.join_latency.labels(info.kind).observe(max(0.0, time.time() - info.opened_at))
-        if isinstance(transition, SessionClosed):
-            del self._sessions[info.id], self._by_handle[info.handle]
-            self._followers.end(info.id)
-            self._metrics.endings.labels(transition.reason).inc()
-            log.info(
-                "session closed", session=info.id, room=info.room, identity=info.identity, reason=transition.reason
-            )
-        room.took_transition(session, transition)
 
     def _on_link(self, event: LinkEvent) -> None:
         if isinstance(event, LinkMoved):
             self.on_link_moved("link.moved", {"node": self.node_id, **asdict(event), "sync_id": str(event.sync_id)})
             self._metrics.link_moves.labels(event.peer, event.state).inc()
-
-    def _on_events(self, events: list[plane.Event]) -> None:
-        for event in events:
-            self._on_event(event)
-        for room in self._rooms:
-            room.flush()
-
-    def _on_event(self, event: plane.Event) -> None:
-        now = time.monotonic()
-        match event:
-            case plane.DtlsReceived(handle, datagram):
-                if handle in self._by_handle:
-                    self._by_handle[handle].dtls_received(datagram)
-            case plane.AddressSelected(handle, address):
-                if handle in self._by_handle:
-                    self._by_handle[handle].address_selected(address)
-            case plane.IceRestarted(handle):
-                if handle in self._by_handle:
-                    self._by_handle[handle].ice_restarted()
-            case plane.LayerStarted(track, layer, _, payload_type):
-                if (room := self._rooms.of_track(track)) is not None:
-                    room.layer_started(track, layer, payload_type)
-            case plane.LayerStopped(track, layer):
-                if (room := self._rooms.of_track(track)) is not None:
-                    room.layer_stopped(track, layer)
-                    self.egress.layer_stopped(track, layer)
-            case plane.SlotSwitched(slot, track, layer, _, timestamp, source_timestamp):
-                if (room := self._rooms.of_track(track)) is not None:
-                    room.live.on_slot_switched(slot, track, layer, timestamp, source_timestamp)
-            case plane.EstimateChanged(handle, bitrate):
-                session = self._by_handle.get(handle)
-                if session is not None:
-                    self._sessions[session.info.id][0].live.on_estimate(handle, bitrate, now)
-            case plane.LoudnessMeasured(levels):
-                heard = {room: list[tuple[int, int]]() for room in self._rooms}  # a room without a level is silent
-                for track, level in levels:
-                    if (room := self._rooms.of_track(track)) in heard:
-                        heard[room].append((track, level))
-                for room, of_room in heard.items():
-                    room.live.on_loudness(of_room, now)
-            case plane.KeyframeRequested(track, layer):
-                if (room := self._rooms.of_track(track)) is not None:
-                    room.request_keyframe(track, layer)
-            case _:
-                assert_never(event)

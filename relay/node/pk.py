@@ -44,7 +44,8 @@ class PkStage:
         self._open_room = open_room
         self._desk = desk
         self._wall, self._monotonic = wall, monotonic
-        self._other: HostedRoom | None = None
+        self.other: HostedRoom | None = None
+        """The other room, once it is hosted here as well."""
         self._shows = False
         self._looked_at = float("-inf")
         self._tasks: dict[str, asyncio.Task[None]] = {}
@@ -67,11 +68,11 @@ class PkStage:
     def update(self) -> None:
         """One of the two documents changed, or a moment has come: show what is to be shown now. `on_stage` says it."""
         pk = current(self._room.state)
-        if self._other is not None and (pk is None or pk.other(self._room.id) != self._other.id or self._other.ended):
+        if self.other is not None and (pk is None or pk.other(self._room.id) != self.other.id or self.other.ended):
             self._leave()
-        if pk is not None and self._other is None:
+        if pk is not None and self.other is None:
             self._spawn("open", self._open(pk.other(self._room.id)))
-        shows = self._other is not None and shown(self._room.state, self._others(), self._now()) is not None
+        shows = self.other is not None and shown(self._room.state, self._others(), self._now()) is not None
         if shows != self._shows:
             self._show(shows)
         self._set_timer(pk)
@@ -79,8 +80,8 @@ class PkStage:
     def tick(self) -> None:
         """Let time pass."""
         now = self._monotonic()
-        if self._other is not None:
-            self._other.idle_since = now  # it is needed here, whoever watches it
+        if self.other is not None:
+            self.other.stay()  # it is needed here, whoever watches it
         state = self._room.state
         waits = state.pk.claim is not None or any(
             due is not None and due <= self._wall() for due in map(pks.due_at, state.pk.known.values())
@@ -92,8 +93,8 @@ class PkStage:
 
     def flushed(self) -> None:
         """What the room's viewers need was decided anew: the other room asks for it, too."""
-        if self._shows and self._other is not None:
-            self._other.demand()
+        if self._shows and self.other is not None:
+            self.other.demand()
 
     async def close(self) -> None:
         """Give back what was lent."""
@@ -110,7 +111,7 @@ class PkStage:
         return sync_id_at(round(self._wall() * 1e6))
 
     def _others(self) -> RoomState | None:
-        return self._other.state if self._other is not None and not self._other.ended else None
+        return self.other.state if self.other is not None and not self.other.ended else None
 
     def _changed(self) -> None:
         before = self._shows
@@ -125,28 +126,28 @@ class PkStage:
     async def _open(self, name: str) -> None:
         other = await self._open_room(name)
         pk = current(self._room.state)
-        if self._other is None and pk is not None and pk.other(self._room.id) == name:
-            self._other = other
+        if self.other is None and pk is not None and pk.other(self._room.id) == name:
+            self.other = other
             other.watchers.append(self._other_changed)
             self._other_changed()
 
     def _show(self, shows: bool) -> None:
-        assert self._other is not None
+        assert self.other is not None
         self._shows, now = shows, self._monotonic()
         if shows:
-            self._other.live.lend(self._room.live, now)
+            self.other.live.lend(self._room.live, now)
         else:
-            self._other.live.take_back(self._room.live, now)
-        log.info("PK is shown" if shows else "PK is no longer shown", room=self._room.id, other=self._other.id)
+            self.other.live.take_back(self._room.live, now)
+        log.info("PK is shown" if shows else "PK is no longer shown", room=self._room.id, other=self.other.id)
 
     def _leave(self) -> None:
-        other = self._other
+        other = self.other
         if other is None:
             return
         if self._shows:
             self._show(False)
         other.watchers.remove(self._other_changed)
-        self._other = None
+        self.other = None
 
     def _set_timer(self, pk: pks.Pk | None) -> None:
         """Wake at the very moments: both rooms change their stages by the same clock, not by their nodes' ticks."""

@@ -147,7 +147,8 @@ class ProgramMix:
         """Somebody's sound waits for `delay` µs before it is mixed: his picture has to wait as long, less the half
         frame that it waits for the next one."""
         if identity in self._pictures:
-            self._pools.video.set_delay(self._room, identity, delay - 500_000 // self._fps)
+            least = self._pools.settings.video.delay_ms * 1000  # sound that is about to wait so long waits less yet
+            self._pools.video.set_delay(self._room, identity, max(least, delay - 500_000 // self._fps))
 
     # --- tracks -----------------------------------------------------------------------------------------------------
 

@@ -19,7 +19,7 @@ from relay.mix.executor import Executor, LocalProcesses
 from relay.mix.video import events as picture
 from relay.mix.video.pool import VideoPool
 from relay.plane import Plane
-from relay.settings import MixAudioSettings, MixSettings
+from relay.settings import MixAudioSettings, MixSettings, MixVideoSettings
 from relay.workers.executor import RayActors
 
 log = structlog.get_logger()
@@ -212,10 +212,12 @@ async def _started(make: Callable[[], P]) -> P:
             return pool
 
 
+def picture_wait_ms(settings: MixVideoSettings) -> int:
+    """Return how long pictures wait: they are shown by the next frame that is due, half a frame late in the mean."""
+    return min(1000, settings.delay_ms + 500 // settings.fps)
+
+
 def in_time(settings: MixSettings) -> MixAudioSettings:
-    """Return the sound's settings, made to wait as long as pictures do: those are shown by the next frame that is due,
-    half a frame late in the mean."""
-    video, audio = settings.video, settings.audio
-    least = max(audio.jitter_least_ms, min(1000, video.delay_ms + 500 // video.fps))
-    most = max(audio.jitter_most_ms, least)
-    return audio.model_copy(update={"jitter_least_ms": least, "jitter_most_ms": most})
+    """Return the sound's settings, made to allow for a wait as long as that of pictures."""
+    most = max(settings.audio.jitter_most_ms, picture_wait_ms(settings.video))
+    return settings.audio.model_copy(update={"jitter_most_ms": most})

@@ -17,7 +17,7 @@ from relay.errors import Conflict, Overloaded
 from relay.mix.audio import messages
 from relay.mix.audio.ports import TrackSink, TrackSource
 from relay.node.program_inputs import Voice, own_inputs, voices
-from relay.node.programs import Pools
+from relay.node.programs import Pools, picture_wait_ms
 from relay.plane.contract import AddTrack, Kind, LayerSpec, PayloadType, RemoveTrack
 from relay.stage.document import RoomState
 from relay.stage.live_model import EVERYBODY
@@ -103,6 +103,7 @@ class RoomSound:
         if not wanted and not self._open:
             self._pools.sound_unwanted(self._host.id)
         if self._open:
+            self._wait()
             self._update_voices()
 
     def open(self, mix: str, track: int, exclude: tuple[str, ...] = ()) -> None:
@@ -186,8 +187,16 @@ class RoomSound:
             self._refused.add(without)
             log.warning("no mix without this host: voices instead", room=self._host.id, host=without, reason=reason)
 
+    def _wait(self) -> None:
+        """Sound that goes with a program's picture waits as that does; sound beside people's own pictures does not."""
+        with_program = self._open - {mix_name(without) for without in self._asked} or self._host.live.sounds_programs()
+        self._pools.audio.wait_for_pictures(
+            self._host.id, picture_wait_ms(self._pools.settings.video) if with_program else 0
+        )
+
     def _end_if_unused(self) -> None:
         if self._open:
+            self._wait()
             return
         self._pools.audio.close_room(self._host.id)
         self._voices.clear()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from relay.edge.session import Submit
 from relay.ids import HybridClock
@@ -37,3 +38,7 @@ class Surroundings:
     new_id: Callable[[], str] = lambda: secrets.token_hex(8)
     """Makes the ids of publications; a simulation has to get the same ones again."""
     presence_s: float = PRESENCE_S
+
+    def unstored(self, kind: str, data: dict[str, Any]) -> RoomEvent:
+        """Return an event of now that is in no store."""
+        return RoomEvent(self.clock.next(int(self.wall() * 1000)), kind, data, stored=False)

@@ -1,6 +1,7 @@
 """The native extension, built from `rust/`; see `relay.plane.native` and `rust/README.md`."""
 
 from types import ModuleType
+from typing import Any
 
 from relay.plane.contract import (
     Address,
@@ -119,3 +120,7 @@ class Forwarder:
     def taps_dropped(self) -> int: ...
     @property
     def handled(self) -> int: ...
+
+def halve(source: tuple[Any, int, int], target: tuple[Any, int, int], width: int, height: int) -> None:
+    """Write each two by two bytes of a plane as their rounded mean into another one of `width` x `height`. Both are
+    (buffer, offset of the first byte, stride). ValueError when one of them leaves its buffer, or both are the same."""

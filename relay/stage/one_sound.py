@@ -27,6 +27,10 @@ class SoundLive(LiveRoom):
         asking = (viewer for viewer in self._viewers.values() if viewer.one_sound)
         return list(dict.fromkeys(self.sound_for(viewer.identity, viewer.role) for viewer in asking))
 
+    def sounds_programs(self) -> bool:
+        """Return whether somebody who asked for one sound watches the program."""
+        return any(viewer.one_sound and viewer.program for viewer in self._viewers.values())
+
     def sound_for(self, identity: str, role: Role) -> str:
         """Return the mix that somebody gets who asks for one."""
         return self._sight.leaves_out(identity, role)

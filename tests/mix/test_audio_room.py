@@ -23,6 +23,7 @@ from relay.mix.audio.messages import (
     RemoveInput,
     SetGain,
     SpeakerChanged,
+    WaitForPictures,
 )
 from relay.mix.audio.mix import Encoding
 from relay.mix.audio.room import Room
@@ -337,6 +338,31 @@ def test_who_speaks_is_told_with_the_delay_of_each_input() -> None:
     assert levels["bob"] == pytest.approx(127 - 17, abs=1)
     assert levels["ann"] <= 40
     assert all(5 <= one.delay_ms <= 60 and one.flowing and not one.lost for one in report.inputs)
+
+
+def test_a_room_waits_for_its_pictures_while_it_has_any_and_forgets_it_in_no_hands() -> None:
+    show = Show()
+    show.join("ann", 440)
+    show.run(100)
+
+    def delay() -> float:
+        show.run(100)
+        report = show.told(InputsReported)[-1]
+        assert isinstance(report, InputsReported)
+        return report.inputs[0].delay_ms
+
+    assert delay() <= 60
+    show.room.change(WaitForPictures("show", 120))
+    assert 110 <= delay() <= 145
+    show.room = show.room.rescued()
+    show.join("bob", 1000)
+    show.run(100)
+    report = show.told(InputsReported)[-1]
+    assert isinstance(report, InputsReported)
+    assert all(110 <= one.delay_ms <= 145 for one in report.inputs)
+    show.room.change(WaitForPictures("show", 0))
+    show.run(200)
+    assert delay() <= 60
 
 
 def test_a_wrong_command_is_told_and_changes_nothing() -> None:

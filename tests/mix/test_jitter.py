@@ -132,6 +132,25 @@ def test_delay_follows_jitter_up_fast_and_down_slowly() -> None:
     assert heard.played == sorted(set(heard.played))
 
 
+def test_sound_that_has_to_wait_for_pictures_does_so_at_once_also_while_it_is_loud() -> None:
+    buffer = JitterBuffer()
+    first, second = stream(200), stream(400, start=200)
+    before = play(buffer, first, 200)
+    assert before.delays[-1] <= 45_000
+    buffer.wait_at_least(100_000)
+    heard = Heard()
+    for count, sent in enumerate(second, 200):
+        buffer.put(sent.ssrc, sent.seq, sent.timestamp, payload(sent.number), sent.at)
+        step = buffer.step(START + 13_000 + count * TICK)
+        heard.steps.append((count, step))
+        heard.delays.append(buffer.delay_us)
+    assert all(90_000 <= delay <= 120_000 for delay in heard.delays[20:])
+    assert heard.count(Conceal) <= 5
+    assert heard.played == list(range(200, 200 + len(heard.played)))
+    buffer.wait_at_least(10_000_000)
+    assert buffer.delay_us <= JitterSettings().most_us
+
+
 def test_what_is_quiet_shrinks_at_once() -> None:
     spike = stream(600, lambda n: 10_000 + max(0, 160_000 - max(0, n - 100) * TICK) * (n >= 100))
     slow = play(JitterBuffer(), spike, 600)

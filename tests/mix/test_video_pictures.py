@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import random
+from typing import Any
+
 import av
 import numpy as np
 import pytest
@@ -10,10 +13,17 @@ from hypothesis import strategies as st
 
 from costream.painting import Painted, TestPicture, read
 from relay.mix.layout import Box, Cell
-from relay.mix.video import tiles
+from relay.mix.video import pictures, tiles
 from relay.mix.video.composer import Composer, Content
 from relay.mix.video.pictures import BLACK, Canvas, inner
 from relay.stage.layout import Fit, Overlays, Score, Timer
+
+try:
+    from relay.plane import _native
+except ImportError:
+    _native = None  # type: ignore[assignment]
+
+native = pytest.mark.skipif(_native is None, reason="the native extension is not built: see rust/README.md")
 
 GUARD = 77
 
@@ -114,3 +124,102 @@ def test_tiles_have_even_sizes_and_initials() -> None:
     assert canvas.planes[0][0, 0] == BLACK[0]
     with pytest.raises(OSError):
         tiles.use_font("/nowhere.ttf")
+
+
+CELLS = {
+    "apart": (Cell("a", Box(0, 0, 160, 90), "crop"), Cell("b", Box(160, 90, 160, 90), "crop")),
+    "nested": (Cell("a", Box(0, 0, 320, 180), "crop"), Cell("b", Box(32, 90, 96, 54), "crop")),
+    "alone": (Cell("b", Box(64, 0, 160, 90), "letterbox"),),
+}
+steps = st.tuples(
+    st.sampled_from(sorted(CELLS)), st.booleans(), st.permutations(["a", "b"]), st.integers(0, 2), st.integers(0, 1)
+)
+
+
+@given(st.lists(steps, max_size=8))
+@settings(max_examples=40, deadline=None)
+def test_cells_that_are_painted_early_make_no_difference(
+    stories: list[tuple[str, bool, list[str], int, int]],
+) -> None:
+    early, late = Composer(320, 180), Composer(320, 180)
+    contents = {name: Content(name, picture(publisher=number), 0) for number, name in enumerate("ab")}
+    for number, (kind, scored, order, painted, changed) in enumerate(stories, 1):
+        for name in order[: painted + changed]:
+            contents[name] = Content(name, picture(publisher=ord(name), counter=number), number)
+        for name in order[:painted]:
+            early.paint(name, contents[name])
+        overlays = Overlays(score=Score(number, 1, "", "")) if scored else Overlays()
+        for composer in (early, late):
+            composer.draw(CELLS[kind], contents, overlays, 0)
+        assert all((a == b).all() for a, b in zip(early.canvas.planes, late.canvas.planes, strict=True))
+
+
+def test_a_cell_that_was_painted_early_is_not_painted_twice() -> None:
+    composer = Composer(320, 180)
+    contents = {name: Content(name, picture(), 0) for name in "ab"}
+    composer.draw(CELLS["apart"], contents, Overlays(), 0)
+    drawn = composer.drawn
+    contents["a"] = Content("a", picture(), 1)
+    composer.paint("a", contents["a"])
+    composer.paint("c", contents["a"])
+    assert composer.draw(CELLS["apart"], contents, Overlays(), 0)
+    assert composer.drawn == drawn + 1
+
+
+sides = st.integers(1, 40).map(lambda n: 2 * n)
+
+
+@native
+@given(sides, sides, st.integers(0, 3), st.integers(0, 9), st.randoms(use_true_random=False))
+def test_halves_are_the_means_of_four_and_nothing_beside_is_written(
+    width: int, height: int, before: int, beside: int, dice: random.Random
+) -> None:
+    source = np.frombuffer(dice.randbytes((2 * width + beside) * 2 * height + before), np.uint8)
+    wide = source[before:].reshape(2 * height, -1)[:, : 2 * width].astype(int)
+    goal = np.full((width + beside) * height + before, GUARD, np.uint8)
+    _native.halve((source, before, 2 * width + beside), (goal, before, width + beside), width, height)
+    found = goal[before:].reshape(height, -1)
+    wanted = (wide[::2, ::2] + wide[1::2, ::2] + wide[::2, 1::2] + wide[1::2, 1::2] + 2) // 4
+    assert (found[:, :width] == wanted).all()
+    assert (found[:, width:] == GUARD).all()
+    assert (goal[:before] == GUARD).all()
+
+
+@native
+@pytest.mark.parametrize(
+    ("source", "target", "width", "height"),
+    [
+        ((bytes(31), 0, 8), (bytearray(8), 0, 4), 4, 2),
+        ((bytes(32), 1, 8), (bytearray(8), 0, 4), 4, 2),
+        ((bytes(32), 0, 7), (bytearray(8), 0, 4), 4, 2),
+        ((bytes(32), 0, 8), (bytearray(7), 0, 4), 4, 2),
+        ((bytes(32), 0, 8), (bytes(8), 0, 4), 4, 2),
+        ((bytes(32), 2**63, 8), (bytearray(8), 0, 4), 4, 2),
+        ((bytes(32), 0, 2**63), (bytearray(8), 0, 4), 4, 2),
+        ((bytes(32), 0, 8), (bytearray(8), 0, 4), 2**63, 2),
+        ((bytes(32), 0, 8), (bytearray(8), 0, 4), 4, 2**63),
+        ((np.zeros((8, 8), np.uint8)[:, ::2], 0, 4), (bytearray(4), 0, 2), 2, 2),
+        ((same := np.zeros(64, np.uint8), 0, 8), (same[32:], 0, 4), 4, 4),
+    ],
+)
+def test_planes_that_are_not_there_are_not_halved(
+    source: tuple[Any, int, int], target: tuple[Any, int, int], width: int, height: int
+) -> None:
+    before = bytes(target[0])
+    with pytest.raises((ValueError, BufferError)):
+        _native.halve(source, target, width, height)
+    assert bytes(target[0]) == before
+
+
+@native
+def test_a_half_looks_as_what_swscale_makes_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = picture(640, 360)
+    quick = Canvas(640, 360)
+    monkeypatch.setattr(pictures, "_halve", None)
+    usual = Canvas(640, 360)
+    monkeypatch.undo()
+    for canvas in (quick, usual):
+        canvas.place(shown, Box(160, 90, 320, 180), "letterbox")
+    for a, b in zip(quick.planes, usual.planes, strict=True):
+        assert np.abs(a.astype(int) - b).mean() < 3
+    assert read(quick.planes[0], (0.25, 0.25, 0.5, 0.5)) == Painted(5, 9, 0)

@@ -12,7 +12,7 @@ from relay.errors import Conflict, Overloaded
 from relay.mix.audio.messages import InputRefused
 from relay.mix.audio.pool import AudioPool
 from relay.mix.audio.positions import SLOTS, Positions
-from relay.node.programs import Pools, Sounding
+from relay.node.programs import Pools, Sounding, picture_wait_ms
 from relay.node.sound import RoomSound
 from relay.plane.contract import AddTrack, BindSlot, Command, Kind, PayloadType, RemoveTrack
 from relay.settings import MixAudioSettings, MixSettings
@@ -58,6 +58,11 @@ class IdlePools:
         return {} if found is None else {name: one.muted for name, one in found.inputs.items()}
 
     @property
+    def wait(self) -> int:
+        """Milliseconds that the room's sound was told to wait for pictures."""
+        return self.audio._rooms["demo"].wait_ms
+
+    @property
     def mixes(self) -> dict[str, tuple[str, ...]]:
         """What is open, and whom it leaves out."""
         found = self.audio._rooms.get("demo")
@@ -96,10 +101,12 @@ class World:
         self.live.update(state, 0.0)
         self.heard()
 
-    def listen(self, actor: Actor, session: int) -> None:
+    def listen(self, actor: Actor, session: int, *, program: bool = False) -> None:
         self.sound.admit(actor.identity, actor.role)
         spec = SlotSpec(100 * session, 0, "0", Kind.AUDIO, (OPUS,))
-        self.live.add_viewer_session(session, f"w{session}", actor.identity, actor.role, [spec], 0.0, one_sound=True)
+        self.live.add_viewer_session(
+            session, f"w{session}", actor.identity, actor.role, [spec], 0.0, program=program, one_sound=True
+        )
         self.heard()
 
     def leave(self, session: int) -> None:
@@ -149,6 +156,22 @@ def test_a_rooms_sound_is_there_as_long_as_somebody_wants_it(make: Callable[...,
     assert set(world.pools.inputs) == {"gus", "greta"}
     world.sound.close()
     assert (world.pools.sounds, world.pools.mixes, world.tracks) == ({}, {}, set())
+
+
+def test_sound_waits_as_pictures_do_while_it_goes_with_a_programs(make: Callable[..., World]) -> None:
+    world = make()
+    wait = picture_wait_ms(world.pools.settings.video)
+    world.listen(GUEST, 7)
+    assert world.pools.wait == 0  # the others' own pictures wait for nothing
+    world.sound.open("program", 90)
+    world.heard()
+    assert world.pools.wait == wait > 0
+    world.sound.close_mix("program")
+    assert world.pools.wait == 0
+    world.listen(VIEWER, 8, program=True)  # mixed elsewhere
+    assert world.pools.wait == wait
+    world.leave(8)
+    assert world.pools.wait == 0
 
 
 def test_slots_are_bound_elsewhere_before_a_mix_goes(make: Callable[..., World]) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import math
 from collections import deque
+from dataclasses import replace
 
 import numpy as np
 
@@ -123,6 +124,11 @@ class Input:
             if not packet.payload:
                 continue  # padding only
             self.jitter.put(packet.ssrc, packet.seq, packet.timestamp, packet.payload, packet.arrival)
+
+    def wait_at_least(self, least_us: int) -> None:
+        """See `JitterBuffer.wait_at_least`."""
+        self._settings = replace(self._settings, least_us=min(least_us, self._settings.most_us))
+        self.jitter.wait_at_least(least_us)
 
     def stopped(self, now: int) -> bool:
         """Whether nothing has come for 2 s."""

@@ -103,6 +103,14 @@ class CloseMix(Message):
 
 
 @dataclass(frozen=True, slots=True)
+class WaitForPictures(Message):
+    """Have every input of a room wait for `wait_ms` at least, as pictures that it has to match do; 0: as configured."""
+
+    room: str
+    wait_ms: int
+
+
+@dataclass(frozen=True, slots=True)
 class FailMixer(Message):
     """A drill: have a mixer thread die in the middle of its work, or hang for some seconds."""
 
@@ -110,10 +118,11 @@ class FailMixer(Message):
     hang_s: float = 0.0
 
 
-RoomCommand = AddInput | SetGain | RemoveInput | OpenMix | CloseMix
+RoomCommand = AddInput | SetGain | RemoveInput | OpenMix | CloseMix | WaitForPictures
 Command = Configure | Begin | OpenRoom | CloseRoom | RoomCommand | FailMixer
 COMMANDS = (
-    Configure, Begin, OpenRoom, CloseRoom, AddInput, SetGain, RemoveInput, OpenMix, CloseMix, FailMixer,
+    Configure, Begin, OpenRoom, CloseRoom, AddInput, SetGain, RemoveInput, OpenMix, CloseMix, WaitForPictures,
+    FailMixer,
 )  # fmt: skip
 
 # --- events ---------------------------------------------------------------------------------------------------------

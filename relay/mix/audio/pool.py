@@ -34,6 +34,7 @@ from relay.mix.audio.messages import (
     Ready,
     RemoveInput,
     SetGain,
+    WaitForPictures,
 )
 from relay.mix.audio.ports import RingPlane, Sink, Source
 from relay.mix.audio.positions import Positions
@@ -63,6 +64,7 @@ class _Mix:
 
 @dataclass(slots=True)
 class _Room:
+    wait_ms: int = 0
     inputs: dict[str, _Input] = field(default_factory=dict)
     mixes: dict[str, _Mix] = field(default_factory=dict)
 
@@ -178,6 +180,15 @@ class AudioPool:
         one.source.close()
         del self._room(room).inputs[identity]
 
+    def wait_for_pictures(self, room: str, wait_ms: int) -> None:
+        """Have the room's sound wait so long at least, as the pictures that it has to match do; 0: as configured."""
+        found = self._room(room)
+        if wait_ms < 0:
+            raise UsageError("nobody can wait for less than no time")
+        if found.wait_ms != wait_ms:
+            found.wait_ms = wait_ms
+            self._tell(WaitForPictures(room, wait_ms))
+
     def open_mix(
         self, room: str, mix: str, sink: Sink, *, exclude: tuple[str, ...] = (), payload_type: int = 111
     ) -> None:
@@ -259,6 +270,8 @@ class AudioPool:
         process.tell(Begin())
         for name, room in self._rooms.items():
             process.tell(OpenRoom(name))
+            if room.wait_ms:
+                process.tell(WaitForPictures(name, room.wait_ms))
             for identity, one in room.inputs.items():
                 self._send_input(process, name, identity, one)
             for mix in room.mixes.values():

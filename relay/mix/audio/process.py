@@ -36,6 +36,7 @@ from relay.mix.audio.messages import (
     RemoveInput,
     RoomCommand,
     SetGain,
+    WaitForPictures,
 )
 from relay.mix.audio.mix import FRAME, Encoding
 from relay.mix.audio.mixers import TICK_US, Mixers, Outlet
@@ -181,7 +182,7 @@ class Process:
             case RemoveInput(room, identity):
                 mixers.find(room).change(command)
                 self._forget(room, identity)
-            case SetGain(room) | OpenMix(room) | CloseMix(room):
+            case SetGain(room) | OpenMix(room) | CloseMix(room) | WaitForPictures(room):
                 mixers.find(room).change(command)
             case FailMixer(mixer, hang_s):
                 mixers.fail(mixer, hang_s)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import NamedTuple, assert_never
 
 import numpy as np
@@ -32,6 +33,7 @@ from relay.mix.audio.messages import (
     RoomCommand,
     SetGain,
     SpeakerChanged,
+    WaitForPictures,
 )
 from relay.mix.audio.mix import FRAME, Encoding, Line, Mix
 from relay.mix.audio.opus import Block
@@ -75,6 +77,7 @@ class Room:
         self.ticked: int | None = None
         """The last tick whose packets went out. Kept by who sends them."""
         self._encoding, self._jitter, self._max_inputs, self._tell = encoding, jitter, max_inputs, tell
+        self._least_us = jitter.least_us
         self._changes: deque[tuple[RoomCommand, PacketQueue | None]] = deque()
         self.inputs: dict[str, Input] = {}
         self._leaving: list[tuple[str, Input]] = []
@@ -99,7 +102,7 @@ class Room:
         other.mixes = {name: mix.rescued() for name, mix in self.mixes.copy().items()}
         other._speaker, other._voices = self._speaker, self._voices
         other._limiter, other._before = copy.copy(self._limiter), self._before
-        other.failures = self.failures
+        other.failures, other._least_us = self.failures, self._least_us
         other._stopped, other._damaged = self._stopped.copy(), self._damaged.copy()
         return other
 
@@ -165,6 +168,8 @@ class Room:
                     self.mixes[mix] = Mix(command, self._encoding)
                 case CloseMix(_, mix):
                     self.mixes.pop(mix, None)
+                case WaitForPictures(_, wait_ms):
+                    self._wait(wait_ms * 1000)
                 case _:
                     assert_never(command)
         except UsageError as error:
@@ -190,6 +195,12 @@ class Room:
             return
         self.inputs[told.identity] = one
         self._stopped[told.identity] = False
+
+    def _wait(self, wait_us: int) -> None:
+        least = max(wait_us, self._least_us)
+        self._jitter = replace(self._jitter, least_us=min(least, self._jitter.most_us))
+        for one in self.inputs.values():
+            one.wait_at_least(least)
 
     def _remove_input(self, identity: str) -> None:
         one = self._input(identity)

@@ -1,8 +1,10 @@
 """The output picture, painted over and over: pictures are scaled straight into their cell of it.
 
-swscale is called by its C interface (stable since FFmpeg 0.5), as PyAV's own call allocates a picture each time and
-cannot write into a part of another one. It is the very library that PyAV loaded; where that cannot be found, PyAV
-scales and numpy copies. Nothing here may be used by two threads at once.
+A picture that is twice as large as its cell is halved by the native extension, where it is installed: that is the most
+usual case (720p into two by two, 360p into a strip) and takes a fifth of the time that a general scaler needs for it.
+Everything else is swscale's. It is called by its C interface (stable since FFmpeg 0.5), as PyAV's own call allocates a
+picture each time and cannot write into a part of another one. It is the very library that PyAV loaded; where that
+cannot be found, PyAV scales and numpy copies. Nothing here may be used by two threads at once.
 """
 
 from __future__ import annotations
@@ -17,6 +19,11 @@ import numpy as np
 import numpy.typing as npt
 
 from relay.mix.layout import Box
+
+try:
+    from relay.plane._native import halve as _halve
+except ImportError:
+    _halve = None  # type: ignore[assignment]
 from relay.stage.layout import STEP, Fit
 
 Plane = npt.NDArray[np.uint8]
@@ -63,11 +70,12 @@ class Canvas:
     """A picture of the program. `frame` goes to the encoder."""
 
     def __init__(self, width: int, height: int, *, direct: bool = True) -> None:
-        """`direct` false: as where swscale cannot be called."""
+        """`direct` false: as where neither swscale nor the extension can be called."""
         self.width, self.height = width, height
         self.frame: Any = av.VideoFrame(width, height, "yuv420p")
         self.planes = _views(self.frame)
         self._scaler = _Swscale() if direct and _library() is not None else None
+        self._halves = direct and _halve is not None
         self._scratch: Any = None
         self.clear(Box(0, 0, width, height))
 
@@ -91,7 +99,12 @@ class Canvas:
         target, part = inner(box, picture.width, picture.height, fit)
         if target != box:
             self.clear(box)
-        if self._scaler is None or (part != Box(0, 0, part.width, part.height) and picture.format.name not in _PLANAR):
+        twice = part.width == 2 * target.width and part.height == 2 * target.height
+        if twice and self._halves and picture.format.name == "yuv420p":
+            self._halve(picture, part, target)
+        elif self._scaler is None or (
+            part != Box(0, 0, part.width, part.height) and picture.format.name not in _PLANAR
+        ):
             self._copy(picture, target, part)
         elif target.width % STEP:
             # swscale writes whole steps: beside the picture, so that no neighbour is hit.
@@ -102,6 +115,12 @@ class Canvas:
                 cut[:] = source[: cut.shape[0], : cut.shape[1]]
         else:
             self._scaler.scale(picture, part, self.frame, target)
+
+    def _halve(self, picture: Any, part: Box, target: Box) -> None:
+        for plane, into, share in zip(picture.planes, self.frame.planes, (1, 2, 2), strict=True):
+            source = plane, part.y // share * plane.line_size + part.x // share, plane.line_size
+            goal = into, target.y // share * into.line_size + target.x // share, into.line_size
+            _halve(source, goal, target.width // share, target.height // share)
 
     def _beside(self, box: Box) -> Any:
         held = self._scratch

@@ -125,7 +125,7 @@ class Stage:
         divisor = self._scaler.plan.divisor
         self._frame = (frame // divisor + 1) * divisor
         sync_id = self._timeline.sync_id(frame)
-        self._decode(due)
+        self._decode(due, sync_id)
         contents = {name: one.content(due, sync_id) for name, one in self.inputs.items()}
         for one in self.inputs.values():
             one.check(now)
@@ -152,13 +152,14 @@ class Stage:
                 self._encoders.give(self._encoder)
                 self._encoder = None
 
-    def _decode(self, due: int) -> None:
+    def _decode(self, due: int, sync_id: int) -> None:
         work = [one for one in self.inputs.values() if one.due(due)]
         if len(work) > 1 and self.parallel:
             list(self._hands.map(Input.decode, work))
         else:
             for one in work:
                 one.decode()
+                self._composer.paint(one.spec.identity, one.content(due, sync_id))
 
     def _finish(self) -> None:
         if self._encoding is not None:

@@ -4,6 +4,7 @@ mod cluster;
 mod commands;
 mod events;
 mod forwarder;
+mod pictures;
 mod plane;
 mod rings;
 mod testing;
@@ -18,5 +19,6 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<rings::RingWords>()?;
     module.add_class::<rings::RingWriter>()?;
     module.add_class::<rings::RingReader>()?;
+    module.add_function(wrap_pyfunction!(pictures::halve, module)?)?;
     testing::register(module)
 }
