@@ -37,9 +37,13 @@ _QUESTIONS = 10
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BrowserPlan:
-    """What one browser does. `pages` are (name, addresses of the watch page, tried in turn until one opens)."""
+    """What one browser does. `pages` are (name, addresses of the watch page, tried in turn until one opens).
+
+    All its files are in a directory of `scratch`, a path of 50 characters at most: a socket is among them.
+    """
 
     executable: str
+    scratch: str
     pages: Sequence[tuple[str, Sequence[str]]]
     out: str
     every_s: float = 0.1
@@ -123,10 +127,10 @@ async def _one(browser: Browser, wait: float, urls: Sequence[str], tell: Tell) -
 
 
 async def _browse(plan: BrowserPlan) -> None:
-    """All pages, until cancelled. What the browser keeps in files is beside `out` and goes with it."""
+    """All pages, until cancelled. What the browser keeps in files goes with it."""
     with (
         open(plan.out, "a", encoding="utf-8") as out,  # noqa: ASYNC230 - lines to a local file
-        tempfile.TemporaryDirectory(dir=Path(plan.out).parent, prefix="b", ignore_cleanup_errors=True) as directory,
+        tempfile.TemporaryDirectory(dir=plan.scratch, prefix="b", ignore_cleanup_errors=True) as directory,
     ):
         os.environ.update(TMPDIR=directory, HOME=directory)
         async with launched(plan.executable) as browser, asyncio.TaskGroup() as group:

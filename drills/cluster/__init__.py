@@ -248,7 +248,8 @@ class Cluster:
         more = f"&slots={slots}{'&mode=program' if play == 'program' else ''}"
         names = [identity] if count == 1 else [f"{identity}-{n}" for n in range(1, count + 1)]
         pages = [(name, [self.page("watch", room, name, "viewer", member) + more for member in via]) for name in names]
-        return self._program("chromium.viewer", identity, host, {"pages": pages, **plan})
+        scratch = str(self.fabric.directory)  # the cluster's own is too long a path for a browser
+        return self._program("chromium.viewer", identity, host, {"pages": pages, "scratch": scratch, **plan})
 
     def knock(self, room: str, identity: str, *, host: str, via: str, rate: float, count: int = 50) -> Process:
         """Start `drills.newcomers` on a host: `count` identities in turn, `rate` offers a second."""
