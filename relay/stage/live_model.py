@@ -42,6 +42,10 @@ class LocalTrack:
     rates: list[int] = field(default_factory=list)
     muted: bool = False
 
+    def rid(self, layer: int) -> str | None:
+        """Return a layer's name; None without simulcast."""
+        return self.rids[layer] or None if layer < len(self.rids) else None
+
 
 @dataclass(slots=True)
 class Slot:

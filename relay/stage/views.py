@@ -1,10 +1,12 @@
-"""What the API shows of a room document: the Room, Stage, Participant and Publication schemas."""
+"""What the API shows of a room: the Room, Stage, Participant and Publication schemas of its document, and Slot."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from relay.stage.document import Participant, Publication, RoomState
+from relay.stage.live_model import LocalTrack, Slot
 from relay.stage.times import timestamp as timestamp
 
 
@@ -86,4 +88,24 @@ def publication_view(state: RoomState, publication: Publication) -> dict[str, An
         "node": publication.node,
         "layers": list(publication.layers),
         "since": timestamp(publication.since),
+    }
+
+
+def slot_view(slot: Slot, tracks: Mapping[str, LocalTrack], bitrates: Mapping[int, int]) -> dict[str, Any]:
+    """Return the `Slot` schema. `tracks` by publication, `bitrates` by the slot's handle."""
+    playing = None
+    if slot.shows is not None and slot.plays is not None and slot.plays[0] == slot.track:
+        playing = tracks[slot.shows].rid(slot.plays[1])
+    return {
+        "index": slot.spec.index,
+        "mid": slot.spec.mid,
+        "kind": slot.spec.kind.value,
+        "publication": slot.shows,
+        "identity": slot.identity,
+        "layer": playing,
+        "pinned": slot.pin is not None,
+        "pinned_layer": slot.pinned_layer,
+        "max_layer": slot.max_layer,
+        "paused": slot.paused,
+        "bitrate_bps": bitrates.get(slot.spec.slot, 0),
     }

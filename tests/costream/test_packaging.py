@@ -13,7 +13,7 @@ import yaml
 from relay.metrics import Metrics
 from relay.plane.contract import PlaneStats
 from relay.settings import NodeSettings, SignalingSettings
-from relay.settings_source import read_settings
+from relay.settings.source import read_settings
 
 ROOT = Path(__file__).parents[2]
 SHIPPED = ("costream", "relay", "signaling", "drills")

@@ -11,6 +11,7 @@ from relay.plane.reference import transport
 from relay.plane.reference.binding import bind, make_serialisers, plan, stop_playing, stop_waiting
 from relay.plane.reference.egress import start_probe
 from relay.plane.reference.estimate import BandwidthEstimator
+from relay.plane.reference.handles import find_layer, find_session, find_slot, find_track, require_unused
 from relay.plane.reference.history import ResendBudget, SentLog
 from relay.plane.reference.keyframes import request_keyframe
 from relay.plane.reference.nack import LossDetector
@@ -35,19 +36,19 @@ def apply(core: Core, command: Command, now: int) -> None:
         case contract.SetKeys():
             _set_keys(core, command, now)
         case contract.SendDtls():
-            transport.send_dtls(core, _session(core, command.session), command.datagram)
+            transport.send_dtls(core, find_session(core, command.session), command.datagram)
         case contract.CloseSession():
-            _close_session(core, _session(core, command.session))
+            _close_session(core, find_session(core, command.session))
         case contract.AddTrack():
             _add_track(core, command)
         case contract.RemoveTrack():
-            _remove_track(core, _track(core, command.track))
+            _remove_track(core, find_track(core, command.track))
         case contract.MoveTrack():
             _move_track(core, command, now)
         case contract.MuteTrack():
-            _mute_track(core, _track(core, command.track), command.muted, now)
+            _mute_track(core, find_track(core, command.track), command.muted, now)
         case contract.RequestKeyframe():
-            request_keyframe(core, _layer(core, command.track, command.layer), now)
+            request_keyframe(core, find_layer(core, command.track, command.layer), now)
         case contract.AddSlot():
             _add_slot(core, command)
         case contract.BindSlot():
@@ -55,11 +56,11 @@ def apply(core: Core, command: Command, now: int) -> None:
         case contract.SetLayer():
             _set_layer(core, command, now)
         case contract.PauseSlot():
-            _pause_slot(core, _slot(core, command.slot), command.paused, now)
+            _pause_slot(core, find_slot(core, command.slot), command.paused, now)
         case contract.RemoveSlot():
-            _remove_slot(core, _slot(core, command.slot))
+            _remove_slot(core, find_slot(core, command.slot))
         case contract.ProbeBandwidth():
-            start_probe(core, _session(core, command.session), command.bitrate, command.duration_us, now)
+            start_probe(core, find_session(core, command.session), command.bitrate, command.duration_us, now)
         case contract.AddTap():
             _add_tap(core, command)
         case contract.RemoveTap():
@@ -71,48 +72,13 @@ def apply(core: Core, command: Command, now: int) -> None:
             assert_never(command)
 
 
-def _session(core: Core, handle: int) -> Session:
-    found = core.sessions.get(handle)
-    if found is None:
-        raise UsageError(f"no session {handle}")
-    return found
-
-
-def _track(core: Core, handle: int) -> Track:
-    found = core.tracks.get(handle)
-    if found is None:
-        raise UsageError(f"no track {handle}")
-    return found
-
-
-def _layer(core: Core, track: int, index: int) -> Layer:
-    layers = _track(core, track).layers
-    if not 0 <= index < len(layers):
-        raise UsageError(f"track {track} has no layer {index}")
-    return layers[index]
-
-
-def _slot(core: Core, handle: int) -> Slot:
-    found = core.slots.get(handle)
-    if found is None:
-        raise UsageError(f"no slot {handle}")
-    return found
-
-
-def _unused(table: dict[int, Session] | dict[int, Track] | dict[int, Slot] | dict[int, Tap], handle: int) -> None:
-    if handle in table:
-        raise UsageError(f"handle {handle} is in use")
-    if not 0 <= handle < 1 << 32:
-        raise UsageError(f"handle {handle} is not an unsigned 32-bit integer")
-
-
 # --- sessions -------------------------------------------------------------------------------------------------------
 
 
 def _open_session(core: Core, command: contract.OpenSession) -> None:
     if command.shard:
         raise UsageError(f"no shard {command.shard}")
-    _unused(core.sessions, command.session)
+    require_unused(core.sessions, command.session)
     _free_ufrag(core, command.ufrag)
     session = Session(command.session, command.ufrag, command.password.encode(), dict(command.extensions))
     session.feedback_ssrc = derive(core.config.seed, _FEEDBACK_SSRC, command.session) & 0xFFFFFFFF
@@ -126,7 +92,7 @@ def _free_ufrag(core: Core, ufrag: str) -> None:
 
 
 def _restart_ice(core: Core, command: contract.RestartIce) -> None:
-    session = _session(core, command.session)
+    session = find_session(core, command.session)
     _free_ufrag(core, command.ufrag)
     if session.restart is not None:
         del core.by_ufrag[session.restart[0]]
@@ -135,7 +101,7 @@ def _restart_ice(core: Core, command: contract.RestartIce) -> None:
 
 
 def _set_keys(core: Core, command: contract.SetKeys, now: int) -> None:
-    session = _session(core, command.session)
+    session = find_session(core, command.session)
     if session.srtp is not None:
         raise UsageError(f"session {command.session} has keys already")
     session.srtp = Srtp(command.profile, command.tx_key, command.rx_key)
@@ -164,8 +130,8 @@ def _close_session(core: Core, session: Session) -> None:
 
 
 def _add_track(core: Core, command: contract.AddTrack) -> None:
-    _unused(core.tracks, command.track)
-    session = None if command.session is None else _session(core, command.session)
+    require_unused(core.tracks, command.track)
+    session = None if command.session is None else find_session(core, command.session)
     _check_media(session, command.mid, command.payload_types, command.layers)
     track = core.tracks[command.track] = Track(command.track, command.kind)
     _receive_at(track, session, command.mid, command.payload_types, command.layers, command.feedback)
@@ -280,8 +246,8 @@ def _remove_track(core: Core, track: Track) -> None:
 
 
 def _move_track(core: Core, command: contract.MoveTrack, now: int) -> None:
-    track = _track(core, command.track)
-    session = _session(core, command.session)
+    track = find_track(core, command.track)
+    session = find_session(core, command.session)
     _check_media(session, command.mid, command.payload_types, command.layers, track)
     _leave_session(core, track)
     _receive_at(track, session, command.mid, command.payload_types, command.layers, command.feedback)
@@ -307,8 +273,8 @@ def _mute_track(core: Core, track: Track, muted: bool, now: int) -> None:
 
 
 def _add_slot(core: Core, command: contract.AddSlot) -> None:
-    _unused(core.slots, command.slot)
-    session = _session(core, command.session)
+    require_unused(core.slots, command.slot)
+    session = find_session(core, command.session)
     ssrcs = [command.ssrc] if command.rtx_ssrc is None else [command.ssrc, command.rtx_ssrc]
     if any(ssrc in session.slots_by_ssrc for ssrc in ssrcs) or len(set(ssrcs)) != len(ssrcs):
         raise UsageError(f"ssrcs {ssrcs} are in use")
@@ -340,11 +306,11 @@ def _add_slot(core: Core, command: contract.AddSlot) -> None:
 
 
 def _bind_slot(core: Core, command: contract.BindSlot, now: int) -> None:
-    slot = _slot(core, command.slot)
+    slot = find_slot(core, command.slot)
     if command.track is None:
         bind(core, slot, None, 0, None, now)
         return
-    track = _layer(core, command.track, command.layer).track
+    track = find_layer(core, command.track, command.layer).track
     if track.kind is not slot.kind:
         raise UsageError(f"slot {slot.handle} cannot play {track.kind.value}")
     if command.payload_type is not None and all(k.number != command.payload_type for k in slot.payload_types):
@@ -353,10 +319,10 @@ def _bind_slot(core: Core, command: contract.BindSlot, now: int) -> None:
 
 
 def _set_layer(core: Core, command: contract.SetLayer, now: int) -> None:
-    slot = _slot(core, command.slot)
+    slot = find_slot(core, command.slot)
     if slot.track is None:
         raise UsageError(f"slot {command.slot} is not bound")
-    _layer(core, slot.track.handle, command.layer)
+    find_layer(core, slot.track.handle, command.layer)
     slot.target = command.layer
     plan(core, slot, now)
 
@@ -388,8 +354,8 @@ def _remove_slot(core: Core, slot: Slot) -> None:
 
 
 def _add_tap(core: Core, command: contract.AddTap) -> None:
-    _unused(core.taps, command.tap)
-    layer = _layer(core, command.track, command.layer)
+    require_unused(core.taps, command.tap)
+    layer = find_layer(core, command.track, command.layer)
     tap = Tap(command.tap, layer.track, command.layer, command.ring, command.canonical)
     core.taps[command.tap] = layer.track.taps[command.tap] = layer.taps[command.tap] = tap
 

@@ -1,4 +1,4 @@
-//! What Python may ask of the packet plane, and what the plane tells back: the twin of `relay/plane/contract.py`.
+//! What Python may ask of the packet plane, and what the plane tells back: the twin of `relay/plane/contract`.
 //!
 //! Units are the contract's: `now` is monotonic microseconds, bitrates are bits per second, handles are chosen by the
 //! caller and never reused while the plane lives.
@@ -94,7 +94,7 @@ pub struct NewSlot {
     pub cname: String,
 }
 
-/// See the classes of the same names in `contract.py`; the last ones are what shards are told of each other's tracks
+/// See the classes of the same names in `contract`; the last ones are what shards are told of each other's tracks
 /// (`mirrors`), and only `Router` gives them.
 pub enum Command {
     OpenSession { session: u32, ufrag: String, password: String, extensions: ExtensionIds, shard: u32 },
@@ -122,7 +122,7 @@ pub enum Command {
     ShareTrack { track: u32, shard: u32, generation: u32 },
 }
 
-/// See the classes of the same names in `contract.py`.
+/// See the classes of the same names in `contract`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
     DtlsReceived { session: u32, datagram: Vec<u8> },
