@@ -77,7 +77,7 @@ class ChromiumPart(Part):
     What they watch is what `load.viewers` do; they come back and move by the page's own rules.
     """
 
-    count: int = Field(default=0, ge=0, le=8, description="Viewers in Chromium; each takes a good part of a core.")
+    count: int = Field(default=0, ge=0, le=8, description="Viewers in Chromium; each takes a quarter of a core.")
     at: list[str] = Field(default=["relay-b"], min_length=1, description="Members that serve them the page, in turn.")
     optional: bool = Field(
         default=False,
