@@ -18,10 +18,21 @@ class Feed(Protocol):
         ...
 
     @property
-    def streams(self) -> tuple[Stream, ...]: ...
+    def streams(self) -> tuple[Stream, ...]:
+        """One of pictures, one of sound, or one of each: where the process begins."""
+        ...
 
     def passed(self) -> None:
         """The process has `fds`: close our copies. Repeatable."""
+        ...
+
+    def watch(self, follow: Callable[[Stream], None]) -> None:
+        """The process reads `streams` now. `follow` is told of another stream of the same picture, already in the ring,
+        that it had better go on with; `switched` answers."""
+        ...
+
+    def switched(self, stream: int) -> None:
+        """The process takes pictures from this stream now."""
         ...
 
     def request_keyframe(self, stream: int) -> None:
@@ -39,6 +50,6 @@ class Feeds(Protocol):
     async def open(self, room: str, source: str, on_end: Callable[[], None]) -> Feed:
         """Tap a source. `on_end` is called when its tracks go, once and not after `close`.
 
-        Raises NotFound while there is no such source, BadRequest when its codecs are not H264 and Opus, Overloaded.
+        Raises NotFound while there is no such source, BadRequest when egress has no use for its codecs, Overloaded.
         """
         ...

@@ -8,25 +8,14 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from relay.egress.picture import MAX_PICTURE, Picture
 from relay.egress.reorder import Ordered
 from relay.egress.sps import Sps, parse_sps
 from relay.errors import PeerError
 
-MAX_PICTURE = 8 << 20
-"""Bytes of one access unit; a longer one is dropped, or a stream without markers would fill the memory."""
-
 _IDR, _SEI, _SPS, _PPS, _AUD, _FILLER = 5, 6, 7, 8, 9, 12
 _STAP_A, _FU_A = 24, 28
 _SINGLE = range(1, 24)
-
-
-class Picture(NamedTuple):
-    """An access unit: NAL units without start codes or parameter sets, and the RTP timestamp."""
-
-    timestamp: int
-    arrival: int
-    keyframe: bool
-    nals: tuple[bytes, ...]
 
 
 class Parameters(NamedTuple):
@@ -35,6 +24,14 @@ class Parameters(NamedTuple):
     sps: bytes
     pps: tuple[bytes, ...]
     facts: Sps
+
+    @property
+    def width(self) -> int:
+        return self.facts.width
+
+    @property
+    def height(self) -> int:
+        return self.facts.height
 
 
 class Depacketiser:
@@ -101,7 +98,8 @@ class Depacketiser:
             self.waits = False
         if self.waits:
             return []
-        return [Picture(self._timestamp, self._arrival, keyframe, tuple(nals))]
+        data = b"".join(len(nal).to_bytes(4, "big") + nal for nal in nals)
+        return [Picture(self._timestamp, self._arrival, keyframe, data)]
 
     def _take(self, payload: bytes) -> None:
         kind = payload[0] & 31

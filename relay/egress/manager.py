@@ -133,9 +133,11 @@ class EgressManager:
             self._workers[key] = worker
         self._all[egress.id] = egress
         try:
-            await worker.add(egress.id)
+            await worker.add(egress.id, request.kind)
         except BaseException:
             del self._all[egress.id]
+            if worker.idle and self._workers.get(key) is worker:
+                del self._workers[key]
             if egress.stream is not None:
                 remove_files(egress.directory)
             raise

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from relay.egress.h264 import Parameters
+from relay.egress.vp8 import Vp8Parameters
 
 AUDIO_RATE = 48_000
 AUDIO_FRAME = 1024
 """Samples of an AAC frame."""
 VIDEO_RATE = 90_000
 
+VideoCodec = Literal["h264", "vp8"]
+Format = Parameters | Vp8Parameters
+"""What a decoder has to know before the first picture; another one needs another init segment."""
+
 
 class VideoUnit(NamedTuple):
-    """One picture: its NAL units, each after four bytes of length (ISO/IEC 14496-15)."""
+    """One picture; its data as in `Picture`."""
 
     time: int
     keyframe: bool
-    parameters: Parameters
+    parameters: Format
     data: bytes
 
 

@@ -79,8 +79,15 @@ class Anchor(Message):
     moment: int
 
 
-ToProcess = Begin | AddHls | AddRecording | AddPush | Remove | Anchor
-TO_PROCESS = (Begin, AddHls, AddRecording, AddPush, Remove, Anchor)
+@dataclass(frozen=True, slots=True)
+class Follow(Message):
+    """Go on with this stream of the same picture, from its next keyframe on; `Switched` answers then."""
+
+    stream: Stream
+
+
+ToProcess = Begin | AddHls | AddRecording | AddPush | Remove | Anchor | Follow
+TO_PROCESS = (Begin, AddHls, AddRecording, AddPush, Remove, Anchor, Follow)
 
 # --- process to relay -------------------------------------------------------------------------------------------------
 
@@ -142,5 +149,12 @@ class KeyframeWanted(Message):
     stream: int
 
 
-FromProcess = HlsAdvanced | FileOpened | FileClosed | Stated | Counted | KeyframeWanted
-FROM_PROCESS = (HlsAdvanced, FileOpened, FileClosed, Stated, Counted, KeyframeWanted)
+@dataclass(frozen=True, slots=True)
+class Switched(Message):
+    """Pictures come from this stream now, and no more from any before it."""
+
+    stream: int
+
+
+FromProcess = HlsAdvanced | FileOpened | FileClosed | Stated | Counted | KeyframeWanted | Switched
+FROM_PROCESS = (HlsAdvanced, FileOpened, FileClosed, Stated, Counted, KeyframeWanted, Switched)

@@ -11,10 +11,16 @@ from mmap import mmap
 from typing import NamedTuple
 
 from relay.egress.h264 import Parameters
-from relay.egress.media import AUDIO_RATE, VIDEO_RATE, AudioConfig
+from relay.egress.media import AUDIO_RATE, VIDEO_RATE, AudioConfig, Format
+from relay.egress.vp8 import Vp8Parameters
 
 VIDEO_TRACK, AUDIO_TRACK = 1, 2
 _MATRIX = struct.pack("!9I", 0x10000, 0, 0, 0, 0x10000, 0, 0, 0, 0x40000000)
+_VP_LEVELS = (
+    (36_864, 10), (73_728, 11), (122_880, 20), (245_760, 21), (552_960, 30), (983_040, 31), (2_228_224, 40),
+    (8_912_896, 50), (35_651_584, 60),
+)  # fmt: skip
+"""Pixels that a level allows, and its number (VP9 Bitstream Specification, annex A)."""
 _SYNC, _NOT_SYNC = 0x02000000, 0x01010000
 
 
@@ -43,7 +49,7 @@ def _full(kind: bytes, version: int, flags: int, *parts: bytes) -> bytes:
     return box(kind, struct.pack("!I", version << 24 | flags), *parts)
 
 
-def init_segment(video: Parameters | None, audio: AudioConfig | None) -> bytes:
+def init_segment(video: Format | None, audio: AudioConfig | None) -> bytes:
     """`ftyp` and `moov` for the tracks that there are."""
     tracks, extends = b"", b""
     for track, trak in ((VIDEO_TRACK, video and _video_trak(video)), (AUDIO_TRACK, audio and _audio_trak(audio))):
@@ -114,20 +120,27 @@ def avc_configuration(video: Parameters) -> bytes:
     return head + sets + b"".join(struct.pack("!H", len(pps)) + pps for pps in video.pps)
 
 
-def _video_trak(video: Parameters) -> bytes:
-    width, height = video.facts.width, video.facts.height
-    entry = struct.pack("!6xH16x2HIIIH32sHh", 1, width, height, 0x480000, 0x480000, 0, 1, b"", 24, -1)
+def vp_configuration(video: Vp8Parameters) -> bytes:
+    """Body of the full box `vpcC` (VP Codec ISO Media File Format Binding 1.0). VP8 has no levels of its own, so it is
+    VP9's by the size; colours are as RFC 6386 9.2 has them: BT.601's matrix, the rest is not told."""
+    size = video.width * video.height
+    level = next((level for most, level in _VP_LEVELS if size <= most), 62)
+    depth, colocated, unspecified, bt601 = 8, 1, 2, 6
+    shape = depth << 4 | colocated << 1
+    return struct.pack("!I6BH", 1 << 24, video.profile, level, shape, unspecified, unspecified, bt601, 0)
+
+
+def _video_trak(video: Format) -> bytes:
+    width, height = video.width, video.height
+    name = b"\x0aVPC Coding" if isinstance(video, Vp8Parameters) else b""
+    entry = struct.pack("!6xH16x2HIIIH32sHh", 1, width, height, 0x480000, 0x480000, 0, 1, name, 24, -1)
+    if isinstance(video, Vp8Parameters):
+        coding = box(b"vp08", entry, box(b"vpcC", vp_configuration(video)))
+    else:
+        coding = box(b"avc1", entry, box(b"avcC", avc_configuration(video)))
     header = _full(b"vmhd", 0, 1, bytes(8))
     shape = struct.pack("!2I", width << 16, height << 16)
-    return _trak(
-        VIDEO_TRACK,
-        VIDEO_RATE,
-        b"vide",
-        b"video",
-        header,
-        box(b"avc1", entry, box(b"avcC", avc_configuration(video))),
-        shape,
-    )
+    return _trak(VIDEO_TRACK, VIDEO_RATE, b"vide", b"video", header, coding, shape)
 
 
 def _audio_trak(audio: AudioConfig) -> bytes:

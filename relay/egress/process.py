@@ -13,6 +13,8 @@ import sys
 import time
 from collections.abc import Sequence
 
+from relay.egress.codecs import check_codecs
+from relay.egress.events import Kind
 from relay.egress.hls import HlsOutput
 from relay.egress.media import Unit
 from relay.egress.messages import (
@@ -23,21 +25,24 @@ from relay.egress.messages import (
     Anchor,
     Begin,
     Counted,
+    Follow,
     FromProcess,
     KeyframeWanted,
     Remove,
     Stated,
+    Switched,
     ToProcess,
 )
 from relay.egress.outputs import Output
 from relay.egress.record import RecordingOutput
 from relay.egress.rtmp import PushOutput
 from relay.egress.source import Source
-from relay.errors import PeerError
+from relay.errors import BadRequest, PeerError
 from relay.plane.shared_ring import RingReader, SharedRing
 from relay.process.control import Wire
 from relay.process.worker import ControlEnd, begin
 
+KINDS: dict[type[ToProcess], Kind] = {AddHls: "hls", AddRecording: "recording", AddPush: "rtmp"}
 TICK_S = 0.03
 COUNT_S = 1.0
 NICE = 5
@@ -50,6 +55,8 @@ class Process:
     def __init__(self, control: ControlEnd[ToProcess], reader: RingReader) -> None:
         self._control, self._reader = control, reader
         self._source: Source | None = None
+        self._changes = 0
+        """Of the source's video stream, as told."""
         self._outputs: dict[str, Output] = {}
         self._counted = 0.0
         # Moments of the axis as wall clock: taken once, so that a clock that is set does not tear the playlist.
@@ -88,8 +95,10 @@ class Process:
         source = self._source
         if source is not None:
             self._give(source.tick(now))
-            if source.wants_keyframe(now):
-                self._say(*(KeyframeWanted(stream) for stream in source.video_streams))
+            self._say(*(KeyframeWanted(stream) for stream in source.keyframes_wanted(now)))
+            if source.video is not None and source.counts.changes != self._changes:
+                self._changes = source.counts.changes
+                self._say(Switched(source.video.number))
         for output in list(self._outputs.values()):
             try:
                 output.tick(now)
@@ -114,6 +123,9 @@ class Process:
             case Anchor():
                 if self._source is not None:
                     self._source.anchor(message.stream, message.timestamp, message.moment)
+            case Follow():
+                if self._source is not None:
+                    self._source.follow(message.stream)
             case Remove():
                 if message.id in self._outputs:
                     self._end(message.id, Stated(message.id, "ended"))
@@ -124,20 +136,25 @@ class Process:
         if self._source is None or wanted.id in self._outputs:
             raise PeerError("an output without a source, or twice")
         source = self._source
+        try:
+            check_codecs(KINDS[type(wanted)], [source.video] if source.video is not None else [])
+        except BadRequest as error:
+            self._say(Stated(wanted.id, "failed", error.code, str(error)))
+            return
         source.want_keyframe()
         try:
             match wanted:
                 case AddHls():
                     self._outputs[wanted.id] = HlsOutput(
-                        wanted, source.audio_config, source.has_video, self._wall, self._control.send
+                        wanted, source.audio_config, source.video is not None, self._wall, self._control.send
                     )
                 case AddRecording():
                     self._outputs[wanted.id] = RecordingOutput(
-                        wanted, source.audio_config, source.has_video, self._control.send
+                        wanted, source.audio_config, source.video is not None, self._control.send
                     )
                 case AddPush():
                     self._outputs[wanted.id] = PushOutput(
-                        wanted, source.audio_config, source.has_video, self._control.send
+                        wanted, source.audio_config, source.video is not None, self._control.send
                     )
         except OSError as error:
             self._say(Stated(wanted.id, "failed", code_of(error), describe(error)))

@@ -18,6 +18,7 @@ from collections.abc import Callable
 
 from relay.egress import amf
 from relay.egress.address import parse_target
+from relay.egress.h264 import Parameters
 from relay.egress.media import AUDIO_RATE, AudioConfig, AudioUnit, Unit, VideoUnit
 from relay.egress.messages import AddPush, Stated
 from relay.egress.mp4 import avc_configuration
@@ -226,6 +227,7 @@ class _Flv:
             self._session.send_media(AUDIO, at, _AAC + b"\1" + unit.data)
             return
         if unit.parameters != self._parameters:
+            assert isinstance(unit.parameters, Parameters)  # `check_codecs` lets no other in
             self._parameters = unit.parameters
             self._describe(unit, at)
             self._session.send_media(VIDEO, at, b"\x17\0\0\0\0" + avc_configuration(unit.parameters))
@@ -233,8 +235,8 @@ class _Flv:
 
     def _describe(self, unit: VideoUnit, at: int) -> None:
         facts: dict[str, amf.Value] = {
-            "width": unit.parameters.facts.width,
-            "height": unit.parameters.facts.height,
+            "width": unit.parameters.width,
+            "height": unit.parameters.height,
             "videocodecid": 7,
             "audiocodecid": 10,
             "audiosamplerate": AUDIO_RATE,

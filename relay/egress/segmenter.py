@@ -6,20 +6,26 @@ that comes later than foreseen takes its decoding time from where the part befor
 it is shown. (Browsers drop everything up to the next keyframe when decoding times leap.)
 
 Segments begin with a keyframe. Where none comes for `max_segment_us`, one begins without.
+
+Where the pictures' format changes, all before ends at that moment and a new init segment begins there. Sound comes
+later than the picture that it belongs to, so the change waits for it: none is lost between the two.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from relay.egress.h264 import Parameters
-from relay.egress.media import AUDIO_FRAME, AUDIO_RATE, VIDEO_RATE, AudioConfig, AudioUnit, Unit, VideoUnit
+from relay.egress.media import AUDIO_FRAME, AUDIO_RATE, VIDEO_RATE, AudioConfig, AudioUnit, Format, Unit, VideoUnit
 from relay.egress.mp4 import AUDIO_TRACK, VIDEO_TRACK, Run, Sample, fragment, init_segment
 from relay.errors import UsageError
 
 STALL_US = 500_000
 """A picture that is so late does not hold back the sound."""
 FIRST_FRAME_US = 33_333
+SHORTEST_US = 1_000
+"""Of a picture or a part."""
+SOUND_US = AUDIO_FRAME * 1_000_000 // AUDIO_RATE
+"""How long a unit of sound is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +33,7 @@ class InitReady:
     """What the parts from now on belong to: the first, or another one after the picture's format changed."""
 
     data: bytes
-    parameters: Parameters | None
+    parameters: Format | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +69,7 @@ class Segmenter:
             raise UsageError("part, segment and longest segment have to be in this order")
         self._audio_config, self._video = audio, video
         self._part_us, self._segment_us, self._max_segment_us = part_us, segment_us, max_segment_us
-        self._parameters: Parameters | None = None
+        self._parameters: Format | None = None
         self._sequence = 0
         self._origin: int | None = None
         """Time 0 of the file; None until the first keyframe."""
@@ -73,18 +79,32 @@ class Segmenter:
         self._last = 0
         self._pictures: list[VideoUnit] = []
         self._sound: list[AudioUnit] = []
+        self._heard = 0
+        """Up to where there is sound."""
+        self._changed: list[VideoUnit] = []
+        """Pictures of another format, until the sound before them is there."""
+        self._noticed = 0
+        """When they were first found waiting."""
         self._decoded = 0
         """End of the last picture in its track, in its units."""
 
     def take(self, unit: Unit) -> list[Event]:
         """Take a unit; those of one kind have to come in order."""
-        return self._take_sound(unit) if isinstance(unit, AudioUnit) else self._take_picture(unit)
+        found = self._take_sound(unit) if isinstance(unit, AudioUnit) else self._take_picture(unit)
+        if self._changed and self._heard >= self._changed[0].time:
+            found += self._change()
+        return found
 
     def tick(self, now: int) -> list[Event]:
         """Cut parts of sound alone when pictures do not come."""
         found: list[Event] = []
+        if self._changed:
+            self._noticed = self._noticed or now
+            if now >= self._noticed + STALL_US:  # where everything comes late, the sound is not to be lost for that
+                found += self._change()
         while (
             self._origin is not None
+            and not self._changed
             and now >= self._part + self._part_us + STALL_US
             and (self._pictures or self._sound)
         ):
@@ -93,17 +113,35 @@ class Segmenter:
 
     def finish(self) -> list[Event]:
         """Cut what is left; the next keyframe begins anew."""
+        found: list[Event] = []
+        while self._changed:
+            found += self._change()
         if self._origin is None:
-            return []
-        end = self._part
+            return found
+        end = self._part + SHORTEST_US  # there may be sound from before the last part's end
         if self._pictures:
             end = max(end, self._pictures[-1].time + self._frame)
         elif self._sound:
-            end = max(end, self._sound[-1].time + AUDIO_FRAME * 1_000_000 // AUDIO_RATE)
-        found = self._cut(end) if end > self._part else []
+            end = max(end, self._sound[-1].time + SOUND_US)
+        found += self._cut(end)
         found += self._end_segment()
         self._origin = None
         self._pictures, self._sound = [], []
+        return found
+
+    def _change(self) -> list[Event]:
+        """End what is of the former format, and begin with the pictures of the new one."""
+        pictures, self._changed, self._noticed = self._changed, [], 0
+        at = pictures[0].time
+        found: list[Event] = []
+        while at - self._part > self._part_us:
+            found += self._cut(self._part + self._part_us)
+        frame, self._frame = self._frame, min(self._frame, at - self._last)
+        found += self._cut(at)
+        found += self._end_segment()
+        self._frame, self._origin = frame, None
+        for unit in pictures:
+            found += self._take_picture(unit)
         return found
 
     def _take_sound(self, unit: AudioUnit) -> list[Event]:
@@ -113,25 +151,37 @@ class Segmenter:
                 self._sound = [*self._sound[-50:], unit]  # what was said just before the first picture, at most
                 return []
             found += self._begin(unit.time, None)
+        elif unit.time < self._origin:
+            return []  # from before the first picture
+        self._heard = unit.time + SOUND_US
         self._sound.append(unit)
-        if not self._video and unit.time - self._part >= self._part_us - AUDIO_FRAME * 1_000_000 // AUDIO_RATE:
-            found += self._cut(unit.time, upto_all=False)
+        if not self._video and unit.time - self._part >= self._part_us - SOUND_US:
+            found += self._cut(unit.time)
             if self._part - self._segment >= self._segment_us:
                 found += self._end_segment()
         return found
 
     def _take_picture(self, unit: VideoUnit) -> list[Event]:
         found: list[Event] = []
+        if self._changed:
+            self._changed.append(unit)
+            return []
+        if unit.time <= self._last and self._origin is not None:
+            unit = unit._replace(time=self._last + SHORTEST_US)
         if self._parameters is not unit.parameters and unit.parameters != self._parameters:
             if not unit.keyframe:
                 return []
-            found += self.finish()
+            if self._origin is not None:
+                # The last part may have ended where a picture was foreseen, and this one came a little earlier. Sound
+                # from before that end is still to come, and belongs to the former format: in a part of its own.
+                self._changed = [unit._replace(time=max(unit.time, self._part + SHORTEST_US))]
+                return []
         if self._origin is None:
             if not unit.keyframe:
                 return []
             found += self._begin(unit.time, unit.parameters)
         elif unit.time > self._last:
-            self._frame = min(max(unit.time - self._last, 1_000), self._part_us)
+            self._frame = min(max(unit.time - self._last, SHORTEST_US), self._part_us)
         new_segment = unit.keyframe and unit.time - self._segment >= self._segment_us // 2
         if new_segment or unit.time > self._part + self._part_us:
             found += self._cut(unit.time) if unit.time > self._part else []
@@ -145,14 +195,14 @@ class Segmenter:
             found += self._cut(end)
         return found
 
-    def _begin(self, time: int, parameters: Parameters | None) -> list[Event]:
+    def _begin(self, time: int, parameters: Format | None) -> list[Event]:
         self._origin = self._part = self._segment = self._last = time
         self._parameters = parameters
         self._decoded = 0
         self._sound = [unit for unit in self._sound if unit.time >= time]
         return [InitReady(init_segment(parameters, self._audio_config), parameters)]
 
-    def _cut(self, end: int, *, upto_all: bool = True) -> list[Event]:
+    def _cut(self, end: int) -> list[Event]:
         """End the part at `end`: all pictures there are, and the sound before it."""
         assert self._origin is not None
         pictures, self._pictures = self._pictures, []

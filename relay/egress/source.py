@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from relay.egress.audio import AudioLine
-from relay.egress.h264 import Depacketiser, Picture
-from relay.egress.media import AUDIO_RATE, VIDEO_RATE, AudioConfig, Unit, VideoUnit
+from relay.egress.media import AUDIO_RATE, AudioConfig, Unit, VideoCodec, VideoUnit
+from relay.egress.picture_line import PictureLine
 from relay.egress.reorder import Ordered, Reorder
 from relay.egress.timing import RtpClock
 from relay.errors import UsageError
@@ -16,7 +17,8 @@ from relay.plane.reference import rtp
 
 SILENCE_US = 350_000
 """Sound that is so late counts as absent, and silence is put in its place."""
-KEYFRAME_RETRY_US = 500_000
+FORMER = 16
+"""Streams that were gone on from, and of which packets may still come."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +27,7 @@ class Stream:
 
     number: int
     kind: Literal["video", "audio"]
-    codec: Literal["h264", "opus"]
+    codec: Literal["h264", "vp8", "opus"]
     payload_type: int = -1
 
 
@@ -37,28 +39,47 @@ class Counts:
     malformed: int = 0
     pictures: int = 0
     keyframes: int = 0
+    changes: int = 0
+    """Of the video stream."""
+
+
+@dataclass(slots=True)
+class _Video:
+    stream: Stream
+    codec: VideoCodec
+    line: PictureLine
 
 
 class Source:
-    """At most one video and one audio stream. Raises UsageError for others."""
+    """At most one picture and one sound. Raises UsageError for other streams.
+
+    The picture may come as several streams (layers of simulcast), one at a time: `follow` names the next one, and from
+    its first keyframe on it takes the place of the one before. Times go on, and sound knows nothing of it.
+    """
 
     def __init__(self, streams: Sequence[Stream], keyframe_us: int = 2_000_000) -> None:
         kinds = [stream.kind for stream in streams]
-        codecs = {"video": "h264", "audio": "opus"}
-        if not streams or len(set(kinds)) < len(kinds) or any(s.codec != codecs[s.kind] for s in streams):
-            raise UsageError("a source is one H264 stream, one Opus stream, or one of each")
+        if not streams or len(set(kinds)) < len(kinds):
+            raise UsageError("a source is one stream of pictures, one of sound, or one of each")
         self.counts = Counts()
-        self.has_video = "video" in kinds
-        self._streams = {stream.number: stream for stream in streams}
-        self._order = {stream.number: Reorder() for stream in streams}
-        rates = {"video": VIDEO_RATE, "audio": AUDIO_RATE}
-        self._clocks = {stream.number: RtpClock(rates[stream.kind]) for stream in streams}
-        self._video = Depacketiser()
+        self._lost = self._damaged = 0
+        """Of streams that are no more."""
+        self._video: _Video | None = None
+        self._next: _Video | None = None
+        self._former: deque[int] = deque(maxlen=FORMER)
+        self._sound: Stream | None = None
+        self._order, self._clock = Reorder(), RtpClock(AUDIO_RATE)
         self._audio = AudioLine()
         self._keyframe_us = keyframe_us
-        self._keyframe_at = self._asked = 0
         self._wanted = False
         self._last_video: int | None = None
+        for stream in streams:
+            if stream.kind == "video":
+                self._video = _video(stream)
+            elif stream.codec != "opus":
+                raise UsageError(f"sound of a source is Opus, not {stream.codec}")
+            else:
+                self._sound = stream
 
     @property
     def audio_config(self) -> AudioConfig:
@@ -66,40 +87,63 @@ class Source:
 
     @property
     def lost(self) -> int:
-        return sum(order.lost for order in self._order.values())
+        """Packets."""
+        return self._lost + self._order.lost + sum(each.line.lost for each in self._videos())
 
     @property
     def damaged(self) -> int:
         """Pictures and sound packets that were of no use."""
-        return self._video.damaged + self._video.bad + self._audio.bad + self.counts.malformed
+        of_pictures = self._damaged + sum(each.line.damaged for each in self._videos())
+        return of_pictures + self._audio.bad + self.counts.malformed
 
     @property
-    def video_streams(self) -> list[int]:
-        return [number for number, stream in self._streams.items() if stream.kind == "video"]
+    def video(self) -> Stream | None:
+        """The stream that pictures come from."""
+        return None if self._video is None else self._video.stream
+
+    def follow(self, stream: Stream) -> None:
+        """Go on with another stream of the same picture, at its next keyframe; or stay with the one that is taken.
+
+        Raises UsageError when the source has no picture, or one of another codec.
+        """
+        if self._video is None or stream.codec != self._video.codec:
+            raise UsageError("a source goes on with a picture of the same codec")
+        if self._next is not None and self._next.stream.number != stream.number:
+            self._retire(self._next)
+            self._next = None
+        if self._next is None and stream.number != self._video.stream.number:
+            self._next = _video(stream)
 
     def anchor(self, stream: int, timestamp: int, moment: int) -> None:
         """Which moment (monotonic µs) a timestamp is, where known; unknown streams are passed over."""
-        if stream in self._clocks:
-            self._clocks[stream].anchor(timestamp, moment)
+        for each in self._videos():
+            if each.stream.number == stream:
+                each.line.clock.anchor(timestamp, moment)
+        if self._sound is not None and self._sound.number == stream:
+            self._clock.anchor(timestamp, moment)
 
     def receive(self, number: int, arrival: int, data: bytes) -> list[Unit]:
         """Take a plaintext RTP packet."""
-        stream = self._streams.get(number)
         packet = rtp.parse(data, arrival)
-        if stream is None or packet is None:
-            self.counts.malformed += 1
+        video = next((each for each in self._videos() if each.stream.number == number), None)
+        stream = video.stream if video is not None else self._sound
+        if packet is None or stream is None or stream.number != number:
+            self.counts.malformed += packet is None or number not in self._former
             return []
         if stream.payload_type not in (-1, packet.payload_type):
             return []
         self.counts.packets += 1
-        return [unit for each in self._order[number].push(packet) for unit in self._take(stream, each)]
+        if video is not None:
+            return self._pictures(video, video.line.push(packet))
+        return [unit for each in self._order.push(packet) for unit in self._hear(each)]
 
     def tick(self, now: int) -> list[Unit]:
         """Give up what is missing for too long; put silence where sound does not come."""
         found: list[Unit] = []
-        for number, order in self._order.items():
-            for each in order.expire(now):
-                found += self._take(self._streams[number], each)
+        for each in self._videos():
+            found += self._pictures(each, each.line.expire(now))
+        for ordered in self._order.expire(now):
+            found += self._hear(ordered)
         found += self._audio.fill(now - SILENCE_US)
         return found
 
@@ -107,37 +151,56 @@ class Source:
         """An output that just began needs one."""
         self._wanted = True
 
-    def wants_keyframe(self, now: int) -> bool:
-        """Whether the publisher has to be asked for a keyframe now; true at most once in `KEYFRAME_RETRY_US`.
+    def keyframes_wanted(self, now: int) -> list[int]:
+        """The streams whose publisher has to be asked for a keyframe now.
 
-        After `keyframe_us` without one too: segments begin with them, and browsers send none by themselves.
+        After `keyframe_us` without one, too: segments begin with them, and browsers send none by themselves.
         """
-        due = self._wanted or self._video.waits or now - self._keyframe_at >= self._keyframe_us
-        if not self.has_video or not due or now - self._asked < KEYFRAME_RETRY_US:
-            return False
-        self._asked = now
-        return True
+        return [
+            each.stream.number
+            for each in self._videos()
+            if each.line.wants_keyframe(
+                now,
+                soon=each is self._video and (self._wanted or now - each.line.keyframe_at >= self._keyframe_us),
+            )
+        ]
 
-    def _take(self, stream: Stream, ordered: Ordered) -> list[Unit]:
+    def _videos(self) -> list[_Video]:
+        return [each for each in (self._video, self._next) if each is not None]
+
+    def _retire(self, video: _Video) -> None:
+        self._lost += video.line.lost
+        self._damaged += video.line.damaged
+        self._former.append(video.stream.number)
+
+    def _hear(self, ordered: Ordered) -> list[Unit]:
         packet = ordered.packet
-        if stream.kind == "audio":
-            if not packet.payload:  # padding alone
-                return []
-            time = self._clocks[stream.number].time(packet.timestamp, packet.arrival)
-            return list(self._audio.push(time, packet.payload))
-        return [unit for picture in self._video.push(ordered) for unit in self._picture(stream, picture)]
+        if not packet.payload:  # padding alone
+            return []
+        time = self._clock.time(packet.timestamp, packet.arrival)
+        return list(self._audio.push(time, packet.payload))
 
-    def _picture(self, stream: Stream, picture: Picture) -> list[Unit]:
-        parameters = self._video.parameters
-        assert parameters is not None
-        time = self._clocks[stream.number].time(picture.timestamp, picture.arrival)
-        if self._last_video is not None:
-            time = max(time, self._last_video + 1_000)  # a base that moved must not turn time back
+    def _pictures(self, video: _Video, units: list[VideoUnit]) -> list[Unit]:
+        if units and video is self._next:
+            assert self._video is not None
+            self._retire(self._video)
+            self._video, self._next = video, None
+            self.counts.changes += 1
+        return [self._picture(unit) for unit in units]
+
+    def _picture(self, unit: VideoUnit) -> VideoUnit:
+        """In its place: neither a base that moved nor another stream, whose pictures came later, turns time back."""
+        time = unit.time if self._last_video is None else max(unit.time, self._last_video + 1_000)
         self._last_video = time
         self.counts.pictures += 1
-        if picture.keyframe:
+        if unit.keyframe:
             self.counts.keyframes += 1
-            self._keyframe_at, self._wanted = picture.arrival, False
+            self._wanted = False
         self._audio.start(time)
-        data = b"".join(len(nal).to_bytes(4, "big") + nal for nal in picture.nals)
-        return [VideoUnit(time, picture.keyframe, parameters, data)]
+        return unit._replace(time=time)
+
+
+def _video(stream: Stream) -> _Video:
+    if stream.kind != "video" or stream.codec == "opus":
+        raise UsageError(f"pictures of a source are H264 or VP8, not {stream.codec}")
+    return _Video(stream, stream.codec, PictureLine(stream.codec))

@@ -7,6 +7,8 @@ import contextlib
 import time
 from collections.abc import Callable
 
+from relay.egress.codecs import check_codecs
+from relay.egress.events import Kind
 from relay.egress.feed import Feed, Feeds
 from relay.egress.messages import (
     FROM_PROCESS,
@@ -14,16 +16,19 @@ from relay.egress.messages import (
     AddPush,
     AddRecording,
     Begin,
+    Follow,
     FromProcess,
     KeyframeWanted,
     Remove,
     Stated,
+    Switched,
 )
-from relay.errors import CostreamError
+from relay.egress.source import Stream
+from relay.errors import BadRequest, CostreamError
 from relay.process.child import Child, Restarts
 from relay.process.control import Wire
 
-FATAL = frozenset({"target-not-allowed", "bad-target"})
+FATAL = frozenset({"target-not-allowed", "bad-target", "codec-not-taken"})
 """Errors that the next try would meet as well."""
 REMOVE_S = 3.0
 MOST_S = 15.0
@@ -55,22 +60,43 @@ class EgressWorker:
         self._changed = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._lock = asyncio.Lock()
+        self._adding = 0
 
     @property
     def pid(self) -> int | None:
         """Of the process that runs now."""
         return self._child.pid if self._child is not None and not self._child.ended else None
 
-    async def add(self, output: str) -> None:
-        """Begin an output. Raises what `Feeds.open` does when there is no process yet and none can be."""
-        async with self._lock:
-            if self._task is None:
-                feed = await self._feeds.open(self._room, self._source, self._feed_ended)
-                self._outputs[output] = Restarts(0.5, MOST_S)
-                self._task = asyncio.create_task(self._run(feed))
-                return
+    @property
+    def idle(self) -> bool:
+        """Whether nothing was ever begun, or all is over, and nobody is about to."""
+        return not self._adding and not self._outputs and (self._task is None or self._task.done())
+
+    async def add(self, output: str, kind: Kind) -> None:
+        """Begin an output. Raises what `Feeds.open` does when there is no process yet and none can be, BadRequest when
+        such an output does not take the source's codec."""
+        self._adding += 1
+        try:
+            async with self._lock:
+                await self._add(output, kind)
+        finally:
+            self._adding -= 1
+
+    async def _add(self, output: str, kind: Kind) -> None:
+        if self._feed is not None:
+            check_codecs(kind, self._feed.streams)
+        if self._task is None:
+            feed = await self._feeds.open(self._room, self._source, self._feed_ended)
+            try:
+                check_codecs(kind, feed.streams)
+            except BadRequest:
+                feed.close()
+                raise
             self._outputs[output] = Restarts(0.5, MOST_S)
-            self._tell(output)
+            self._task = asyncio.create_task(self._run(feed))
+            return
+        self._outputs[output] = Restarts(0.5, MOST_S)
+        self._tell(output)
 
     async def remove(self, output: str) -> None:
         """End an output in good order; with the last one the process ends too. Not there: nothing happens."""
@@ -122,6 +148,7 @@ class EgressWorker:
             self._child.send(Begin(feed.streams, self._keyframe_ms))
             for output in list(self._outputs):
                 self._tell(output)
+            feed.watch(self._follow)
             while self._outputs and not self._why:
                 self._changed.clear()
                 await self._changed.wait()
@@ -149,8 +176,10 @@ class EgressWorker:
             self._child.send(order)
 
     def _said(self, message: FromProcess) -> None:
-        if isinstance(message, KeyframeWanted):
-            if self._feed is not None:
+        if isinstance(message, KeyframeWanted | Switched):
+            if self._feed is not None and isinstance(message, Switched):
+                self._feed.switched(message.stream)
+            elif self._feed is not None:
                 self._feed.request_keyframe(message.stream)
             return
         if isinstance(message, Stated) and message.id in self._outputs:
@@ -164,6 +193,10 @@ class EgressWorker:
             elif message.state == "failed":
                 self._forget(message.id)
         self._heard(message)
+
+    def _follow(self, stream: Stream) -> None:
+        if self._child is not None and not self._child.ended:
+            self._child.send(Follow(stream))
 
     def _forget(self, output: str) -> None:
         self._outputs.pop(output, None)

@@ -75,7 +75,7 @@ class Outputs:
         await asyncio.to_thread(self._tidy)
         self._rooms.on_track_gone = self._feeds.track_gone
         self._rooms.on_closed = self._room_closed
-        self._tasks = [asyncio.create_task(self._tell()), asyncio.create_task(self._renew())]
+        self._tasks = [asyncio.create_task(each) for each in (self._tell(), self._renew(), self._feeds.watch())]
 
     async def close(self) -> None:
         """End all in good order and tell so; bounded, repeatable."""
@@ -151,9 +151,9 @@ class Outputs:
 
     # --- the node tells ---------------------------------------------------------------------------------------------
 
-    def layer_stopped(self, track: int, layer: int) -> None:
-        """A layer fell silent: who takes it takes another one, if there is one."""
-        self._feeds.layer_stopped(track, layer)
+    def layer_stopped(self, track: int) -> None:
+        """A layer of a track fell silent: who takes it takes another one, if there is one."""
+        self._feeds.layer_stopped(track)
 
     def _room_closed(self, room: str) -> None:
         """Ends in good order, which takes a moment that the node's housekeeping has not."""

@@ -67,7 +67,7 @@ class PlaneEvents:
                 room.layer_started(track, layer, payload_type)
             case plane.LayerStopped(track, layer):
                 room.layer_stopped(track, layer)
-                self._egress.layer_stopped(track, layer)
+                self._egress.layer_stopped(track)
             case plane.SlotSwitched(slot, track, layer, _, timestamp, source_timestamp):
                 room.live.on_slot_switched(slot, track, layer, timestamp, source_timestamp)
             case plane.KeyframeRequested(track, layer):

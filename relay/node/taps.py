@@ -2,26 +2,41 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Literal
 
+import structlog
+
+from relay.egress.codecs import INSTEAD
+from relay.egress.layers import LayerChoice
 from relay.egress.plane_feed import PlaneFeed, Tapped
 from relay.egress.source import Stream
-from relay.errors import BadRequest, NotFound
+from relay.errors import BadRequest, CostreamError, NotFound
 from relay.node.local import LocalTrack
 from relay.node.rooms import HostedRooms
 from relay.plane import Plane
 from relay.plane.contract import Kind
 
+log = structlog.get_logger()
+
+REVIEW_S = 0.25
 _PREFERRED = ("program", "camera", "microphone", "screen")
 
 
 class RoomFeeds:
     """See `relay.egress.feed.Feeds`. A source is the id of a publication, or an identity whose picture and sound are
-    wanted; `program` is the identity of a room's program."""
+    wanted; `program` is the identity of a room's program. Of simulcast the best layer is taken (`LayerChoice`)."""
 
-    def __init__(self, rooms: HostedRooms, plane: Plane, next_handle: Callable[[], int]) -> None:
-        self._rooms, self._plane, self._next_handle = rooms, plane, next_handle
+    def __init__(
+        self,
+        rooms: HostedRooms,
+        plane: Plane,
+        next_handle: Callable[[], int],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._rooms, self._plane, self._next_handle, self._clock = rooms, plane, next_handle, clock
         self._open: list[RoomFeed] = []
 
     async def open(self, room: str, source: str, on_end: Callable[[], None]) -> RoomFeed:
@@ -30,25 +45,37 @@ class RoomFeeds:
         tracks = [] if hosted is None else find(source, hosted.local_tracks())
         if not tracks:
             raise NotFound(f"{source!r} is not sent to this node", code="publication-not-found")
-        layers = [self._tapped(track) for track in tracks]
-        return RoomFeed(self._plane, layers, tracks, on_end, self._open)
+        choices = [(track, LayerChoice(track.active, self._clock())) for track in tracks]
+        layers = [self._tapped(track, choice.layer) for track, choice in choices]
+        return RoomFeed(self._plane, layers, choices, on_end, self._open)
 
     def track_gone(self, track: int) -> None:
         """A track was forgotten, and its taps with it."""
         for feed in [feed for feed in self._open if feed.takes(track)]:
             feed.end()
 
-    def layer_stopped(self, track: int, layer: int) -> None:
-        """Who taps a layer that fell silent begins anew with another one, if one is active; else waits for it."""
-        for feed in [feed for feed in self._open if feed.takes(track, layer)]:
-            if feed.has_other_layer(track, layer):
+    def layer_stopped(self, track: int) -> None:
+        """A layer fell silent: who takes it goes on with another one, if one is active; else waits for it."""
+        self._review([feed for feed in self._open if feed.takes(track)])
+
+    async def watch(self) -> None:
+        """Look for better layers until cancelled."""
+        while True:
+            await asyncio.sleep(REVIEW_S)
+            self._review(list(self._open))
+
+    def _review(self, feeds: Iterable[RoomFeed]) -> None:
+        for feed in feeds:
+            try:
+                feed.review(self._clock(), self._next_handle)
+            except CostreamError as error:
+                log.warning("egress begins anew, for want of another layer", reason=str(error))
                 feed.end()
 
-    def _tapped(self, track: LocalTrack) -> Tapped:
+    def _tapped(self, track: LocalTrack, layer: int) -> Tapped:
         kind, codec = stream_of(track)
         types = [each.number for each in track.plan.payload_types if each.codec == codec]
         number = types[0] if len(types) == 1 else -1
-        layer = max(track.active, default=0)
         return Tapped(Stream(self._next_handle(), kind, codec, number), track.handle, layer)
 
 
@@ -59,22 +86,25 @@ class RoomFeed(PlaneFeed):
         self,
         plane: Plane,
         layers: Sequence[Tapped],
-        tracks: Iterable[LocalTrack],
+        choices: Iterable[tuple[LocalTrack, LayerChoice]],
         on_end: Callable[[], None],
         among: list[RoomFeed],
     ) -> None:
         super().__init__(plane, layers, on_end)
-        self._tracks = {track.handle: track for track in tracks}
+        self._choices = {track.handle: (track, choice) for track, choice in choices}
         self._among = among
         among.append(self)
 
-    def takes(self, track: int, layer: int | None = None) -> bool:
-        """Whether it taps a track, or a layer of it."""
-        return any(each.track == track and layer in (None, each.layer) for each in self._layers)
+    def takes(self, track: int) -> bool:
+        """Whether it taps a track."""
+        return track in self._choices
 
-    def has_other_layer(self, track: int, layer: int) -> bool:
-        """Whether packets of another layer of a track arrive."""
-        return bool(self._tracks[track].active - {layer})
+    def review(self, now: float, next_handle: Callable[[], int]) -> None:
+        """Go on with other layers where that is better. Raises as `go_on_with` does."""
+        for track, choice in self._choices.values():
+            layer = choice.choose(track.active, now)
+            if layer != self.wanted_layer(track.handle):
+                self.go_on_with(track.handle, layer, next_handle)
 
     def close(self) -> None:
         super().close()
@@ -94,15 +124,17 @@ def find(source: str, tracks: Iterable[LocalTrack]) -> list[LocalTrack]:
     return [track for track in by_kind.values() if track is not None]
 
 
-def stream_of(track: LocalTrack) -> tuple[Literal["video", "audio"], Literal["h264", "opus"]]:
-    """What a track is to egress. Raises BadRequest for a codec that it does not take."""
+def stream_of(track: LocalTrack) -> tuple[Literal["video", "audio"], Literal["h264", "vp8", "opus"]]:
+    """What a track is to egress. Raises BadRequest for a codec that it never takes."""
     match track.plan.kind, track.codec:
         case Kind.VIDEO, "h264":
             return "video", "h264"
+        case Kind.VIDEO, "vp8":
+            return "video", "vp8"
         case Kind.AUDIO, "opus":
             return "audio", "opus"
     raise BadRequest(
-        f"{track.codec} of {track.key[0]} cannot leave the room: egress takes H264 and Opus, which a room with these "
-        "codecs, or a program, has",
+        f"{track.codec} of {track.key[0]} cannot leave the room: egress takes H264 (a recording VP8, too) and Opus; "
+        f"{INSTEAD}",
         code="codec-not-taken",
     )

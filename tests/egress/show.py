@@ -1,4 +1,7 @@
-"""A show for egress to take: painted pictures and a tone, encoded by PyAV, as RTP packets; in a ring, in real time."""
+"""A show for egress to take: painted pictures and a tone, encoded by PyAV, as RTP packets; in a ring, in real time.
+
+The picture may have a second, better layer, whose stream is `HIGH`.
+"""
 
 from __future__ import annotations
 
@@ -6,23 +9,25 @@ import random
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from struct import pack
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import av
 import numpy as np
 from aiortc.codecs.h264 import H264Encoder
+from aiortc.codecs.vpx import Vp8Encoder
 
 from costream.painting import TestPicture
 from costream.tones import Tone
 from relay.egress.source import Stream
 from relay.plane.shared_ring import RingWriter, SharedRing
 
-VIDEO, AUDIO = 1, 2
+VIDEO, AUDIO, HIGH = 1, 2, 3
 VIDEO_PT, AUDIO_PT = 96, 111
 STREAMS = (Stream(VIDEO, "video", "h264", VIDEO_PT), Stream(AUDIO, "audio", "opus", AUDIO_PT))
+BETTER = Stream(HIGH, "video", "h264", VIDEO_PT)
 GLOBAL_HEADER = 1 << 22
 
 
@@ -41,13 +46,19 @@ class Look:
     gop: int = 60
     tone: float = 440.0
     publisher: int = 7
+    codec: Literal["h264", "vp8"] = "h264"
+
+    @property
+    def streams(self) -> tuple[Stream, ...]:
+        return replace(STREAMS[0], codec=self.codec), STREAMS[1]
 
 
 class VideoLine:
     """Encodes painted pictures; `pictures` is the counter of the next one."""
 
-    def __init__(self, look: Look, rng: random.Random) -> None:
+    def __init__(self, look: Look, rng: random.Random, stream: int = VIDEO) -> None:
         self.pictures = 0
+        self.stream = stream
         self.wants_keyframe = False
         self._seq, self._ssrc = rng.randrange(1 << 16), rng.randrange(1 << 32)
         self._timestamp = rng.randrange(1 << 32)
@@ -57,14 +68,18 @@ class VideoLine:
         """Go on with another size; the encoder begins anew."""
         self.look = look
         self._picture = TestPicture(look.width, look.height, look.publisher)
-        self._encoder = av.CodecContext.create("libx264", "w")
+        vp8 = look.codec == "vp8"
+        self._encoder = av.CodecContext.create("libvpx" if vp8 else "libx264", "w")
         self._encoder.width, self._encoder.height, self._encoder.pix_fmt = look.width, look.height, "yuv420p"
         self._encoder.time_base, self._encoder.framerate = Fraction(1, 90_000), Fraction(look.fps)
         gop = look.gop or 100_000
-        self._encoder.options = {
+        own = {
             "preset": "ultrafast", "tune": "zerolatency", "profile": "baseline", "forced-idr": "1",
-            "g": str(gop), "keyint_min": str(gop), "sc_threshold": "0",
+            "keyint_min": str(gop), "sc_threshold": "0",
         }  # fmt: skip
+        if vp8:
+            own = {"deadline": "realtime", "cpu-used": "-8", "lag-in-frames": "0", "auto-alt-ref": "0"}
+        self._encoder.options = {"g": str(gop)} | own
         self._encoder.thread_count = 1
 
     def next(self, clock_ms: int) -> list[Rtp]:
@@ -78,10 +93,13 @@ class VideoLine:
         self.pictures += 1
         found = []
         for packet in self._encoder.encode(frame):
-            payloads = H264Encoder._packetize(H264Encoder._split_bitstream(bytes(packet)))
+            if look.codec == "vp8":
+                payloads = Vp8Encoder._packetize(bytes(packet), self.pictures & 0x7FFF)
+            else:
+                payloads = H264Encoder._packetize(H264Encoder._split_bitstream(bytes(packet)))
             for index, payload in enumerate(payloads):
                 marker = index == len(payloads) - 1
-                found.append(Rtp(VIDEO, self._packet(timestamp, payload, marker)))
+                found.append(Rtp(self.stream, self._packet(timestamp, payload, marker)))
         return found
 
     def _packet(self, timestamp: int, payload: bytes, marker: bool) -> bytes:
@@ -116,13 +134,15 @@ class AudioLine:
 
 
 class Show:
-    """Both lines in step. `clock` gives the painted milliseconds."""
+    """All lines in step: the same counter in both layers. `clock` gives the painted milliseconds. Streams that are in
+    `silent` are not sent."""
 
-    def __init__(self, look: Look | None = None, seed: int = 1) -> None:
+    def __init__(self, look: Look | None = None, seed: int = 1, better: Look | None = None) -> None:
         self.look = look or Look()
         rng = random.Random(seed)
         self.video, self.audio = VideoLine(self.look, rng), AudioLine(self.look, rng)
-        self.mute = self.blind = False
+        self.better = VideoLine(better, rng, HIGH) if better else None
+        self.silent: set[int] = set()
 
     def packets(self, until_us: int, clock_ms: Callable[[], int]) -> Iterator[tuple[int, Rtp]]:
         """All that is due before this moment of the show, as (moment in µs, packet)."""
@@ -133,13 +153,12 @@ class Show:
             if moment >= until_us:
                 return
             if video <= audio:
-                for packet in self.video.next(clock_ms()):
-                    if not self.blind:
-                        yield moment, packet
+                packets = self.video.next(clock_ms())
+                if self.better is not None:
+                    packets += self.better.next(clock_ms())
             else:
-                for packet in self.audio.next():
-                    if not self.mute:
-                        yield moment, packet
+                packets = self.audio.next()
+            yield from ((moment, packet) for packet in packets if packet.stream not in self.silent)
 
 
 class LiveFeeds:
@@ -171,9 +190,11 @@ class LiveFeeds:
             self.opened.append(feed)
         return feed
 
-    def asked(self) -> None:
+    def asked(self, stream: int) -> None:
         self.keyframes_asked += 1
-        self.show.video.wants_keyframe = True
+        for line in (self.show.video, self.show.better):
+            if line is not None and line.stream == stream:
+                line.wants_keyframe = True
 
     def _run(self) -> None:
         began = time.monotonic_ns() // 1000
@@ -183,7 +204,7 @@ class LiveFeeds:
                 data = self.spoil(packet)
                 with self._lock:
                     for feed in self.opened:
-                        if data is not None and feed.writer is not None:
+                        if data is not None and feed.writer is not None and packet.stream in feed.tapped:
                             feed.writer.put(packet.stream, time.monotonic_ns() // 1000, data)
 
     def forget(self, feed: LiveFeed) -> None:
@@ -198,7 +219,10 @@ class LiveFeeds:
 class LiveFeed:
     def __init__(self, feeds: LiveFeeds, on_end: Callable[[], None]) -> None:
         self.on_end = on_end
-        self.streams = STREAMS
+        self.streams = feeds.show.look.streams
+        self.tapped = {stream.number for stream in self.streams}
+        self.switches: list[int] = []
+        self._follow: Callable[[Stream], None] = lambda stream: None
         self._feeds = feeds
         self._ring = SharedRing.create()
         self.writer: RingWriter | None = self._ring.writer()
@@ -210,9 +234,20 @@ class LiveFeed:
     def passed(self) -> None:
         self._ring.passed()
 
+    def watch(self, follow: Callable[[Stream], None]) -> None:
+        self._follow = follow
+
+    def go_on_with(self, stream: Stream) -> None:
+        """As `PlaneFeed.go_on_with`."""
+        self.tapped.add(stream.number)
+        self._follow(stream)
+
+    def switched(self, stream: int) -> None:
+        self.switches.append(stream)
+        self.tapped = {stream, AUDIO}
+
     def request_keyframe(self, stream: int) -> None:
-        assert stream == VIDEO
-        self._feeds.asked()
+        self._feeds.asked(stream)
 
     def close(self) -> None:
         self._feeds.forget(self)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import signal
 import statistics
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.egress.show import LiveFeeds, Look
+from tests.egress.show import BETTER, STREAMS, LiveFeeds, Look, Show
 from tests.egress.world import World, serving, until
 from tests.interop.clients.chromium import Tab, launched
 
@@ -104,3 +105,30 @@ async def test_a_killed_process_and_another_size_do_not_stop_the_player(world: W
             await until(lambda since=changed + 30: shows(since, 480))  # type: ignore[misc]
             assert world.manager.get(egress)["restarts"] == number
             feeds.show.video.change(Look())
+
+
+async def test_another_layer_goes_on_playing(tmp_path: Path) -> None:
+    feeds = LiveFeeds(Show(Look(), better=Look(width=640, height=360)))
+    world = World(feeds, tmp_path)
+    try:
+        feeds.start()
+        egress = await world.start("hls")
+        async with serving(world.manager) as web, launched() as chromium:
+            tab = await chromium.tab(f"{web.url}/watch.html#room=demo&mode=hls&token={web.token('vera', 'viewer')}")
+            await until(lambda: told(tab))
+            for stream, width in ((BETTER, 640), (STREAMS[0], 320)):
+                feeds.opened[0].go_on_with(stream)
+                since = feeds.show.video.pictures
+
+                async def shows(since: int = since, width: int = width) -> bool:
+                    now = await told(tab)
+                    return now is not None and now["counter"] > since + 60 and now["width"] == width
+
+                await until(shows)
+            assert await tab.page.evaluate("!costream.video.paused && !costream.video.error")
+            frequency = await until(lambda: tab.page.evaluate(HEARD))
+            assert frequency == pytest.approx(feeds.show.look.tone, abs=12)
+        assert world.states(egress) == ["starting", "running"]
+    finally:
+        await world.close()
+        feeds.stop()

@@ -12,8 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from relay.egress.h264 import Depacketiser, Picture
+from relay.egress.h264 import Depacketiser, Parameters
 from relay.egress.media import AudioUnit, VideoUnit
+from relay.egress.picture import Picture
 from relay.egress.reorder import MAX_HELD, WAIT_US, Ordered, Reorder
 from relay.egress.source import SILENCE_US, Source, Stream
 from relay.egress.sps import parse_sps
@@ -104,6 +105,7 @@ def test_a_show_comes_out_as_it_went_in() -> None:
     assert {after.time - before.time for before, after in pairwise(found)} <= {33_333, 33_334}
     decoder = av.CodecContext.create("h264", "r")
     sets = found[0].parameters
+    assert isinstance(sets, Parameters)
     head = b"".join(b"\0\0\0\1" + nal for nal in (sets.sps, *sets.pps))
     shown = [len(decoder.decode(av.Packet(head + annex_b(unit.data)))) for unit in found]
     assert sum(shown) >= 28
@@ -148,13 +150,13 @@ def test_a_source_waits_for_a_keyframe_and_asks_for_it() -> None:
     packets = recorded(1.0, Look(gop=20))
     first = next(index for index, (at, each) in enumerate(packets) if at > 0 and each.stream == VIDEO)
     source = Source(STREAMS)
-    assert source.wants_keyframe(10**9)
-    assert not source.wants_keyframe(10**9 + 1000)
+    assert source.keyframes_wanted(10**9) == [VIDEO]
+    assert source.keyframes_wanted(10**9 + 1000) == []
     found = pictures(source, packets[first:])
     assert found[0].keyframe
     assert len(found) == 10
     source.want_keyframe()
-    assert source.wants_keyframe(2 * 10**9)
+    assert source.keyframes_wanted(2 * 10**9) == [VIDEO]
 
 
 def test_an_aggregate_and_a_fragment_of_nonsense_cost_one_picture() -> None:
@@ -186,7 +188,7 @@ def test_no_payload_breaks_the_reader(packets: list[tuple[int, bool, bool, bytes
     reader = Depacketiser()
     for index, (timestamp, marker, lost, payload) in enumerate(packets):
         for each in reader.push(Ordered(packet(index, timestamp, payload, marker), lost)):
-            assert each.nals
+            assert each.data
 
 
 @settings(deadline=None, max_examples=60)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -13,6 +13,7 @@ import pytest
 from relay.egress.events import EgressRequest
 from relay.egress.manager import EgressManager
 from relay.egress.plane_feed import PlaneFeed, Tapped
+from relay.egress.source import Stream
 from relay.plane import Kind as PlaneKind
 from relay.plane import native_missing
 from relay.plane.contract import AddTrack, Kind, LayerSpec, PayloadType
@@ -27,12 +28,12 @@ needs_native = pytest.mark.skipif(bool(native_missing()), reason="the native pla
 class PlaneFeeds:
     """Taps both tracks of the one show."""
 
-    def __init__(self, host: Host) -> None:
-        self.host = host
+    def __init__(self, host: Host, streams: Sequence[Stream] = STREAMS) -> None:
+        self.host, self.streams = host, streams
         self.feeds: list[PlaneFeed] = []
 
     async def open(self, room: str, source: str, on_end: Callable[[], None]) -> PlaneFeed:
-        layers = [Tapped(stream, stream.number, 0) for stream in STREAMS]
+        layers = [Tapped(stream, stream.number, 0) for stream in self.streams]
         self.feeds.append(PlaneFeed(self.host.plane, layers, on_end))
         return self.feeds[-1]
 

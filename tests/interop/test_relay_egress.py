@@ -13,7 +13,7 @@ import psutil  # type: ignore[import-untyped]
 import pytest
 
 from tests.egress.test_chromium import told
-from tests.egress.test_recording import counters
+from tests.egress.test_recording import counters, sizes
 from tests.egress.test_rtmp import free_port, listening, size
 from tests.egress.world import ffmpeg_errors
 from tests.interop.clients.chromium import Chromium
@@ -111,3 +111,34 @@ async def test_a_relay_that_stops_ends_its_files(relay: Relay, room: Room, host:
     assert not [process for process in left if process.is_running()]
     (path,) = (relay.directory / "state" / "recordings" / room.id).glob("*.mp4")
     assert ffmpeg_errors(path) == ""
+
+
+@pytest.mark.parametrize("codec", ["VP8", "H264"])
+async def test_what_chromium_sends_in_layers_is_recorded_at_its_best(
+    relay: Relay, chromium: Chromium, codec: str
+) -> None:
+    room = await relay.room(codecs=["opus", codec.lower()])
+    studio = await chromium.tab(relay.http, bypass_csp=True)
+    shape = {"width": 960, "height": 540, "fps": 15}
+    await studio.publish(
+        room.whip, room.token("host", "guest"), publisher=PUBLISHER, tone=500, codec=codec, simulcast=True, **shape
+    )
+    await eventually(lambda: room.publications("host"), lambda found: len(found) == 2)
+    started = await room.ask("POST", "egress", {"kind": "recording", "source": "host"}, expect=201)
+    directory = relay.directory / "state" / "recordings" / room.id
+
+    def best() -> bool:
+        """Whether the newest file is of the best layer, and has some seconds."""
+        found = sorted(directory.glob("*.mp4"))
+        return bool(found) and found[-1].stat().st_size > 100_000 and sizes(found[-1]) == {(960, 540)}
+
+    await eventually(lambda: asyncio.to_thread(best), lambda yes: yes, 90)
+    if codec == "VP8":
+        for body in ({"kind": "hls"}, {"kind": "rtmp", "url": "rtmp://127.0.0.1/live/key"}):
+            problem = await room.ask("POST", "egress", body | {"source": "host"}, expect=400)
+            assert "h264" in problem["detail"]
+    ended = await room.ask("DELETE", f"egress/{started['id']}")
+    assert (ended["restarts"], ended["error"]) == (0, None)
+    paths = [directory / name for name in ended["files"]]
+    assert ffmpeg_errors(*paths) == ""
+    assert is_advancing([counter for path in paths for counter in counters(path)])

@@ -26,7 +26,7 @@ from relay.plane.reference import rtp
 from tests.plane.peers import Publisher, Stream, Viewer, check_stream
 from tests.plane.world import ALL_FEEDBACK, H264, H264_RTX, MS, OPUS, SECOND, VP8, VP8_RTX, World
 
-STORMS, PER_TEST = 200, 10
+STORMS, PER_TEST = 100, 10
 
 
 class Storm:

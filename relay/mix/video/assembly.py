@@ -11,6 +11,7 @@ from typing import Literal
 
 from relay.plane.reference import rtp
 from relay.plane.reference.descriptors import inspect_h264, inspect_vp8
+from relay.plane.vp8_payload import vp8_frame
 
 VideoCodec = Literal["vp8", "h264"]
 
@@ -146,34 +147,6 @@ class Assembler:
     def _begins(self, packet: rtp.Packet) -> bool:
         """A delimiter or SEI may stand before the parameter sets of an H264 keyframe."""
         return self._inspect(packet.data, packet.payload_offset, packet.payload_end).is_keyframe_start
-
-
-def vp8_frame(packets: list[rtp.Packet]) -> bytes | None:
-    """The frame behind the payload descriptors (RFC 7741 4.2); None when one is malformed."""
-    parts = []
-    for packet in packets:
-        start = _after_descriptor(packet)
-        if start is None:
-            return None
-        parts.append(packet.data[start : packet.payload_end])
-    return b"".join(parts)
-
-
-def _after_descriptor(packet: rtp.Packet) -> int | None:
-    data, position, end = packet.data, packet.payload_offset, packet.payload_end
-    extended = data[position] & 0x80
-    position += 1
-    if extended:
-        if position >= end:
-            return None
-        flags = data[position]
-        position += 1
-        if flags & 0x80:
-            if position >= end:
-                return None
-            position += 2 if data[position] & 0x80 else 1
-        position += bool(flags & 0x40) + bool(flags & 0x30)
-    return position if position < end else None
 
 
 def h264_frame(packets: list[rtp.Packet]) -> bytes | None:
