@@ -96,8 +96,8 @@ bench-link: .venv/.test  ## measure a path between two nodes beside stock aioqui
 	$(BIN)/python -m bench link $(ARGS)
 
 .PHONY: bench-mix
-bench-mix: .venv/.test  ## measure mixing beside ffmpeg and GStreamer (as root GStreamer is installed when missing)
-	$(BIN)/python -m bench mix mix_audio $(ARGS)
+bench-mix: .venv/.test  ## measure mixing beside ffmpeg and GStreamer (installed when missing, as root), and a program from glass to glass
+	$(BIN)/python -m bench mix mix_audio mix_glass mix_stages $(ARGS)
 
 .PHONY: bench-ray
 bench-ray: .venv/.test  ## measure workers on a Ray cluster of this machine beside local ones

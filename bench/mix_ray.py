@@ -151,4 +151,4 @@ async def _kill(mixer: Mixer, seen: Seen, stage: str) -> None:
 
 
 def _starting(mixer: Mixer) -> bool:
-    return not all(worker.ready for worker in mixer.pool._workers)
+    return not all(worker.ready for worker in mixer.pool._crew)

@@ -1,24 +1,31 @@
 """A libwebrtc publisher in a process of its own: `python -m bench.publisher URL TOKEN`.
 
 Its picture has a camera's grain. Without it the encoder needs a fifth of the bitrate that it is allowed, and packets,
-keyframes and decoding would all be too cheap.
+keyframes and decoding would all be too cheap. The clock in it is the monotonic one, which all processes of a machine
+share and nobody sets.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import time
 
 import numpy as np
 
-from costream.painting import TestPicture
+from costream.painting import CLOCK_MODULUS, TestPicture
 from costream.synthetic import Show, SyntheticHost
 
 GRAIN = 5  # luma steps of standard deviation, as a webcam's in room light
 
 
+def monotonic_ms() -> int:
+    """The clock as it is painted."""
+    return time.monotonic_ns() // 1_000_000 % CLOCK_MODULUS
+
+
 class GrainyPicture(TestPicture):
-    """A painted picture with grain that moves with every frame."""
+    """A painted picture with grain that moves with every frame. Its clock is `monotonic_ms`, whatever is asked for."""
 
     def __init__(self, show: Show) -> None:
         super().__init__(show.width, show.height, show.publisher, show.label)
@@ -26,7 +33,7 @@ class GrainyPicture(TestPicture):
         self._grain = self._random.normal(0, GRAIN, (show.height * 2, show.width * 2)).round().astype(np.int16)
 
     def frame(self, counter: int, clock_ms: int, text: str | None = None) -> np.ndarray:
-        picture = super().frame(counter, clock_ms, text)
+        picture = super().frame(counter, monotonic_ms(), text)
         x, y = self._random.integers(self.width), self._random.integers(self.height)
         luma = picture[: self.height]
         luma[:] = np.clip(luma + self._grain[y : y + self.height, x : x + self.width], 0, 255)

@@ -20,7 +20,7 @@ def simulate(
     common_per_hour: Annotated[
         float, typer.Option(min=0, help="That touch all: the store away, empty, its clock.")
     ] = 0.25,
-    link_minutes: Annotated[float, typer.Option(min=0, help="Of one link packet by packet; 0: no links.")] = 2.0,
+    link_minutes: Annotated[float, typer.Option(min=0, help="Of one link packet by packet; 0: no links.")] = 1.0,
     trace: Annotated[Path | None, typer.Option(help="A file that gets every line of the traces.")] = None,
     trials: Annotated[
         int, typer.Option(min=0, help="Instead: so many trials of a breaker against the oracle and the truth.")

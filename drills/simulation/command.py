@@ -13,7 +13,8 @@ from rich.console import Console
 from rich.table import Table
 
 from drills.simulation.accuracy import ENOUGH, trials
-from drills.simulation.links import LinkOutcome, LinkWorld, a_day_of_bursts
+from drills.simulation.day_of_bursts import a_day_of_bursts
+from drills.simulation.links import LinkOutcome, LinkWorld
 from drills.simulation.run import simulate
 from drills.simulation.world import Outcome, Plan, plan_of
 
@@ -41,7 +42,8 @@ def run(plan: Plan, seeds: int, link_minutes: float, trace: Path | None, console
             for name, link in _links(seed, plan.hours, link_minutes, out):
                 rate = link.virtual_s / max(1e-9, link.took_s)
                 console.print(f"  {name}: {link.virtual_s:,.0f} s in {link.took_s:.1f} s of CPU (x{rate:,.0f}), "
-                              f"{len(link.moves)} moves, trace {link.hash}", highlight=False)  # fmt: skip
+                              f"{len(link.moves)} moves, {_packets(link)}trace {link.hash}",
+                              highlight=False)  # fmt: skip
                 if link.violation is not None:
                     console.print(f"[bold red]{link.violation}[/]\nagain: {_again(plan_of(plan, seed=seed))}")
                     return False
@@ -81,6 +83,11 @@ def _links(seed: int, hours: float, minutes: float, out: TextIO | None) -> Itera
     if minutes > 0:
         yield "a link with faults", LinkWorld(seed, out=out).run(minutes * 60)
         yield "2 % lost in bursts", a_day_of_bursts(seed, hours)
+
+
+def _packets(link: LinkOutcome) -> str:
+    tally = link.tally
+    return f"{tally.handed_on:,} of {tally.published:,} packets handed on, " if tally.published else ""
 
 
 def _row(outcome: Outcome) -> str:

@@ -27,12 +27,14 @@ class Target(Protocol):
     def move_host(self, room: str) -> None: ...
     def jump_store(self, seconds: float) -> None: ...
     def forget_store(self) -> None: ...
-    def touch(self, nodes: Sequence[str] | None, on: bool) -> None: ...
+    def touch(self, nodes: Sequence[str] | None, on: bool, near: bool = True) -> None: ...
     def tell(self, text: str) -> None: ...
 
 
 LOCAL = {"kill": 6, "freeze": 3, "cut-off": 5, "part": 4, "slow": 2, "lossy": 3, "clock-jump": 2, "move": 5}
 """Kinds of faults that touch some nodes, by how often they come."""
+ALONE = frozenset({"part", "slow", "lossy", "clock-jump"})
+"""Of these the other nodes hear when anything comes of it; of the rest by what is missing from the directory."""
 COMMON = {"store-away": 5, "store-clock": 2, "store-forgets": 1}
 """Kinds that touch all nodes."""
 
@@ -120,11 +122,11 @@ class Faults:
     def _lasts(self, kind: str, nodes: Sequence[str] | None, seconds: float, end: Callable[[], None]) -> None:
         world = self._world
         world.tell(f"{kind} of {','.join(nodes) if nodes else 'all'} for {seconds:.3f} s")
-        world.touch(nodes, True)
+        world.touch(nodes, True, kind not in ALONE)
 
         def over() -> None:
             end()
             world.tell(f"{kind} of {','.join(nodes) if nodes else 'all'} is over")
-            world.touch(nodes, False)
+            world.touch(nodes, False, kind not in ALONE)
 
         self._loop.call_later(seconds, over)

@@ -71,9 +71,12 @@ class ModelPath:
         self._open: dict[int, int] = {}  # number: send time
         self._declared: dict[int, int] = {}
         self._heap: list[tuple[int, int, str, tuple[int, ...], int]] = []
+        self._kinds = {"packet": self._received, "ack": self._acknowledged, "timer": self._ack_timer,
+                       "again": self._acknowledge_again}  # fmt: skip
         self._order = 0
         self._waiting: list[int] = []  # received, not yet acknowledged
         self._waiting_since = 0
+        self._again_is_due = False
         self._largest = -1
         self._samples: list[int] = []
         self._latest = self._smoothed = self._variance = 0
@@ -108,13 +111,19 @@ class ModelPath:
             if due is not None and due <= now and (timer is None or due <= timer):
                 at, _, kind, numbers, delay = heapq.heappop(self._heap)
                 self.now = max(self.now, at)
-                {"packet": self._received, "ack": self._acknowledged, "timer": self._ack_timer}[kind](numbers, delay)
+                self._kinds[kind](numbers, delay)
             elif timer is not None and timer <= now:
                 self.now = max(self.now, timer)
                 self._timer()
             else:
                 break
         self.now = now
+
+    def next_event(self) -> int | None:
+        """Return when `run` has something to do; None for not before something is sent."""
+        due = self._heap[0][0] if self._heap else None
+        timer = self._next_timer()
+        return timer if due is None else due if timer is None else min(due, timer)
 
     def report(self, now: int) -> PathReport:
         """Return what a transport would report, and start a new list of samples."""
@@ -150,7 +159,14 @@ class ModelPath:
         else:  # the next acknowledgement has these ranges too
             self._waiting = self._waiting[-64:]
             self._waiting_since = self.now
-            self._push(self.now + self._ack_delay, "timer", tuple(self._waiting[-1:]), 0)
+            if not self._again_is_due:
+                self._again_is_due = True
+                self._push(self.now + self._ack_delay, "again", (), 0)
+
+    def _acknowledge_again(self, numbers: tuple[int, ...], _: int) -> None:
+        self._again_is_due = False
+        if self._waiting:
+            self._acknowledge()
 
     def _acknowledged(self, numbers: tuple[int, ...], delay: int) -> None:
         newly = [number for number in numbers if number in self._open]
@@ -188,9 +204,12 @@ class ModelPath:
             if self._largest - number >= PACKET_THRESHOLD or self.now >= at + delay:
                 del self._open[number]
                 self._declared[number] = at
-                self.lost += 1
+                self._declare_lost(number)
         while self._declared and self.now - next(iter(self._declared.values())) > 3 * SECOND:
             del self._declared[next(iter(self._declared))]
+
+    def _declare_lost(self, number: int) -> None:
+        self.lost += 1
 
     def _next_timer(self) -> int | None:
         oldest = next(iter(self._open.items()), None)

@@ -24,7 +24,8 @@ class Network:
         self._apart: Counter[tuple[str, str]] = Counter()
         self._slow: Counter[str] = Counter()
         self._lossy: Counter[str] = Counter()
-        self.on_heal: Callable[[], None] = lambda: None
+        self.on_heal: Callable[[str | None], None] = lambda node: None
+        """Called with a node that may reach the store again; None: all may."""
 
     @property
     def store_is_away(self) -> bool:
@@ -54,17 +55,16 @@ class Network:
 
     def store_away(self, on: bool) -> None:
         self._away += 1 if on else -1
-        self._healed(on)
+        self._healed(None, on)
 
     def cut_off(self, node: str, on: bool) -> None:
         """From the store."""
         self._cut[node] += 1 if on else -1
-        self._healed(on)
+        self._healed(node, on)
 
     def part(self, one: str, other: str, on: bool) -> None:
         """Two nodes."""
         self._apart[(one, other) if one < other else (other, one)] += 1 if on else -1
-        self._healed(on)
 
     def slow_down(self, node: str, on: bool) -> None:
         self._slow[node] += 1 if on else -1
@@ -72,6 +72,6 @@ class Network:
     def lose(self, node: str, on: bool) -> None:
         self._lossy[node] += 1 if on else -1
 
-    def _healed(self, on: bool) -> None:
+    def _healed(self, node: str | None, on: bool) -> None:
         if not on:
-            self.on_heal()
+            self.on_heal(node)

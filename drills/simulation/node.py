@@ -1,7 +1,8 @@
 """One relay: the machines of `relay.node`, `relay.cluster` and `relay.stage`, and what joins them in a real node.
 
 A node whose state is steady *sleeps*: its clock stands still and the store's idea of its leases moves on, as if it had
-renewed them all the time. It wakes when anything touches it. So calm hours cost nothing, and are counted.
+renewed them all the time. It wakes when anything touches it. So calm hours cost nothing, and are counted. A room is
+ticked as long as its next tick could do other than its last one did.
 """
 
 from __future__ import annotations
@@ -9,11 +10,14 @@ from __future__ import annotations
 import asyncio
 import itertools
 import random
+from functools import partial
 from typing import Protocol
 
 from drills.simulation import sessions
 from drills.simulation.client import StoreClient
 from drills.simulation.network import Network
+from drills.simulation.node_clock import NodeClock
+from drills.simulation.stirred import Mark, Stirred
 from drills.simulation.store import StoreModel
 from drills.simulation.upstream import SimUpstream
 from relay.cluster.known import NodeTable
@@ -28,8 +32,9 @@ from relay.node.surroundings import Surroundings
 from relay.ports import NodeRecord, RoomEvent
 from relay.settings import ClusterSettings
 
-CALM_S = 6.0
-"""After the last disturbance a node goes on for so long before it may sleep: longer than every retry takes."""
+CALM_S = 2.2
+"""After the last disturbance a node goes on for so long before it may sleep: longer than another's record outlives it
+in the directory."""
 _DAY_S = 86_400.0
 
 
@@ -58,24 +63,26 @@ class SimNode:
 
     def __init__(self, name: str, world: Surrounding, wall_error: float, rate: float) -> None:
         self.name, self.world = name, world
-        self.slept_s = self.awake_s = 0.0
-        self.wall_error = wall_error
         self.alive = True
         self.frozen_until = 0.0
         """A stopped process does nothing until then, and does not know it."""
         self._loop = asyncio.get_running_loop()
-        self._rate, self._shift, self._asleep_at = rate, 0.0, -1.0
-        self._awake_since = self._disturbed = self._loop.time()
+        self.clock = NodeClock(self._loop.time, world.epoch_s, wall_error, rate)
+        self.mono = self.clock.mono
+        self._disturbed = self._loop.time()
         self._timer: asyncio.TimerHandle | None = None
         self._leases: asyncio.TimerHandle | None = None
+        self._leases_at = 0.0
         self._handles = itertools.count(1)
         self._seen = -1
         self._unsure_until = 0.0
-        self._stirred: dict[str, float] = {}
-        self._catalog: dict[str, messages.Publication] | None = None
+        self._catalog: dict[str, messages.Publication] = {}
+        self._told = self._catalog
+        self._offers_old = self._telling = self._driving = False
         self._lived: frozenset[str] = frozenset()
+        self._record = NodeRecord(name, f"https://{name}", "", "sim", max_sessions=1000, link=(f"{name}:1",))
         self._table = NodeTable(world.cluster.expiry_s)
-        self.store = StoreClient(name, world.store, world.network, self.wall)
+        self.store = StoreClient(name, world.store, world.network, self.clock.wall)
         self.keeper = world.make_keeper(name, world.cluster.lease_ttl_s)
         self._links = SimUpstream(self)
         clocks = TrackClocks(dict, lambda: 0, lambda: int(self.mono() * 1e6))
@@ -85,7 +92,7 @@ class SimNode:
                 node_id=name,
                 submit=lambda *commands: None,
                 next_handle=lambda: next(self._handles),
-                wall=self.wall,
+                wall=self.clock.wall,
                 monotonic=self.mono,
                 seat_hold_s=_DAY_S,
                 empty_ttl_s=_DAY_S,
@@ -97,6 +104,7 @@ class SimNode:
                 presence_s=_DAY_S,
             )
         )
+        self._stirred = Stirred(self.rooms, self._mark)
         self._timer = self._loop.call_later(world.dice.random() * world.cluster.heartbeat_s, self._beat)
 
     # --- time --------------------------------------------------------------------------------------------------------
@@ -104,35 +112,29 @@ class SimNode:
     @property
     def sleeps(self) -> bool:
         """Whether its clock stands still."""
-        return self._asleep_at >= 0
-
-    def mono(self) -> float:
-        """Its monotonic clock, which runs a little wrong."""
-        now = self._asleep_at if self.sleeps else self._loop.time()
-        return 1000.0 + (now - self._shift) * self._rate
-
-    def wall(self) -> float:
-        """Its wall clock, which may jump."""
-        return self.world.epoch_s + self._loop.time() + self.wall_error
+        return self.clock.sleeps
 
     def wake(self, room: str | None = None) -> None:
         """Something touches it: one of its rooms, or all."""
         now = self._loop.time()
         self._disturbed = now
         for each in [room] if room is not None else [hosted.id for hosted in self.rooms]:
-            self._stirred[each] = now
+            self._stirred.stir(each)
         if not self.sleeps or not self.alive:
             return
-        slept = now - self._asleep_at
-        self._asleep_at, self._shift, self._awake_since = -1.0, self._shift + slept, now
-        self.slept_s += slept
-        self.world.store.extend(self.name, self.keeper.kept(), slept)
+        self._end_sleep()
         self._seen = -1
         self._timer = self._loop.call_later(self.world.dice.random() * self.world.cluster.heartbeat_s, self._beat)
         self.drive()
 
+    def _end_sleep(self) -> None:
+        self.world.store.extend(self.name, self.keeper.kept(), self.clock.wake())
+
     def _may_sleep(self) -> bool:
-        if self._loop.time() - self._disturbed < CALM_S or self.frozen_until > self._loop.time():
+        now = self._loop.time()
+        if now - self._disturbed < CALM_S or self.frozen_until > now or now < self._unsure_until:
+            return False
+        if self._stirred or self._seen != self.world.store.changes:
             return False
         mono = self.mono()
         certain = all(self.keeper.epoch(*each, mono) is not None for each in self.keeper.kept())
@@ -143,9 +145,7 @@ class SimNode:
         return any(room._followed._pending for room in self.rooms)
 
     def _sleep(self) -> None:
-        now = self._loop.time()
-        self.awake_s += now - self._awake_since
-        self._asleep_at = now
+        self.clock.sleep()
         self._stop_timers()
 
     def freeze(self, seconds: float) -> None:
@@ -168,10 +168,10 @@ class SimNode:
 
     def kill(self) -> None:
         """Its process is gone; so are its tasks and what it knew."""
-        self.awake_s += 0.0 if self.sleeps else self._loop.time() - self._awake_since
-        self.slept_s += self._loop.time() - self._asleep_at if self.sleeps else 0.0
+        if self.sleeps:
+            self._end_sleep()
+        self.clock.sleep()  # for good
         self.alive = False
-        self._asleep_at = -1.0
         self._stop_timers()
         for room in self.rooms:
             for task in (*room._followed._tasks, *room._presence._tasks):
@@ -182,10 +182,6 @@ class SimNode:
             if timer is not None:
                 timer.cancel()
         self._timer = self._leases = None
-
-    def record(self) -> NodeRecord:
-        """Itself in the directory."""
-        return NodeRecord(self.name, f"https://{self.name}", "", "sim", max_sessions=1000, link=(f"{self.name}:1",))
 
     # --- the beat: heartbeat, look at the directory, tick of rooms ----------------------------------------------------
 
@@ -203,11 +199,10 @@ class SimNode:
             self._table.failed()
             self._unsure_until = self._loop.time() + 2 * self.world.cluster.expiry_s
         self._tick()
-        self.drive()
 
     def _announce(self) -> None:
         if self.alive and self.world.network.reaches_store(self.name):
-            self.world.store.announce(self.record(), self.world.cluster.expiry_s)
+            self.world.store.announce(self._record, self.world.cluster.expiry_s)
 
     def _look(self) -> None:
         store = self.world.store
@@ -225,38 +220,39 @@ class SimNode:
 
     def _tick(self) -> None:
         """As `NodeLinks.tick` and the node's tick of rooms."""
-        nodes = frozenset(record.id for record in self._table.records)
+        nodes = self._table.ids
         if self.name in nodes:
-            nodes |= {peer for peer in self._links.origins() if self._hears(peer)}
-            if nodes != self._lived:
+            missed = [peer for peer in self._links.origins() if peer not in nodes and self._hears(peer)]
+            if missed:
+                nodes = nodes.union(missed)
+            if nodes is not self._lived and nodes != self._lived:
+                self._stir_for(nodes ^ self._lived)
                 self._lived = nodes
-                self._stirred = dict.fromkeys((room.id for room in self.rooms), self._loop.time())
-                self._recheck()
-        calm = self._loop.time() - CALM_S
-        self._stirred = {room: at for room, at in self._stirred.items() if at > calm}
-        for name in list(self._stirred):
-            room = self.rooms.get(name)
-            if room is not None:
-                if self.name in nodes:
-                    room.nodes_known(nodes)
-                room.tick()
+        for room in self._stirred.due():
+            if self.name in nodes:
+                room.nodes_known(nodes)
+            room.tick()
+
+    def _mark(self, room: HostedRoom) -> Mark:
+        origins = self._links.rooms.get(room.id, ())
+        return (room.state, self._lived, *(self._links.catalog(name) for name in sorted(origins)))
+
+    def _stir_for(self, nodes: frozenset[str]) -> None:
+        """These nodes came or went: that matters to the rooms in whose documents they are, or which take from them."""
+        for room in self.rooms:
+            origins = self._links.rooms.get(room.id, frozenset())
+            if origins & nodes or any(each.node in nodes for each in room.state.publications.values()):
+                self._stirred.stir(room.id)
 
     def _hears(self, name: str) -> bool:
         peer = self.world.peer(name)
         return peer is not None and not peer.is_frozen and self.world.network.reaches(self.name, name)
 
-    def _recheck(self) -> None:
-        """Read the catalogs of all origins again."""
-        for name in self._links.origins():
-            catalog = self._links.catalog(name)
-            for room in self.rooms:
-                if name in self._links.rooms.get(room.id, ()):
-                    room.offered(name, catalog)
-
     # --- leases: as LeaseHolder ---------------------------------------------------------------------------------------
 
     def drive(self) -> None:
         """Ask the store what the keeper wants to know, take what it tells, and come back in time."""
+        self._driving = False
         if not self.alive or self.is_frozen:
             return
         if self.sleeps:
@@ -269,11 +265,12 @@ class SimNode:
         self.world.kept_changed(self)
         at = self.keeper.next_timeout()
         if self._leases is not None:
+            if at == self._leases_at and self._leases.when() > self._loop.time():
+                return
             self._leases.cancel()
             self._leases = None
         if at is not None:
-            wait = max(0.0, at - self.mono()) / self._rate + 1e-6
-            self._leases = self._loop.call_later(wait, self.drive)
+            self._leases, self._leases_at = self._loop.call_later(self.clock.true_wait(at), self.drive), at
 
     def _answered(self) -> None:
         if self.alive and not self.sleeps:
@@ -301,10 +298,22 @@ class SimNode:
         return self._links
 
     def publications_changed(self) -> None:
-        """What this node offers has changed: those who follow it hear of it."""
-        self._catalog = None
-        for room in self.rooms:
-            self._loop.call_later(self.world.network.delay(self.name), self._offer, room.id)
+        """What this node offers is to be read again, once for all that changed in this turn of the loop. Only what
+        differs is told."""
+        self._offers_old = True
+        if not self._telling:
+            self._telling = True
+            self._loop.call_soon(self._tell_offers)
+
+    def _tell_offers(self) -> None:
+        self._telling = False
+        before, self._told = self._told, self.offers()
+        if self._told is before or not self.alive:
+            return
+        differ = {key: entry for key, entry in {**before, **self._told}.items()
+                  if before.get(key) != self._told.get(key)}  # fmt: skip
+        for room in dict.fromkeys(entry.room for entry in differ.values()):
+            self._loop.call_later(self.world.network.delay(self.name), self._offer, room)
 
     def _offer(self, room: str) -> None:
         if not self.alive or self.is_frozen:
@@ -332,12 +341,17 @@ class SimNode:
 
     def _soon(self) -> None:
         self._disturbed = self._loop.time()
-        self._loop.call_soon(self.drive)
+        if not self._driving:
+            self._driving = True
+            self._loop.call_soon(self.drive)
 
     def offers(self) -> dict[str, messages.Publication]:
-        """Its catalog, as others have it."""
-        if self._catalog is None:
-            self._catalog = {each.publication: each.offer(room.id) for room in self.rooms for each in room.offers()}
+        """Its catalog, as others have it: the same object until it changes."""
+        if self._offers_old:
+            self._offers_old = False
+            fresh = {each.publication: each.offer(room.id) for room in self.rooms for each in room.offers()}
+            if fresh != self._catalog:
+                self._catalog = fresh
         return self._catalog
 
     def room_of(self, publication: str) -> str:
@@ -367,6 +381,8 @@ class SimNode:
     async def _open(self, room: str) -> HostedRoom:
         self.wake(room)
         hosted = await self.rooms.open(room)
+        if not hosted.watchers:  # a read of the document may be slow: the node may sleep before it comes
+            hosted.watchers.append(partial(self.wake, room))
         self.wake(room)
         self.world.hosted(self, room)
         return hosted
@@ -378,5 +394,5 @@ class SimNode:
             if isinstance(transition, SessionClosed):
                 self.world.session_closed(self, made, transition.reason)
 
-        info = SessionInfo(session, next(self._handles), room.id, identity, role, kind, self.wall())  # type: ignore[arg-type]
+        info = SessionInfo(session, next(self._handles), room.id, identity, role, kind, self.clock.wall())  # type: ignore[arg-type]
         return sessions.PlainSession(info, told)

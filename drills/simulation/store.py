@@ -45,10 +45,11 @@ class Granted:
 
 @dataclass(slots=True)
 class StoredRoom:
-    """A document and its stream. `pokes` are called when there is news."""
+    """A document and its stream. `parsed` is the body, read once for all who want it: nobody may change it."""
 
     body: str
     version: int = 1
+    parsed: dict[str, Any] | None = None
     stream: deque[RoomEvent] = field(default_factory=lambda: deque(maxlen=KEEP_EVENTS))
     added: int = 0
 
@@ -70,6 +71,8 @@ class StoreModel:
         self.records: dict[str, tuple[NodeRecord, int]] = {}
         self.changes = 0
         self._due: list[tuple[int, str]] = []
+        self._dozing: set[str] = set()
+        """Who sleeps and so is not in `_due`."""
         self._listed: tuple[int, list[NodeRecord]] = -1, []
         self.ops: Counter[str] = Counter()
         self.on_grant: Callable[[Granted], None] = lambda granted: None
@@ -153,6 +156,9 @@ class StoreModel:
         if node in self.records:
             record, until = self.records[node]
             self.records[node] = record, until + more
+            if node in self._dozing:
+                heapq.heappush(self._due, (until + more, node))
+        self._dozing.discard(node)
 
     # --- rooms: scripts ----------------------------------------------------------------------------------------------
 
@@ -168,7 +174,9 @@ class StoreModel:
         """Return a document with its `sync_id`, and its version. Raises NotFound."""
         self.ops["room.read"] += 1
         stored = self._room(room)
-        return json.loads(stored.body) | {"sync_id": str(stored.last)}, stored.version
+        if stored.parsed is None:
+            stored.parsed = json.loads(stored.body)
+        return {**stored.parsed, "sync_id": str(stored.last)}, stored.version
 
     def write(
         self, room: str, document: dict[str, Any], version: int, stamp: int, told: Told
@@ -178,7 +186,7 @@ class StoreModel:
         stored = self._room(room)
         if not self._is_fresh(stored, version):
             return None
-        stored.body, stored.version = _dump(document), stored.version + 1
+        stored.body, stored.version, stored.parsed = _dump(document), stored.version + 1, None
         return self._append(room, stamp, told)
 
     def _is_fresh(self, stored: StoredRoom, version: int) -> bool:
@@ -246,11 +254,13 @@ class StoreModel:
             if name not in self.records:
                 continue
             until = self.records[name][1]
-            if until <= now and not sleeping(name):
+            if until > now:
+                heapq.heappush(due, (until, name))
+            elif sleeping(name):
+                self._dozing.add(name)
+            else:
                 del self.records[name]
                 self.changes += 1
-            else:
-                heapq.heappush(due, (max(until, now + 1000), name))
 
     def clock_went(self) -> None:
         """The server's clock jumped: nobody may live for as long as it went back."""
@@ -258,6 +268,7 @@ class StoreModel:
         for name, (record, until) in self.records.items():
             if until > now + 600_000:
                 self.records[name] = record, now + 10_000
+        self._dozing.clear()
         self._due = [(until, name) for name, (_, until) in self.records.items()]
         heapq.heapify(self._due)
 

@@ -10,6 +10,8 @@ from relay.link import messages
 if TYPE_CHECKING:
     from drills.simulation.node import SimNode
 
+_NOTHING: Mapping[str, messages.Publication] = {}
+
 
 class SimUpstream:
     """The `Upstream` of one node: links that are there whenever both nodes reach each other."""
@@ -41,7 +43,7 @@ class SimUpstream:
         """See `Upstream`."""
         peer = self._node.world.peer(node)
         if peer is None or not self._node.world.network.reaches(self._node.name, node):
-            return {}
+            return _NOTHING
         return peer.offers()
 
     def origins(self) -> list[str]:

@@ -90,7 +90,7 @@ class World:
         self.store.rouse = self._rouse
         self.network.on_heal = self._healed
         self.nodes: dict[str, SimNode] = {}
-        self._gone: list[SimNode] = []
+        self._slept_s = self._awake_s = 0.0
         self._lives: Counter[str] = Counter()
         self._claims: dict[tuple[str, str], dict[str, None]] = {}
         self._kept: dict[str, list[tuple[str, str]]] = {}
@@ -175,9 +175,8 @@ class World:
     def _outcome(self, violation: Violation | None, took_s: float) -> Outcome:
         now = self._loop.time()
         for node in self.nodes.values():
-            node.kill()
-        every = [*self.nodes.values(), *self._gone]
-        slept, awake = (sum(getattr(node, what) for node in every) for what in ("slept_s", "awake_s"))
+            self._stop(node)
+        slept, awake = self._slept_s, self._awake_s
         ops = self.store.ops + self._slept_ops(slept)
         return Outcome(
             self.plan, violation, self.trace.hash, self.trace.lines, self.trace.newest(), took_s, now, ops,
@@ -215,17 +214,19 @@ class World:
     def kept_changed(self, node: SimNode) -> None:
         now = node.keeper.kept()
         before = self._kept.get(node.name, [])
-        for key in before:
-            if key not in now:
-                self._claims.get(key, {}).pop(node.name, None)
+        if now != before:
+            for key in before:
+                if key not in now:
+                    self._claims.get(key, {}).pop(node.name, None)
+            for key in now:
+                self._claims.setdefault(key, {})[node.name] = None
+            self._kept[node.name] = now
         for key in now:
-            self._claims.setdefault(key, {})[node.name] = None
-        self._kept[node.name] = now
-        for key in now:
-            self._check(key)
+            if len(self._claims[key]) > 1:
+                self._check(key)
 
     def _check(self, key: tuple[str, str]) -> None:
-        claims = [self.nodes[name] for name in self._claims.get(key, ()) if name in self.nodes]
+        claims = [self.nodes[name] for name in self._claims[key] if name in self.nodes]
         if len(claims) > 1:
             self.ownership.claimed(*key, [(node.name, node.keeper, node.mono()) for node in claims])
 
@@ -257,8 +258,8 @@ class World:
             node.wake(room)
             node.store.poke(room)
 
-    def _healed(self) -> None:
-        for node in self.nodes.values():
+    def _healed(self, name: str | None = None) -> None:
+        for node in self.nodes.values() if name is None else filter(None, [self.nodes.get(name)]):
             if self.network.reaches_store(node.name):
                 node.store.poke_all()
 
@@ -290,12 +291,16 @@ class World:
         node = self.nodes.pop(name, None)
         if node is None:
             return
-        node.kill()
-        self._gone.append(node)
+        self._stop(node)
         for key in self._kept.pop(name, []):
             self._claims.get(key, {}).pop(name, None)
         self.ownership.forget(f"{name}/{self._lives[name]}")
         self.people.node_gone(name)
+
+    def _stop(self, node: SimNode) -> None:
+        node.kill()
+        self._slept_s += node.clock.slept_s
+        self._awake_s += node.clock.awake_s
 
     def restart(self, name: str) -> None:
         if name not in self.nodes:
@@ -315,7 +320,7 @@ class World:
 
     def jump(self, name: str, seconds: float) -> None:
         if name in self.nodes:
-            self.nodes[name].wall_error += seconds
+            self.nodes[name].clock.wall_error += seconds
 
     def move_host(self, room: str) -> None:
         client = self.dice.choice(self.people.hosts(room))
@@ -339,7 +344,7 @@ class World:
         for node in self.nodes.values():
             node.wake()
 
-    def touch(self, nodes: Sequence[str] | None, on: bool) -> None:
+    def touch(self, nodes: Sequence[str] | None, on: bool, near: bool = True) -> None:
         if nodes is None:
             self._wake_all()
             self.healing.touched(self._room_names, on)
@@ -347,11 +352,11 @@ class World:
         for name in nodes:
             if name in self.nodes:
                 self.nodes[name].wake()
-        near = [room for room, hosting in self.hosting.items() if any(name in hosting for name in nodes)]
-        for room in near:
+        rooms = [room for room, hosting in self.hosting.items() if any(name in hosting for name in nodes)]
+        for room in rooms if near else ():
             for node in self.hosts_of(room):
                 node.wake(room)
-        self.healing.touched(near, on)
+        self.healing.touched(rooms, on)
 
     def _dice(self, what: str) -> random.Random:
         return random.Random(f"{self.plan.seed}/{what}")

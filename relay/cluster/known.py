@@ -27,6 +27,8 @@ class NodeTable:
     def __init__(self, grace_s: float) -> None:
         self._grace_s = grace_s
         self._records: dict[str, NodeRecord] = {}
+        self._listed: tuple[NodeRecord, ...] | None = ()
+        self._ids: frozenset[str] = frozenset()
         self._grace_until = float("-inf")
         self._away = False
         self._empty = True
@@ -34,7 +36,14 @@ class NodeTable:
     @property
     def records(self) -> tuple[NodeRecord, ...]:
         """The nodes, by id."""
-        return tuple(self._records[name] for name in sorted(self._records))
+        if self._listed is None:  # sorted once for each change: many look, few change
+            self._listed = tuple(self._records[name] for name in sorted(self._records))
+        return self._listed
+
+    @property
+    def ids(self) -> frozenset[str]:
+        """The nodes' ids: the same object until they change."""
+        return self._ids
 
     def get(self, node: str) -> NodeRecord | None:
         """One node's record."""
@@ -57,8 +66,13 @@ class NodeTable:
             self._grace_until = now + self._grace_s
         self._away, self._empty = False, not listed
         kept = self._records if now < self._grace_until else {}
-        before, self._records = self._records, {**kept, **listed}
-        return before != self._records
+        believed = {**kept, **listed} if kept else listed
+        if believed == self._records:
+            return False
+        if believed.keys() != self._records.keys():
+            self._ids = frozenset(believed)
+        self._records, self._listed = believed, None
+        return True
 
 
 class NodeCache:

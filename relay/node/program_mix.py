@@ -19,7 +19,7 @@ from relay.mix.video.program import Program as Made
 from relay.node.clocks import TrackClocks
 from relay.node.local import LocalTrack
 from relay.node.program_inputs import Picture, pictures
-from relay.node.programs import Pools
+from relay.node.programs import Pools, longer_us
 from relay.node.sound import AUDIO_TYPE, RoomSound
 from relay.plane.contract import Feedback, Kind, LayerSpec, PayloadType
 from relay.stage import program as programs
@@ -144,11 +144,10 @@ class ProgramMix:
         self._pools.video.align(self._room, identity, lag)
 
     def sound_waits(self, identity: str, delay: int) -> None:
-        """Somebody's sound waits for `delay` µs before it is mixed: his picture has to wait as long, less the half
-        frame that it waits for the next one."""
+        """Somebody's sound waits for `delay` µs before it is mixed: his picture has to wait until it is heard."""
         if identity in self._pictures:
             least = self._pools.settings.video.delay_ms * 1000  # sound that is about to wait so long waits less yet
-            self._pools.video.set_delay(self._room, identity, max(least, delay - 500_000 // self._fps))
+            self._pools.video.set_delay(self._room, identity, max(least, delay - longer_us(self._fps)))
 
     # --- tracks -----------------------------------------------------------------------------------------------------
 

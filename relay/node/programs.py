@@ -14,8 +14,11 @@ import structlog
 from relay.errors import Overloaded
 from relay.metrics import Metrics
 from relay.mix.audio import messages as sound
+from relay.mix.audio.opus import LOOK_AHEAD_US, SENDERS_LOOK_AHEAD_US
 from relay.mix.audio.pool import AudioPool
 from relay.mix.executor import Executor, LocalProcesses
+from relay.mix.limiter import DELAY
+from relay.mix.opus_packet import RATE
 from relay.mix.video import events as picture
 from relay.mix.video.pool import VideoPool
 from relay.plane import Plane
@@ -212,9 +215,19 @@ async def _started(make: Callable[[], P]) -> P:
             return pool
 
 
+SOUND_LATE_US = SENDERS_LOOK_AHEAD_US + DELAY * 1_000_000 // RATE + LOOK_AHEAD_US
+"""By what a program's sound is late: the host's encoder, the mixer's limiter and its encoder look ahead."""
+
+
+def longer_us(fps: int) -> int:
+    """Return how much longer sound has to wait than pictures to be heard when they are seen. They are shown by the next
+    frame that is due, half a frame late in the mean."""
+    return 500_000 // fps - SOUND_LATE_US
+
+
 def picture_wait_ms(settings: MixVideoSettings) -> int:
-    """Return how long pictures wait: they are shown by the next frame that is due, half a frame late in the mean."""
-    return min(1000, settings.delay_ms + 500 // settings.fps)
+    """Return how long sound waits at least that goes with pictures."""
+    return min(1000, max(0, settings.delay_ms + longer_us(settings.fps) // 1000))
 
 
 def in_time(settings: MixSettings) -> MixAudioSettings:

@@ -32,7 +32,11 @@ def test_a_node_that_is_missing_among_others_is_gone() -> None:
     assert table.took([N2], 1.0)
     assert names(table) == ["n2"]
     assert table.get("n1") is None
+    ids = table.ids
+    assert ids == {"n2"}
     assert table.took([replace(N2, sessions=1, max_sessions=2)], 1.5)
+    assert table.ids is ids
+    assert [record.sessions for record in table.records] == [1]
 
 
 def test_after_an_outage_there_is_time_to_come_back() -> None:

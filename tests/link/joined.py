@@ -5,10 +5,11 @@ from __future__ import annotations
 import itertools
 import random
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from drills.simulation.model_path import MS, Direction, ModelPath
+from drills.simulation.carrying_path import CarryingPath
+from drills.simulation.model_path import MS, Direction
+from drills.simulation.publisher import VP8_DELTA, VP8_KEY
 from relay.ids import HybridClock
 from relay.link import roq
 from relay.link.breaker import Breaker, BreakerMoved
@@ -24,45 +25,10 @@ from relay.plane.reference import rtp
 from relay.plane.reference.descriptors import Codec
 from relay.settings import BreakerSettings, LinkFlowSettings
 
-VP8_KEY = b"\x90\x80\x01\x10\x00\x00\x9d\x01\x2a\x80\x02\x68\x01"
-VP8_DELTA = b"\x90\x80\x01\x11\x00\x00"
 VIDEO, AUDIO = 4, 8
 FRAME = 33 * MS
 REPORT = 10 * MS
 WALL_MS = 1_763_697_600_000
-
-
-class CarryingPath(ModelPath):
-    """A model path that carries datagrams one way with tokens, and datagrams the other way without."""
-
-    def __init__(self, forth: Direction, back: Direction, doubled: Callable[[], bool] = lambda: False) -> None:
-        super().__init__(forth, back)
-        self._cargo: dict[int, tuple[bytes, object]] = {}
-        self._doubled = doubled
-        self.arrived: list[bytes] = []
-        self.tokens_acked: list[object] = []
-        self.tokens_lost: list[object] = []
-
-    def carry(self, now: int, data: bytes, token: object) -> None:
-        """Send a datagram."""
-        self._cargo[self.send(now)] = (data, token)
-
-    def _received(self, numbers: tuple[int, ...], delay: int) -> None:
-        data, _ = self._cargo.get(numbers[0], (b"", None))
-        if data:
-            self.arrived += [data, data] if self._doubled() else [data]
-        super()._received(numbers, delay)
-
-    def _acknowledged(self, numbers: tuple[int, ...], delay: int) -> None:
-        newly = [number for number in numbers if number in self._open or number in self._declared]
-        self.tokens_acked += [self._cargo[number][1] for number in newly if number in self._cargo]
-        super()._acknowledged(numbers, delay)
-
-    def _detect(self) -> None:
-        before = set(self._declared)
-        super()._detect()
-        fresh = [number for number in self._declared if number not in before]
-        self.tokens_lost += [self._cargo[number][1] for number in fresh if number in self._cargo]
 
 
 @dataclass

@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+from drills.simulation.publisher import VP8_DELTA, VP8_KEY
 from relay.clock import now_us
 from relay.ids import HybridClock
 from relay.link import messages as m
@@ -25,7 +26,6 @@ from relay.plane.reference import rtp
 from relay.plane.reference.descriptors import Codec
 from relay.ports import RoomEvent
 from relay.settings import BreakerSettings, LinkFlowSettings
-from tests.link.joined import VP8_DELTA, VP8_KEY
 from tests.link.quic_world import Proxy, node, until
 
 NAMES: tuple[str, ...] = ("metadata", "primary", "backup")

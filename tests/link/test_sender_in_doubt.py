@@ -8,11 +8,12 @@ from collections.abc import Callable
 
 import pytest
 
+from drills.simulation.carrying_path import CarryingPath
 from drills.simulation.model_path import MS, SECOND, black_hole
 from relay.link.parity_control import MIN_PACKETS, WINDOW_US
 from relay.link.path import PathName
 from relay.plane.contract import Kind
-from tests.link.joined import AUDIO, CarryingPath, Link, good
+from tests.link.joined import AUDIO, Link, good
 from tests.link.test_sender import FLOW, Sender
 
 BOTH: tuple[PathName, ...] = ("primary", "backup")

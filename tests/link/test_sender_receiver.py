@@ -8,11 +8,12 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
+from drills.simulation.carrying_path import CarryingPath
 from drills.simulation.model_path import MS, SECOND, Direction, black_hole
 from relay.link.path import PathName
 from relay.link.sender_events import FramesSkipped, KeyframeWanted, MediaMoved, ParityChanged
 from relay.settings import BreakerSettings, LinkFlowSettings
-from tests.link.joined import AUDIO, VIDEO, CarryingPath, Link, good
+from tests.link.joined import AUDIO, VIDEO, Link, good
 
 PRIMARY: tuple[PathName, ...] = ("primary",)
 BOTH: tuple[PathName, ...] = ("primary", "backup")

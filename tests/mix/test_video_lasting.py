@@ -24,6 +24,18 @@ def resident(pid: int) -> int:
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
+async def test_programs_that_end_before_their_workers_are_ready_leave_only_the_spare() -> None:
+    async with opened() as world:
+        for index in range(3):
+            program, _ = world.program()
+            world.pool.open_stage(f"s{index}", program)
+        assert len(world.pool.workers) == 4
+        for index in range(3):
+            world.pool.close_stage(f"s{index}")
+        await until(lambda: len(world.event(events.WorkerStarted)) >= 2 and len(world.pool.workers) == 1)
+        assert not world.event(events.WorkerLost)
+
+
 @pytest.mark.timeout(900)
 async def test_a_hundred_programs_leave_no_process_thread_descriptor_or_memory() -> None:
     gc.collect()

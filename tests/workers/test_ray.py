@@ -78,7 +78,7 @@ async def test_an_actor_makes_the_picture_and_another_goes_on_when_it_is_killed(
         print(f"without a picture for {check_successor(viewer, frames)} ms")
 
         await until(lambda: len(world.event(events.WorkerStarted)) >= 3, START_S)
-        (gone,) = [one for one in world.pool._workers if one.running.where == world.pool.worker_of("s")]
+        (gone,) = [one for one in world.pool._crew if one.running.where == world.pool.worker_of("s")]
         os.kill(gone.running.pid, signal.SIGKILL)  # type: ignore[attr-defined]
         await until(lambda: len(world.event(events.StageMoved)) == 2, START_S)
         actor = Path("/proc") / gone.running.where.rpartition("/")[2]

@@ -22,11 +22,11 @@ from relay.ids import make_sync_id
 from relay.mix.executor import Executor, LocalProcesses
 from relay.mix.timeline import OutputTimeline
 from relay.mix.video import events, messages
+from relay.mix.video.crew import Crew
 from relay.mix.video.pool_worker import PoolWorker
 from relay.mix.video.program import InputState, Program, Source, StageState, input_spec
 from relay.plane import Plane
 from relay.plane.contract import AddTap, RemoveTap, RequestKeyframe
-from relay.process.child import Restarts
 from relay.process.control import Message
 from relay.settings import MixVideoSettings
 from relay.stage.layout import (
@@ -41,7 +41,6 @@ from relay.stage.layout import (
     check_size,
 )
 
-WATCH_S = 0.1
 DELAY_STEP_US = 5000
 """A delay that moves by less is not worth telling."""
 _CLOCK_BITS = 32
@@ -62,35 +61,24 @@ class VideoPool:
         executor: Executor | None = None,
     ) -> None:
         self._plane, self._handles, self._settings, self._on_event = plane, handles, settings, on_event
-        self._executor: Executor = executor or LocalProcesses()
-        self._workers: list[PoolWorker] = []
+        self._crew = Crew(plane, executor or LocalProcesses(), settings, self._heard, self._lost)
         self._stages: dict[str, StageState] = {}
-        self._restarts = Restarts()
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._refill: asyncio.TimerHandle | None = None
-        self._watcher: asyncio.Task[None] | None = None
-        self._stopped = False
 
     async def start(self) -> None:
         """Start the workers that wait. Returns at once."""
-        self._fill()
-        self._watcher = asyncio.create_task(self._watch())
+        self._crew.start()
 
     async def stop(self) -> None:
         """Close all programs and end all workers. Repeatable."""
-        self._stopped = True
-        if self._watcher is not None:
-            self._watcher.cancel()
-        if self._refill is not None:
-            self._refill.cancel()
+        self._crew.hire_no_more()
         for stage in list(self._stages):
             self.close_stage(stage)
-        await asyncio.gather(*(worker.running.stop() for worker in list(self._workers)), *self._tasks)
+        await self._crew.stop()
 
     @property
     def workers(self) -> list[str]:
         """Where workers run, those that wait included."""
-        return [worker.running.where for worker in self._workers]
+        return [worker.running.where for worker in self._crew]
 
     @property
     def stages(self) -> list[str]:
@@ -117,7 +105,7 @@ class VideoPool:
         layout, overlays = layout or Layout(), overlays or Overlays()
         check_layout(layout)
         check_overlays(overlays)
-        if self._stopped:
+        if self._crew.stopped:
             raise Overloaded("the video pool is stopped")
         opened = StageState(
             self._spec(stage, program),
@@ -146,7 +134,7 @@ class VideoPool:
             if not worker.inject.closed:
                 worker.inject.unbind(closed.spec.stream)
             worker.stages.pop(stage, None)
-            self._settle(worker)
+            self._crew.settle(worker)
 
     def add_input(self, stage: str, identity: str, name: str, source: Source | None = None) -> bool:
         """Show somebody; without `source` as an avatar tile. Who is shown already gets the new name and source.
@@ -271,7 +259,7 @@ class VideoPool:
 
     def _take(self, stage: StageState, *, hold: int) -> None:
         """Have a worker make a stage. Raises Overloaded."""
-        worker = self._choose()
+        worker = self._crew.choose()
         name = stage.spec.stage
         place = worker.take_place(name)
         stage.worker, stage.taken = worker, time.monotonic()
@@ -283,52 +271,7 @@ class VideoPool:
         told |= {"layouts": stage.layouts.changes, "overlays": stage.overlays.changes}
         stage.spec = replace(stage.spec, **told)  # type: ignore[arg-type]
         worker.running.send(messages.OpenStage(stage.spec))
-        self._fill()
-
-    def _choose(self) -> PoolWorker:
-        usable = [one for one in self._workers if not one.stopping and not one.running.ended and not one.tap.closed]
-        busy = [one for one in usable if 0 < len(one.stages) < self._settings.stages_per_worker]
-        ready = [one for one in usable if one.idle and one.ready]
-        starting = [one for one in usable if one.idle]
-        for found in (busy, ready, starting):
-            if found:
-                return found[0]
-        if len(self._workers) >= self._settings.max_workers:
-            raise Overloaded(f"all {self._settings.max_workers} video workers are in use")
-        return self._start_worker()
-
-    def _start_worker(self) -> PoolWorker:
-        try:
-            worker = PoolWorker(self._plane, self._executor, self._settings, now_us(), self._heard, self._ended)
-        except OSError as error:
-            raise Overloaded(f"no video worker can be started: {error.strerror}") from error
-        self._workers.append(worker)
-        return worker
-
-    def _fill(self) -> None:
-        """Start workers until enough of them wait."""
-        self._refill = None
-        while not self._stopped and sum(one.idle for one in self._workers) < self._settings.spares:
-            if len(self._workers) >= self._settings.max_workers:
-                return
-            try:
-                self._start_worker()
-            except Overloaded as error:
-                log.error("a video worker cannot be started", reason=str(error))
-                self._fill_later(1.0)
-                return
-
-    def _fill_later(self, wait: float) -> None:
-        if self._refill is None and not self._stopped:
-            self._refill = asyncio.get_running_loop().call_later(wait, self._fill)
-
-    def _settle(self, worker: PoolWorker) -> None:
-        """Keep a worker that has no stage any more, or end it when enough wait."""
-        if worker.idle and sum(one.idle and one.ready for one in self._workers) > max(1, self._settings.spares):
-            worker.stopping = True
-            task = asyncio.get_running_loop().create_task(worker.running.stop())
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+        self._crew.fill()
 
     def _tap(self, stage: StageState, identity: str, one: InputState) -> None:
         """Have an input's packets put into its worker's ring, and ask for a keyframe."""
@@ -355,20 +298,9 @@ class VideoPool:
             except UsageError:
                 return  # it went with its track or its ring
 
-    async def _watch(self) -> None:
-        hang = self._settings.hang_ms * 1000
-        while True:
-            await asyncio.sleep(WATCH_S)
-            for worker in list(self._workers):
-                if worker.overdue(now_us(), hang):
-                    worker.running.kill("it hangs")
-
     # --- what workers say -------------------------------------------------------------------------------------------
 
-    def _ended(self, worker: PoolWorker, why: str) -> None:
-        self._workers.remove(worker)
-        if worker.stopping or self._stopped:
-            return
+    def _lost(self, worker: PoolWorker, why: str) -> None:
         lost = tuple(worker.stages)
         self._on_event(events.WorkerLost(worker.running.where, why, lost))
         for name in lost:
@@ -381,9 +313,6 @@ class VideoPool:
                 one.tap = None
             wait = stage.restarts.died(time.monotonic() - stage.taken)
             self._retake(name, words.last, wait)
-        if not lost:
-            self._fill_later(self._restarts.died((now_us() - worker.started) / 1e6))
-        self._fill()
 
     def _retake(self, name: str, last: int, wait: float) -> None:
         if wait > 0:
@@ -408,6 +337,7 @@ class VideoPool:
     def _told(self, worker: PoolWorker, message: Message) -> Iterator[events.VideoEvent]:
         if isinstance(message, messages.WorkerReady):
             yield events.WorkerStarted(worker.running.where, message.resident)
+            self._crew.settle(worker)  # its program may have ended meanwhile
             return
         name = message.stage  # type: ignore[attr-defined]
         found = self._stages.get(name)

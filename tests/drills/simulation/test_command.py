@@ -14,7 +14,8 @@ from rich.console import Console
 
 from drills.simulation.command import run
 from drills.simulation.world import Plan
-from relay.node.room import HostedRoom
+from relay.node.attendance import Attendance
+from tests.drills.simulation.test_planted import never_resume
 
 ROOT = Path(__file__).parents[3]
 FEW = "--seed 4 --nodes 5 --hours 0.03 --faults-per-hour 600 --common-per-hour 60 --link-minutes 0.1"
@@ -38,7 +39,7 @@ def test_another_process_repeats_it_line_by_line(tmp_path: Path) -> None:
 
 
 def test_a_seed_that_fails_says_how_to_run_it_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(HostedRoom, "_resume", lambda self: None)
+    monkeypatch.setattr(Attendance, "tick", never_resume)
     out = io.StringIO()
     plan = Plan(nodes=6, hours=0.05, faults_per_hour=900.0)
     assert not run(plan, 6, 0.0, None, Console(file=out, width=400))

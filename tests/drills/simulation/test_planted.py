@@ -11,8 +11,8 @@ from drills.simulation.run import simulate
 from drills.simulation.store import StoreModel
 from drills.simulation.world import Plan, plan_of
 from relay.cluster.lease_keeper import LeaseKeeper
+from relay.node.attendance import Attendance
 from relay.node.following import FollowedRoom
-from relay.node.room import HostedRoom
 
 ROUGH = Plan(nodes=6, hours=0.05, faults_per_hour=900.0, common_per_hour=20.0)
 SEEDS = range(1, 5)
@@ -30,6 +30,12 @@ class Believer(LeaseKeeper):
 
     def _believable(self, sent: float) -> float:
         return sent + 10 * self._ttl_s
+
+
+def never_resume(self: Attendance) -> None:
+    """As `Attendance.tick`, but who was paused by others stays so."""
+    if self._leaving:
+        self.enforce(self._host.state)
 
 
 def found(plan: Plan) -> Any:
@@ -60,7 +66,7 @@ def test_a_planted_bug_is_found_and_found_again(more: dict[str, Any], rule: str)
 
 
 def test_a_host_who_is_never_live_again_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(HostedRoom, "_resume", lambda self: None)
+    monkeypatch.setattr(Attendance, "tick", never_resume)
     outcome = found(ROUGH)
     assert outcome.violation.rule == "heals", outcome.violation
     again(outcome)

@@ -139,7 +139,7 @@ async def _refresh_once(self: Any) -> None:
 
 
 def test_a_node_that_misses_news_is_found_and_found_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    plans = [plan_of(CALM, seed=seed, script=misses_an_answer) for seed in range(8)]
+    plans = [plan_of(CALM, seed=seed, script=misses_an_answer) for seed in range(24)]
     assert all(simulate(plan).violation is None for plan in plans[:4])
     monkeypatch.setattr(FollowedRoom, "_refresh", _refresh_once)
     found = next((found for plan in plans if (found := simulate(plan)).violation is not None), None)
