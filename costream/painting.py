@@ -7,7 +7,7 @@ and, in widths that are multiples of 320, aligned with the 16 x 16 blocks of the
 The 80 cells hold, row by row and most significant bit first, white being 1:
 publisher (16 bits), counter (24 bits), clock in ms (24 bits, wraps after 4.6 hours), CRC-16/CCITT of these 8 bytes.
 
-`tests/interop/clients/painting.js` is the same mark for browsers; a test compares the two.
+`painting.js`, beside this file, is the same mark for browsers; a test compares the two.
 """
 
 from __future__ import annotations
@@ -15,11 +15,15 @@ from __future__ import annotations
 import colorsys
 import functools
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 Bytes = npt.NDArray[np.uint8]
+
+JAVASCRIPT_FILE = Path(__file__).with_name("painting.js")
+"""Defines `painting` in a page: {paint, read, readVideo, cells, crc16}."""
 
 COLUMNS = 20
 ROWS = 4

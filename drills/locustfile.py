@@ -1,10 +1,11 @@
-"""Load on the REST API with Locust: tokens, rooms, participants, stage, events. No media.
+"""Load on the REST API with Locust: tokens, rooms, participants, stage, events, programs. No media.
 
     COSTREAM_SECRET=… locust -f drills/locustfile.py --host http://127.0.0.1:7080 --headless -u 50 -r 10 -t 60s
 
 Without COSTREAM_SECRET it signs with the known key of `costream dev`. A target that is neither this machine nor
 labelled (COSTREAM_LABEL=FILE, see docs/load.md) is refused, unless COSTREAM_SURE=1. Each user has a room of its own,
-with `traffic: load` in its metadata, and ends it when he stops. Answers that are no success count as failures; 429, the
+with `traffic: load` in its metadata, and ends it when he stops. Nobody is on air in it, so a program is switched on and
+arranged in its document, and no relay mixes it. Answers that are no success count as failures; 429, the
 API's word that it has enough, by its own name.
 """
 
@@ -42,14 +43,26 @@ def only_test_clusters(environment: Any, **_: Any) -> None:
         raise SystemExit(2) from None
 
 
+LAYOUTS: tuple[dict[str, Any], ...] = (
+    {"kind": "grid"},
+    {"kind": "speaker", "order": ["guest-1"]},
+    {"kind": "side_by_side", "left": ["guest-1"], "right": ["guest-2"], "fit": "crop"},
+    {"kind": "picture_in_picture", "order": ["guest-2", "guest-1"]},
+    {"kind": "custom", "rectangles": [{"identity": "guest-1", "x": 0, "y": 0, "width": 0.5, "height": 1}]},
+)
+"""One of each kind."""
+
+
 class Backend(HttpUser):  # type: ignore[misc]
-    """An application's backend with one show: it mints tokens, asks who is there, sends events, changes the stage."""
+    """An application's backend with one show: it mints tokens, asks who is there, sends events, changes the stage, and
+    arranges the program."""
 
     wait_time = between(0.05, 0.5)
 
     def on_start(self) -> None:
-        """Make the show."""
+        """Make the show. Its program is tried once from on to off, then switched on."""
         self.dice = random.Random()
+        self.has_program = False
         self.room = f"locust-{secrets.token_hex(6)}"
         self.bearer = sign(KEY_ID, SECRET, room="*", identity="locust", role="service")
         self.client.verify = False
@@ -57,6 +70,11 @@ class Backend(HttpUser):  # type: ignore[misc]
         body = {"id": self.room, "max_seats": 4, "metadata": {"traffic": "load"}}
         if not self._call("POST", "/v1/rooms", 201, json=body):
             raise StopUser
+        self.put_program()
+        self.arrange_program()
+        self.read_program()
+        self.delete_program()
+        self.put_program()
 
     def on_stop(self) -> None:
         """End it."""
@@ -94,6 +112,28 @@ class Backend(HttpUser):  # type: ignore[misc]
     @task(1)
     def read_publications(self) -> None:
         self._in_room("GET", "/publications", 200)
+
+    @task(1)
+    def put_program(self) -> None:
+        """Switch it on, or change it while it runs."""
+        form = {"width": 640, "height": 360, "fps": self.dice.choice((15, 25, 30)), "layout": self.dice.choice(LAYOUTS)}
+        self.has_program |= self._in_room("PUT", "/program", 200, json=form)
+
+    @task(3)
+    def arrange_program(self) -> None:
+        """Another layout; whoever has no program is told so."""
+        body = {"layout": self.dice.choice(LAYOUTS), "animate": self.dice.choice((0, 12))}
+        self._in_room("POST", "/program/layout", 200 if self.has_program else 404, json=body)
+
+    @task(2)
+    def read_program(self) -> None:
+        self._in_room("GET", "/program", 200 if self.has_program else 404)
+
+    @task(1)
+    def delete_program(self) -> None:
+        """Switch it off."""
+        if self._in_room("DELETE", "/program", 204 if self.has_program else 404):
+            self.has_program = False
 
     def _in_room(self, method: str, path: str, wanted: int, **more: Any) -> bool:
         return self._call(method, f"/v1/rooms/{self.room}{path}", wanted, name=f"/v1/rooms/{{room}}{path}", **more)

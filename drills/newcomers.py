@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import httpx2
 import webrtc
 
-from drills.viewer import Tell, read_plan, teller, until_told_to_end
+from drills.client import Tell, read_plan, teller, until_told_to_end
 
 _TIMEOUT_S = 5.0
 

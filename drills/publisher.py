@@ -18,8 +18,8 @@ import httpx2
 
 from costream.synthetic import Show, SyntheticHost
 from costream.whip import Refused
+from drills.client import Tell, read_plan, teller, until_told_to_end
 from drills.session_events import Following, following, session_of
-from drills.viewer import Tell, read_plan, teller, until_told_to_end
 
 _RETRY_S = 0.2
 _CONNECT_S = 8.0

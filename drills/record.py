@@ -3,7 +3,7 @@
 | kind | in | further fields |
 | --- | --- | --- |
 | `run` | both | `what`: phases of a drill (`begun`, `watching`, `method`, `rollback`, `settling`, `calm`, `over`) |
-| | | or of a load (`begun` with the plan, `all have come`, `over`) |
+| | | or of a load (`begun` with the plan, `all have come`, `over`); a drill's `left out`, with `text` |
 | `fault` | drill | `what` (`applied`, `taken back`, or a step of a fault), `fault` (its number), `text`, `targets` |
 | `api` | both | `took` in seconds, `status` (0: no answer); a drill's: `member`, a load's: `what` |
 | `sample` | drill | `member` and figures from its metrics |

@@ -18,17 +18,13 @@
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import contextlib
-import json
 import math
-import signal
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import httpx2
 import numpy as np
@@ -37,6 +33,7 @@ import webrtc
 from costream.painting import read_i420
 from costream.synthetic import allow_loopback, gathered
 from costream.whip import Endpoint, Refused, Resource
+from drills.client import Tell, read_plan, teller, until_told_to_end
 from drills.session_events import Following, following, session_of, until
 
 _SOUND_S = 0.02
@@ -47,8 +44,6 @@ _STATS_S = 1.0
 _LOOK_S = 0.05
 _LATE_S = 0.1  # of a look: what a viewer could notice
 _OFFER_S = 3.0  # more than a service takes for an answer or a refusal (`join.timeout_s`)
-
-Tell = Callable[..., None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -330,42 +325,6 @@ class _Sound:
             power = self._square / self._count / 32768**2
             self._told(round(max(_SILENCE_DBFS, 10 * math.log10(power)) if power else _SILENCE_DBFS, 1))
             self._square, self._count = 0.0, 0
-
-
-def teller(out: TextIO, name: str) -> Tell:
-    """Writes a viewer's (or publisher's) lines, each at once: whoever reads may be waiting, and we may be killed."""
-
-    def tell(event: str, **fields: Any) -> None:
-        out.write(json.dumps({"at": round(time.monotonic(), 6), "viewer": name, "event": event, **fields}) + "\n")
-        out.flush()
-
-    return tell
-
-
-def read_plan(kind: type[Any], description: str) -> Any:
-    """The plan in the file that the command line names. Errors of the file end the program with their reason."""
-    parser = argparse.ArgumentParser(description=description)
-    parser.add_argument("plan", type=Path, help="a JSON file")
-    path = parser.parse_args().plan
-    try:
-        return kind(**json.loads(path.read_text()))
-    except (OSError, ValueError, TypeError) as error:
-        parser.error(f"{path}: {error}")
-
-
-async def until_told_to_end(*running: asyncio.Task[None]) -> None:
-    """Wait for SIGTERM or SIGINT and cancel; an error of a task ends the others and surfaces."""
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
-    waiter = asyncio.create_task(stop.wait())
-    done, _ = await asyncio.wait([waiter, *running], return_when=asyncio.FIRST_COMPLETED)
-    for task in (waiter, *running):
-        task.cancel()
-    await asyncio.gather(waiter, *running, return_exceptions=True)
-    for task in done - {waiter}:
-        task.result()
 
 
 async def _watch(plan: ViewerPlan) -> None:

@@ -240,6 +240,17 @@ class Cluster:
         viewers = [(name, self.token(name, "viewer", room)) for name in names]
         return self._program("viewer", identity, host, {"urls": urls, "viewers": viewers, **plan})
 
+    def browse(
+        self, room: str, identity: str, *, host: str, via: Sequence[str], count: int, slots: int,
+        play: Literal["stage", "program"] = "stage", **plan: Any,
+    ) -> Process:  # fmt: skip
+        """Start `drills.chromium.viewer` on a host: as `watch`, with a page of `slots` pictures for each viewer."""
+        more = f"&slots={slots}{'&mode=program' if play == 'program' else ''}"
+        names = [identity] if count == 1 else [f"{identity}-{n}" for n in range(1, count + 1)]
+        pages = [(name, [self.page("watch", room, name, "viewer", member) + more for member in via]) for name in names]
+        scratch = str(self.fabric.directory)  # the cluster's own is too long a path for a browser
+        return self._program("chromium.viewer", identity, host, {"pages": pages, "scratch": scratch, **plan})
+
     def knock(self, room: str, identity: str, *, host: str, via: str, rate: float, count: int = 50) -> Process:
         """Start `drills.newcomers` on a host: `count` identities in turn, `rate` offers a second."""
         tokens = [self.token(f"{identity}-{number}", "viewer", room) for number in range(count)]

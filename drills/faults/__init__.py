@@ -10,7 +10,7 @@ from drills.faults.base import Cast, Fault, Preparation, Stage
 from drills.faults.members import Drain, Kill, Pause, Roll
 from drills.faults.network import Flap, Impair, Partition
 from drills.faults.resources import ClockJump, CpuStorm, DiskFull, MemoryPressure
-from drills.faults.workers import KillCompositor, KillMixer
+from drills.faults.workers import KillCompositor, KillLinks, KillMixer
 
 __all__ = ["FAULTS", "AnyFault", "Cast", "Fault", "Preparation", "Stage"]
 
@@ -28,6 +28,7 @@ _Any = Union[  # noqa: UP007 - its members are read below
     ClockJump,
     KillMixer,
     KillCompositor,
+    KillLinks,
 ]
 AnyFault = Annotated[_Any, Field(discriminator="fault")]
 

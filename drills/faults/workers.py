@@ -1,4 +1,5 @@
-"""Faults of the processes that mix a relay's programs: its own children, one kind for sound and one for pictures."""
+"""Faults of the processes that work for a relay, its own children: those that mix its programs, one kind for sound and
+one for pictures, and the one that has its links."""
 
 from __future__ import annotations
 
@@ -8,18 +9,20 @@ import psutil  # type: ignore[import-untyped]
 from pydantic import Field
 
 from drills.fabric import FabricError
-from drills.faults.base import Cast, Fault, Stage
+from drills.faults.base import Cast, Fault, Preparation, Stage
 
 Relays = Annotated[list[str], Field(min_length=1, max_length=26)]
 
 
 class _KillWorker(Fault):
     """SIGKILL for the process that works, which is the oldest: those that wait come after it, and take its place in the
-    order in which they were started. The relay puts a new one in reserve by itself, so nothing is to be taken back."""
+    order in which they were started. The relay starts a new one by itself, so nothing is to be taken back."""
 
     module: ClassVar[str]
     """What its command line names."""
-    members: Relays = Field(description="Relays that mix.")
+    without: ClassVar[str] = "it mixes no program"
+    """What a relay without such a process is like."""
+    members: Relays = Field(description="Relays whose process is killed.")
 
     def check(self, cast: Cast) -> None:
         for name in self.members:
@@ -32,7 +35,7 @@ class _KillWorker(Fault):
         for name in self.members:
             found = workers(stage, name, self.module)
             if not found:
-                raise FabricError(f"{name} has no process of {self.module}: it mixes no program")
+                raise FabricError(f"{name} has no process of {self.module}: {self.without}")
             found[0].kill()
             stage.note(self.fault, f"{name}: process {found[0].pid} killed, {len(found) - 1} left")
 
@@ -52,6 +55,18 @@ class KillCompositor(_KillWorker):
 
     module: ClassVar[str] = "relay.mix.video"
     fault: Literal["kill-compositor"] = Field(description="Its name.")
+
+
+class KillLinks(_KillWorker):
+    """SIGKILL for the process that has a relay's links; these relays are started with `link.process = true` for it."""
+
+    module: ClassVar[str] = "relay.links"
+    without: ClassVar[str] = "its links are in its own process"
+    fault: Literal["kill-links"] = Field(description="Its name.")
+
+    def prepare(self, into: Preparation) -> None:
+        for name in self.members:
+            into.settings.setdefault(name, {})["link.process"] = True
 
 
 def workers(stage: Stage, name: str, module: str) -> list[psutil.Process]:

@@ -17,7 +17,8 @@ from urllib.parse import urlsplit
 import httpx2
 
 from costream.synthetic import allow_loopback
-from drills.viewer import Tell, Viewer, ViewerPlan, read_plan, teller, until_told_to_end
+from drills.client import Tell, read_plan, teller, until_told_to_end
+from drills.viewer import Viewer, ViewerPlan
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,4 +1,7 @@
-"""A drill as JUnit XML: a test case for each hypothesis, and one for whether it was carried out at all."""
+"""A drill as JUnit XML: a test case for each hypothesis, and one for whether it was carried out at all.
+
+What was left out on this machine is a skipped one.
+"""
 
 from __future__ import annotations
 
@@ -9,16 +12,20 @@ from xml.etree import ElementTree as Xml
 
 def junit(result: Mapping[str, Any]) -> bytes:
     """The XML document."""
-    verdicts = result["verdicts"]
+    verdicts, left_out = result["verdicts"], result.get("left_out", [])
     bad = sum(not each["holds"] for each in verdicts) + bool(result["failure"])
     suite = Xml.Element(
-        "testsuite", name=f"drill.{result['name']}", tests=str(len(verdicts) + 1), failures=str(bad),
+        "testsuite", name=f"drill.{result['name']}", tests=str(len(verdicts) + 1 + len(left_out)),
+        failures=str(bad), skipped=str(len(left_out)),
         timestamp=result["began"], time=str(result["timeline"].get("seconds", 0)),
     )  # fmt: skip
     _case(suite, result["name"], "is carried out", result["failure"])
     for each in verdicts:
         wrong = "" if each["holds"] else f"measured {each['value']}, wanted {each['bound']}"
         _case(suite, result["name"], f"{each['phase']}: {each['figure']} {each['bound']}", wrong)
+    for reason in left_out:
+        case = Xml.SubElement(suite, "testcase", classname=f"drill.{result['name']}", name=reason.partition(":")[0])
+        Xml.SubElement(case, "skipped", message=reason)
     root = Xml.Element("testsuites")
     root.append(suite)
     Xml.indent(root)

@@ -38,8 +38,9 @@ def page(result: Result, before: Result | None, scores: Scores) -> str:
     """The whole page. `scores` are the newest results of all drills by dimension, this one among them."""
     changes = compare_results(before, result) if before else []
     body = "".join(
-        [*_head(result), *_tiles(result, before), *_hypotheses(result, changes), *_charts(result), *_freezes(result),
-         *_scorecard(result, scores), *_oracles(result), *_compared(changes, before), *_repeat(result)]
+        [*_head(result), *_left_out(result), *_tiles(result, before), *_hypotheses(result, changes), *_charts(result),
+         *_freezes(result), *_scorecard(result, scores), *_oracles(result), *_compared(changes, before),
+         *_repeat(result)]
     )  # fmt: skip
     return (
         f'<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
@@ -57,6 +58,12 @@ def _head(result: Result) -> Iterator[str]:
     yield '<button onclick="turn()">light / dark</button></div></header>'
     if result["failure"]:
         yield f'<section><h2 class="fails">Not carried out</h2><p>{escape(result["failure"])}</p></section>'
+
+
+def _left_out(result: Result) -> Iterator[str]:
+    if left_out := result.get("left_out"):
+        said = "".join(f"<p>{escape(each)}</p>" for each in left_out)
+        yield f'<section><h2 class="fails">Left out on this machine</h2>{said}</section>'
 
 
 def _tiles(result: Result, before: Result | None) -> Iterator[str]:

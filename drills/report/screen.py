@@ -52,6 +52,8 @@ def show_result(result: Result, directory: Path, console: Console) -> None:
             console.print(f"oracle {oracle}: {line}", style="red", markup=False)
     if result.causes:
         console.print("freezes by cause: " + ", ".join(f"{cause} {count}" for cause, count in result.causes.items()))
+    for reason in result.left_out:
+        console.print(f"LEFT OUT: {reason}", style="bold yellow", markup=False)
     if result.failure:
         console.print(f"not carried out: {result.failure}", style="bold red", markup=False)
     console.print("passed" if result.passed else "NOT passed", style="bold green" if result.passed else "bold red")

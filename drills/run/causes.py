@@ -1,9 +1,9 @@
 """Why a picture froze: each freeze is laid beside what happened around it. Pure.
 
 Evidence of several causes is kept in this order, and the first one counts: this machine or a client on it was late, a
-node was gone and somebody joined elsewhere, the program's compositor was replaced, a path was bad, the layer changed, a
-keyframe was waited for. Where there is nothing else, a machine without CPU to spare counts as `client`. What is left
-is `unknown`, and says so.
+node, or the process of its links, was gone or somebody joined elsewhere, the program's compositor was replaced, a path
+was bad, the layer changed, a keyframe was waited for. Where there is nothing else, a machine without CPU to spare
+counts as `client`. What is left is `unknown`, and says so.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _AROUND_S = 0.3
 _BUSY_PERCENT = 95.0
 _NETWORK = ("impair", "partition", "flap")
 _PROGRAM = ("kill-compositor", "kill-mixer")
-_SUDDEN = ("kill", "drain", *_PROGRAM)
+_SUDDEN = ("kill", "drain", "kill-links", *_PROGRAM)
 _SUDDEN_S = 3.0  # what they do to viewers is done soon; later their own lines tell
 _CLOCK_MODULUS_MS = 1 << 24
 

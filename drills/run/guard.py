@@ -10,6 +10,7 @@ import importlib.util
 from collections.abc import Iterator
 from pathlib import Path
 
+from drills.chromium.finding import why_not as why_no_chromium
 from drills.fabric import why_no_namespaces
 from drills.faults import Preparation
 from drills.run.cast import ScenarioCast
@@ -33,6 +34,14 @@ def require_possible(scenario: Scenario) -> Preparation:
     if reasons:
         raise Refused("\n".join(reasons))
     return preparation
+
+
+def left_out(scenario: Scenario) -> list[str]:
+    """What a scenario would like to have and this machine has not, with the reason; the drill goes on without it."""
+    chromium = scenario.load.chromium
+    if not chromium.count or not chromium.optional or (reason := why_no_chromium()) is None:
+        return []
+    return [f"load.chromium: no viewer in Chromium ({chromium.count} wanted in each room): {reason}"]
 
 
 def require_test_cluster(directory: Path) -> None:
@@ -61,20 +70,26 @@ def _reasons(scenario: Scenario, preparation: Preparation) -> Iterator[str]:
             yield f"method.{number} ({fault.fault}): {error}"
         else:
             fault.prepare(preparation)
-    for where, names in (("hosts", scenario.load.hosts.at), ("viewers", scenario.load.viewers.at)):
+    load = scenario.load
+    places = {"hosts": load.hosts.at, "viewers": load.viewers.at}
+    if load.chromium.count:
+        places["chromium"] = load.chromium.at
+    for where, names in places.items():
         for name in names:
             try:
                 cast.member(name, "relay", "signaling")
             except ValueError as error:
                 yield f"load.{where}.at: {error}"
     try:
-        cast.member(scenario.load.newcomers_at, "relay", "signaling")
+        cast.member(load.newcomers_at, "relay", "signaling")
     except ValueError as error:
         yield f"load.newcomers_at: {error}"
-    seats = scenario.load.hosts.count + scenario.load.hosts.voices
+    seats = load.hosts.count + load.hosts.voices
     if seats > 64:
         yield f"load.hosts: {seats} hosts with and without pictures; a room has 64 seats"
     yield from dict.fromkeys(preparation.missing)
+    if load.chromium.count and not load.chromium.optional and (reason := why_no_chromium()):
+        yield f"load.chromium: {reason}"
     if scenario.root and (reason := why_no_namespaces()):
         yield f"root: this drill needs network namespaces, and {reason}"
     for module, package in _PACKAGES.items():

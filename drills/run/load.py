@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import random
 import time
-from collections import defaultdict
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -12,7 +13,7 @@ from drills.cluster import Cluster
 from drills.fabric import FabricError
 from drills.processes import Process
 from drills.record import Tail
-from drills.scenario.model import LoadPart
+from drills.scenario.model import ChromiumPart, LoadPart, ViewersPart
 
 NEAR = "near"
 NEWCOMERS = "newcomers"
@@ -35,8 +36,9 @@ class Watching:
 class Load:
     """Publishers and viewers of all rooms."""
 
-    def __init__(self, cluster: Cluster, wanted: LoadPart, seed: int) -> None:
-        self._cluster, self._wanted = cluster, wanted
+    def __init__(self, cluster: Cluster, wanted: LoadPart, seed: int, chromium: str | None = None) -> None:
+        """`chromium` is the browser's command; without it nobody watches in one."""
+        self._cluster, self._wanted, self._chromium = cluster, wanted, chromium
         self._dice = random.Random(f"{seed}/load")
         self._tails: dict[str, Tail] = {}
         self._lines: list[dict[str, Any]] = []
@@ -75,13 +77,13 @@ class Load:
         """Start whoever watches: one process for each room and member."""
         hosts, viewers = self._wanted.hosts, self._wanted.viewers
         for index, room in enumerate(self.rooms):
-            groups: defaultdict[str, int] = defaultdict(int)
-            for number in range(viewers.count):
-                groups[viewers.at[(index * viewers.count + number) % len(viewers.at)]] += 1
             pictures = range(index * hosts.count + 1, (index + 1) * hosts.count + 1)
-            for member, count in groups.items():
+            for member, count in _groups(viewers, index).items():
                 name = f"viewer-{index + 1}-{member}"
                 self._watch(room, name, member, count, pictures, rejoin=viewers.rejoin, play=viewers.play)
+            if self._chromium:
+                for member, count in _groups(self._wanted.chromium, index).items():
+                    self._browse(room, f"chromium-{index + 1}-{member}", member, count, pictures)
             if self._wanted.near:
                 member = hosts.at[index * hosts.count % len(hosts.at)]
                 self._watch(room, f"{NEAR}-{index + 1}", member, self._wanted.near, pictures, rejoin=True)
@@ -160,19 +162,38 @@ class Load:
         play: Literal["stage", "program"] = "stage",
     ) -> None:
         host = self._cluster.add_client(name)
-        pictures = pictures[:1] if play == "program" else pictures
-        slots = len(pictures) * (2 if self._wanted.pk else 1)
+        pictures, slots = self._shown(pictures, play)
         wait = 1 / self._wanted.viewers.join_rate + self._dice.uniform(0.0, self._wanted.viewers.jitter)
         process = self._cluster.watch(
             room, name, host=host, via=self._via(member), count=count, videos=slots, audios=1, every_s=wait, play=play,
             stall_s=_STALL_S if rejoin else 0.0, silence_s=_SILENCE_S if rejoin else 0.0,
         )  # fmt: skip
-        names = [name] if count == 1 else [f"{name}-{number}" for number in range(1, count + 1)]
-        self.watching.expected |= {(viewer, picture) for viewer in names for picture in pictures}
-        self.room_of |= dict.fromkeys(names, room)
+        names = self._expect(room, name, count, pictures)
         if name.startswith(NEAR):
             self.near |= set(names)
         self._started(name, process)
+
+    def _browse(self, room: str, name: str, member: str, count: int, pictures: range) -> None:
+        """The same in one browser with `count` pages."""
+        host, play = self._cluster.add_client(name), self._wanted.viewers.play
+        pictures, slots = self._shown(pictures, play)
+        process = self._cluster.browse(
+            room, name, host=host, via=self._via(member), count=count, slots=slots, play=play, executable=self._chromium
+        )
+        self._expect(room, name, count, pictures)
+        self._started(name, process)
+
+    def _shown(self, pictures: range, play: str) -> tuple[range, int]:
+        """Which hosts a viewer is to see, and in how many slots."""
+        pictures = pictures[:1] if play == "program" else pictures
+        return pictures, len(pictures) * (2 if self._wanted.pk else 1)
+
+    def _expect(self, room: str, name: str, count: int, pictures: range) -> list[str]:
+        """Remember who is to see what; returns the viewers' names."""
+        names = [name] if count == 1 else [f"{name}-{number}" for number in range(1, count + 1)]
+        self.watching.expected |= {(viewer, picture) for viewer in names for picture in pictures}
+        self.room_of |= dict.fromkeys(names, room)
+        return names
 
     def _started(self, name: str, process: Process) -> None:
         self._processes.append((name, process))
@@ -187,3 +208,9 @@ class Load:
         for name, process in self._processes:
             if not process.is_running:
                 raise FabricError(f"{name} has ended ({process.code}):\n{process.tail()}")
+
+
+def _groups(wanted: ViewersPart | ChromiumPart, room: int) -> Mapping[str, int]:
+    """How many of them come to which member in the room with this number; members are taken in turn."""
+    members = (wanted.at[(room * wanted.count + number) % len(wanted.at)] for number in range(wanted.count))
+    return Counter(members)

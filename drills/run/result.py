@@ -61,6 +61,8 @@ class Result:
     oracles: dict[str, list[str]]
     causes: dict[str, int]
     freezes: list[dict[str, Any]]
+    left_out: list[str] = field(default_factory=list)
+    """What the scenario would have liked to have and this machine had not; what held, held without it."""
     timeline: dict[str, Any] = field(default_factory=dict)
     offset: float = 0.0
     """When the timeline begins, in the seconds of the freezes."""
@@ -109,6 +111,7 @@ def assess(
         oracles=oracles,
         causes=dict(Counter(each.cause for each in explained)),
         freezes=[_as_line(each, evidence.times.started) for each in explained],
+        left_out=list(evidence.left_out),
         timeline=series(told, sorted([*moves, *_lives(traces, evidence)], key=lambda move: move.at), evidence),
         offset=round((evidence.times.watching or evidence.times.started) - evidence.times.started, 3),
     )

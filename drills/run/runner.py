@@ -16,13 +16,14 @@ from typing import Any
 
 import httpx2
 
+from drills.chromium import finding as chromium
 from drills.cluster import Cluster
 from drills.cluster.config import Place
 from drills.fabric import FabricError
 from drills.faults import Fault, Preparation, Stage
 from drills.interrupts import undisturbed
 from drills.record import Recorder
-from drills.run.guard import label_as_test_cluster, require_possible, require_test_cluster
+from drills.run.guard import label_as_test_cluster, left_out, require_possible, require_test_cluster
 from drills.run.load import Load
 from drills.run.metrics import NodeFigures, read_metrics
 from drills.run.probes import Probes
@@ -75,6 +76,8 @@ class Evidence:
     """Wall clock minus CLOCK_MONOTONIC."""
     failure: str = ""
     """Why the drill itself could not be carried out; empty when it was."""
+    left_out: list[str] = field(default_factory=list)
+    """What the scenario would have liked to have, and why it was not there."""
     steady: bool = True
     interrupted: bool = False
 
@@ -91,6 +94,10 @@ class Drill:
     def carry_out(self) -> Evidence:
         """Raises Refused before anything is started."""
         preparation = require_possible(self._scenario)
+        self.evidence.left_out = left_out(self._scenario)
+        for each in self.evidence.left_out:
+            self._tell(f"LEFT OUT: {each}", -1.0)
+            self._record.write("run", what="left out", text=each)
         self._phase("started", "starting the cluster", 60.0)
         try:
             with self._cluster(preparation) as cluster:
@@ -135,7 +142,7 @@ class Drill:
     def _on(self, cluster: Cluster) -> None:
         scenario = self._scenario
         require_test_cluster(cluster.directory)
-        load = Load(cluster, scenario.load, scenario.seed)
+        load = Load(cluster, scenario.load, scenario.seed, chromium.executable())
         probes = Probes(cluster, load.rooms[0], self._record, scenario.load.api_rate)
         rooms = Rooms(cluster, load, scenario.load, self._record)
         stage = Stage(cluster, random.Random(f"{scenario.seed}/faults"), self._note)

@@ -71,6 +71,20 @@ class ViewersPart(Part):
     jitter: Time = Field(default=0.0, description="A random time, this at most, is added to each one's wait; seeded.")
 
 
+class ChromiumPart(Part):
+    """`load.chromium`: who watches in headless Chromium by the project's watch page, in every room.
+
+    What they watch is what `load.viewers` do; they come back and move by the page's own rules.
+    """
+
+    count: int = Field(default=0, ge=0, le=8, description="Viewers in Chromium; each takes a quarter of a core.")
+    at: list[str] = Field(default=["relay-b"], min_length=1, description="Members that serve them the page, in turn.")
+    optional: bool = Field(
+        default=False,
+        description="Without a Chromium the drill goes on without them and says so, rather than being refused.",
+    )
+
+
 class LoadPart(Part):
     """`load`: who uses the cluster."""
 
@@ -78,6 +92,7 @@ class LoadPart(Part):
     traffic: Literal["drill", "load"] = Field(default="drill", description="The tag of the rooms.")
     hosts: HostsPart = Field(default=HostsPart(), description="Who publishes.")
     viewers: ViewersPart = Field(default=ViewersPart(), description="Who watches.")
+    chromium: ChromiumPart = Field(default=ChromiumPart(), description="Who watches in a browser.")
     near: int = Field(
         default=1,
         ge=0,

@@ -6,7 +6,14 @@ import os
 
 import pytest
 
-HEAVY = ("test_link_faults", "test_cluster_nodes", "test_cluster_nodes_pages", "test_cluster_nodes_liar", "test_sync")
+HEAVY = (
+    "test_cluster_nodes",
+    "test_cluster_nodes_liar",
+    "test_cluster_nodes_pages",
+    "test_drill_chromium",
+    "test_link_faults",
+    "test_sync",
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

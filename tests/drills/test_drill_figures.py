@@ -106,6 +106,7 @@ PLANTED: list[tuple[str, dict[str, Any]]] = [
     ("client", {"lines": [{"at": 5.1, "viewer": "v", "event": "late", "by": 1.0}]}),
     ("node", {"lines": [{"at": 5.0, "viewer": "v", "event": "failed", "reason": "gone"}]}),
     ("node", {"faults": [(4.0, 6.0, "kill")]}),
+    ("node", {"faults": [(4.0, 6.0, "kill-links")]}),
     ("path", {"faults": [(4.0, 6.0, "partition")]}),
     ("path", {"moves": [MOVE]}),
     ("compositor", {"faults": [(4.0, 6.0, "kill-compositor")]}),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,10 +16,11 @@ from xml.etree import ElementTree as Xml
 import pytest
 
 from drills import ownership
+from drills.chromium import finding
 from drills.fabric import namespaces
 from drills.fabric.base import ROOT
 from drills.run import guard
-from drills.run.guard import Refused, require_possible
+from drills.run.guard import Refused, left_out, require_possible
 from drills.scenario.loading import parse
 from tests.drills.fabrics import need
 from tests.interop.clients.chromium import launched
@@ -52,8 +55,11 @@ def command(*words: str) -> list[str]:
     return [sys.executable, "-m", "costream.cli", "drill", *words]
 
 
-def run(*words: str, seconds: float = 200.0) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command(*words), cwd=ROOT, capture_output=True, text=True, timeout=seconds, check=False)
+def run(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command(*words), cwd=ROOT, env={**os.environ, **environment}, capture_output=True, text=True, timeout=200,
+        check=False,
+    )  # fmt: skip
 
 
 def left_by(pid: int) -> list[str]:
@@ -190,6 +196,8 @@ def test_an_interrupted_drill_leaves_nothing(tmp_path: Path, number: signal.Sign
         ("to: [relay-b/1]", "to: [relay-b/3]", "'relay-b/3': relay-b has the paths 1 to 2"),
         ("to: [relay-b/1]", "to: [store/2]", "'store/2': store has the paths 1 to 1"),
         ("viewers: {count: 1,", "viewers: {count: 1, at: [relay-c],", "load.viewers.at: 'relay-c' is no member"),
+        ("rejoin: false}", "rejoin: false}\n  chromium: {count: 1, at: [relay-d]}",
+         "load.chromium.at: 'relay-d' is no member"),
         ("count: 1, size", "count: 60, voices: 9, size", "69 hosts with and without pictures; a room has 64 seats"),
         ("fault: partition, from: [relay-a/1], to: [relay-b/1]", "fault: cpu-storm, members: [store]",
          "method.0 (cpu-storm): store is a store, and this is done to a relay or signaling"),
@@ -199,6 +207,49 @@ def test_what_cannot_be_is_refused_with_the_reason(old: str, new: str, said: str
     with pytest.raises(Refused) as caught:
         require_possible(parse(SMALL.replace(old, new)))
     assert said in str(caught.value)
+
+
+CHROMIUM = SMALL.replace("rejoin: false}", "rejoin: false}\n  chromium: {count: 1}")
+
+
+def test_without_chromium_it_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(guard, "why_no_chromium", lambda: "there is none")
+    with pytest.raises(Refused, match=r"load\.chromium: there is none"):
+        require_possible(parse(CHROMIUM))
+    assert left_out(parse(CHROMIUM)) == left_out(parse(SMALL)) == []
+    require_possible(parse(SMALL))
+
+
+def test_without_chromium_it_goes_on_where_that_may_be_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    need("tun")
+    scenario = parse(CHROMIUM.replace("chromium: {count: 1}", "chromium: {count: 1, optional: true}"))
+    monkeypatch.setattr(guard, "why_no_chromium", lambda: None)
+    assert left_out(scenario) == []
+    monkeypatch.setattr(guard, "why_no_chromium", lambda: "there is none")
+    require_possible(scenario)
+    assert left_out(scenario) == ["load.chromium: no viewer in Chromium (1 wanted in each room): there is none"]
+
+
+@pytest.mark.parametrize("missing", ["browser", "playwright"])
+def test_why_chromium_cannot_be_used(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, missing: str) -> None:
+    if missing == "browser":
+        monkeypatch.setenv("PATH", str(tmp_path))
+    else:
+        monkeypatch.setitem(sys.modules, "playwright", None)
+    assert finding.executable() is None
+    assert missing.replace("browser", "Debian package chromium") in str(finding.why_not())
+
+
+def test_the_command_refuses_a_drill_with_viewers_in_chromium_where_there_is_none(tmp_path: Path) -> None:
+    for name in ("ip", "unshare"):
+        if path := shutil.which(name):
+            (tmp_path / name).symlink_to(path)
+    (tmp_path / "small.yaml").write_text(CHROMIUM)
+    done = run("run", str(tmp_path / "small.yaml"), "--out", str(tmp_path / "runs"), PATH=str(tmp_path))
+    assert done.returncode == 2, done.stderr
+    assert "load.chromium: there is no Chromium (Debian package chromium)" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "runs").exists()
 
 
 def test_without_root_it_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,6 +25,7 @@ from tests.interop.clients.requirements import need as need_client
 
 pytestmark = [pytest.mark.interop, pytest.mark.timeout(240)]
 JUMP = {"fault": "clock-jump", "members": ["relay-b"], "by": "3600s"}
+EXTRA: dict[str, Any] = {"relay-a": {"link": {"process": True}}, "relay-b": {"media": {"slab_packets": 300}}}
 PRESSURE = {"fault": "memory-pressure", "members": ["relay-b"], "packets": 300, "hosts": 1}
 
 
@@ -48,7 +49,7 @@ def stage() -> Iterator[Stage]:
         relays=2,
         signaling=1,
         kind="tun",
-        extra=lambda place: {"media": {"slab_packets": 300}} if place.name == "relay-b" else {},
+        extra=lambda place: EXTRA.get(place.name, {}),
         env=env,
     ) as cluster:
         yield Stage(cluster, random.Random(1), lambda _what, _text: None)
@@ -192,10 +193,30 @@ def test_processes_of_a_program_are_killed_and_replaced(mixing: Stage, name: str
     assert stage.cluster["relay-a"].state == "running"
 
 
-@pytest.mark.parametrize("name", ["kill-mixer", "kill-compositor"])
-def test_a_relay_without_a_program_has_nobody_to_kill(stage: Stage, name: str) -> None:
-    with pytest.raises(FabricError, match=r"relay-b has no process of relay\.mix\.\w+: it mixes no program"):
+def test_the_process_of_a_relays_links_is_killed_and_replaced(stage: Stage) -> None:
+    relay = stage.cluster["relay-a"].process
+    eventually(lambda: len(workers(stage, "relay-a", "relay.links")) == 1, 30)
+    (first,) = workers(stage, "relay-a", "relay.links")
+    fault = make(fault="kill-links", members=["relay-a"])
+    fault.apply(stage)
+    eventually(lambda: [each.pid for each in workers(stage, "relay-a", "relay.links")] not in ([], [first.pid]), 30)
+    fault.take_back(stage)
+    assert stage.cluster["relay-a"].process is relay
+    assert stage.cluster["relay-a"].state == "running"
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("kill-mixer", "relay-b has no process of relay.mix.audio: it mixes no program"),
+        ("kill-compositor", "relay-b has no process of relay.mix.video: it mixes no program"),
+        ("kill-links", "relay-b has no process of relay.links: its links are in its own process"),
+    ],
+)
+def test_a_relay_without_such_a_process_has_nobody_to_kill(stage: Stage, name: str, reason: str) -> None:
+    with pytest.raises(FabricError) as caught:
         make(fault=name, members=["relay-b"]).apply(stage)
+    assert str(caught.value) == reason
 
 
 def test_a_clock_that_cannot_be_set_is_said(stage: Stage) -> None:

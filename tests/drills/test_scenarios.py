@@ -56,7 +56,7 @@ def test_what_ships_can_be_read_and_names_only_what_is_there(name: str) -> None:
 
 def test_the_named_drills_are_there() -> None:
     network = {"storm", "burst-loss", "black-hole", "asymmetric-partition", "flapping"}
-    nodes = {"kill-relay", "kill-signaling", "redis-down", "rolling-upgrade"}
+    nodes = {"kill-relay", "kill-links", "kill-signaling", "redis-down", "rolling-upgrade"}
     resources = {"cpu-storm", "memory-pressure", "disk-full", "clock-jump"}
     programs = {"kill-mixer", "kill-compositor", "pk-across-partition"}
     assert network | nodes | resources | programs <= set(SHIPPED)
@@ -123,6 +123,13 @@ def test_mistakes_are_named(old: str, new: str, said: str) -> None:
             "program: true, hosts: {size: [330, 180]}",
             "f.yaml:4: load: program: true needs hosts.size with a width by 32",
         ),
+        (
+            "chromium: {cuont: 1}",
+            "f.yaml:4: load.chromium.cuont: there is no such key; did you mean count?; allowed: count, at, optional",
+        ),
+        ("chromium: {count: 9}", "f.yaml:4: load.chromium.count: Input should be less than or equal to 8"),
+        ("chromium: {at: []}", "f.yaml:4: load.chromium.at: List should have at least 1 item"),
+        ("chromium: 1", "f.yaml:4: load.chromium: Input should be a valid dictionary or instance of ChromiumPart"),
         ("viewers: {play: stgae}", "f.yaml:4: load.viewers.play: Input should be 'stage' or 'program'"),
     ],
 )
@@ -130,13 +137,21 @@ def test_a_load_that_cannot_be(load: str, said: str) -> None:
     assert said in wrong(GOOD.replace("load:\n  hosts: {count: 2}", f"load: {{{load}}}"))
 
 
-@pytest.mark.parametrize("name", ["kill-mixer", "kill-compositor"])
-def test_only_relays_mix(name: str) -> None:
+@pytest.mark.parametrize("name", ["kill-mixer", "kill-compositor", "kill-links"])
+def test_only_relays_have_such_processes(name: str) -> None:
     need("tun")
     method = "{at: 1s, fault: partition, from: [relay-a/1], to: [relay-b/1], for: 5s}"
     text = GOOD.replace(method, f"{{at: 1s, fault: {name}, members: [signaling-1]}}")
     with pytest.raises(Refused, match="signaling-1 is a signaling, and this is done to a relay"):
         require_possible(parse(text))
+
+
+def test_links_get_the_process_that_is_to_be_killed() -> None:
+    need("tun")
+    assert require_possible(load(find("kill-links"))).settings == {
+        "relay-a": {"link.process": True},
+        "relay-b": {"link.process": True},
+    }
 
 
 def test_an_impairment_that_cannot_be() -> None:

@@ -40,6 +40,8 @@ def test_every_call_is_answered_as_wanted(relay: str, tmp_path: Path) -> None:  
     assert rows["", "Aggregated"]["Failure Count"] == "0", done.stdout
     assert int(rows["", "Aggregated"]["Request Count"]) >= 9
     assert int(rows["POST", "/v1/rooms"]["Request Count"]) == 3
+    for method, path in (("PUT", ""), ("POST", "/layout"), ("GET", ""), ("DELETE", "")):
+        assert int(rows[method, f"/v1/rooms/{{room}}/program{path}"]["Request Count"]) >= 3
     answer = httpx2.get(f"{relay}/v1/rooms", headers={"Authorization": f"Bearer {token('*', 'tests', 'service')}"},
                         trust_env=False)  # fmt: skip
     assert [room["id"] for room in answer.json()["rooms"] if room["id"].startswith("locust")] == []

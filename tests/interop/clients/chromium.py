@@ -11,25 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from playwright.async_api import Browser, Page, Playwright, async_playwright
+from playwright.async_api import Browser, Page
 
+from drills.chromium import launching
 from tests.interop.clients.painting import JAVASCRIPT, Painted
 from tests.interop.clients.requirements import need
 
 ARTIFACTS = Path(__file__).resolve().parents[2] / "artifacts"
 CLIENTS_JS = Path(__file__).with_name("webrtc.js").read_text(encoding="utf-8")
-
-FLAGS = [
-    "--no-sandbox",  # tests run as root in containers
-    "--use-fake-device-for-media-stream=fps=30",
-    "--use-fake-ui-for-media-stream",
-    "--autoplay-policy=no-user-gesture-required",
-    "--ignore-certificate-errors",
-    "--disable-features=WebRtcHideLocalIpsWithMdns",  # a host without mDNS could not resolve the candidates
-    "--disable-background-timer-throttling",
-    "--disable-renderer-backgrounding",
-    "--disable-backgrounding-occluded-windows",
-]
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,14 +169,5 @@ class Chromium:
 @asynccontextmanager
 async def launched(extra_flags: list[str] | None = None) -> AsyncIterator[Chromium]:
     """Debian's Chromium, headless. Skips (fails under CI) where it is missing."""
-    executable = need("chromium")
-    async with async_playwright() as playwright:
-        browser = await _launch(playwright, executable, extra_flags or [])
-        try:
-            yield Chromium(browser)
-        finally:
-            await browser.close()
-
-
-async def _launch(playwright: Playwright, executable: str, extra: list[str]) -> Browser:
-    return await playwright.chromium.launch(executable_path=executable, args=FLAGS + extra)
+    async with launching.launched(need("chromium"), extra_flags or ()) as browser:
+        yield Chromium(browser)

@@ -1,10 +1,9 @@
 """The mark in test pictures, and its twin for browsers."""
 
-from pathlib import Path
-
 from costream.painting import (
     CLOCK_MODULUS,
     COUNTER_MODULUS,
+    JAVASCRIPT_FILE,
     Painted,
     TestPicture,
     cells,
@@ -15,7 +14,7 @@ from costream.painting import (
     read_i420,
 )
 
-JAVASCRIPT = Path(__file__).with_name("painting.js").read_text(encoding="utf-8")
+JAVASCRIPT = JAVASCRIPT_FILE.read_text(encoding="utf-8")
 """Defines `painting` in a page: {paint, read, cells, crc16}; see the file."""
 
 __all__ = [

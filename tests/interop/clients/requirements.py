@@ -14,11 +14,13 @@ from typing import NoReturn
 
 import pytest
 
+from drills.chromium import finding
+
 DATACHANNEL_VENV = Path(__file__).resolve().parents[3] / ".cache" / "interop"
 """Where setup.sh puts a newer Python's environment when this Python has no wheel of libdatachannel-py."""
 
 _PACKAGES = {
-    "chromium": "Debian package chromium and PyPI package playwright",
+    "chromium": finding.NEEDS,
     "firefox": "Debian package firefox-esr",
     "ffmpeg": "PyPI package imageio-ffmpeg",
     "whip-client": "Debian package simple-whip-client",
@@ -32,7 +34,7 @@ _PACKAGES = {
 def find(name: str) -> str | None:
     """The executable (for libdatachannel: the Python) of a client, or None. Raises KeyError for an unknown name."""
     finders: dict[str, Callable[[], str | None]] = {
-        "chromium": lambda: _module("playwright") and (shutil.which("chromium") or shutil.which("chromium-browser")),
+        "chromium": finding.executable,
         "firefox": lambda: shutil.which("firefox-esr") or shutil.which("firefox"),
         "ffmpeg": _ffmpeg,
         "whip-client": lambda: shutil.which("whip-client"),
