@@ -37,7 +37,7 @@ STALLED_US = 500_000  # without an acknowledgement, when there is another way to
 STALLED_MOST_US = 2_000_000
 STALLED_PTOS = 3
 STALLED_TURNS = 10
-ASK_AGAIN_S = 0.5
+ASK_S, ASK_AGAIN_S = 1.0, 0.5  # one that takes longer tells nothing: who came back since is asked sooner by another
 KEYFRAME_US = 100_000  # the origin's plane coalesces, too; this only spares it the messages of a burst
 ConnectionName = Literal["metadata", "primary", "backup"]
 
@@ -364,13 +364,15 @@ class LinkClient:
         """
         self._silent = self._silent + 1 if silent else 0
         if self._silent > STALLED_TURNS and not self._asking:
-            self._asking, self._silent = True, 0
+            self._asking = True
             self._tasks.spawn(self._ask_anew())
 
     async def _ask_anew(self) -> None:
         route = self._routes[self._channel_route]
         try:
-            connection = await route.endpoint.connect(route.remote, H3_ALPN, self.origin, early=False)
+            connection = await route.endpoint.connect(
+                route.remote, H3_ALPN, self.origin, early=False, timeout_s=ASK_S
+            )
         except (PeerError, TimeoutError):
             await asyncio.sleep(ASK_AGAIN_S)
         else:

@@ -128,11 +128,19 @@ class Endpoint(Protocol):
     def address(self) -> Remote: ...
 
     async def connect(
-        self, remote: Remote, alpn: str, expected_name: str, *, path: str = "", early: bool = True
+        self,
+        remote: Remote,
+        alpn: str,
+        expected_name: str,
+        *,
+        path: str = "",
+        early: bool = True,
+        timeout_s: float | None = None,
     ) -> Connection:
         """Dial a node. With a session ticket of (`expected_name`, `alpn`, `path`) and `early`, returns at once: 0-RTT.
 
-        Else waits for the handshake. Raises IdentityRefused, or HandshakeFailed within the handshake's time limit.
+        Else waits for the handshake. Raises IdentityRefused, HandshakeFailed within the handshake's time limit, or
+        TimeoutError after `timeout_s` if that is less.
         """
 
     async def close(self, reason: str = "") -> None:

@@ -128,8 +128,16 @@ class Endpoint:
         return tuple(self._ids)
 
     async def connect(
-        self, remote: Remote, alpn: str, expected_name: str, *, path: str = "", early: bool = True
+        self,
+        remote: Remote,
+        alpn: str,
+        expected_name: str,
+        *,
+        path: str = "",
+        early: bool = True,
+        timeout_s: float | None = None,
     ) -> Connection:
+        """See `Transport.connect`."""
         if self._closed:
             raise UsageError("the endpoint is closed")
         address = await self._resolve(remote)
@@ -165,7 +173,8 @@ class Endpoint:
             connection.dial_done()
             return connection
         try:
-            await connection.wait_ready()
+            async with asyncio.timeout(timeout_s):
+                await connection.wait_ready()
         except BaseException:
             connection.close("given up")
             raise
