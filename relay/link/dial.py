@@ -37,6 +37,7 @@ STALLED_US = 500_000  # without an acknowledgement, when there is another way to
 STALLED_MOST_US = 2_000_000
 STALLED_PTOS = 3
 STALLED_TURNS = 10
+ANEW = "the origin has begun anew"
 ASK_S, ASK_AGAIN_S = 1.0, 0.5  # one that takes longer tells nothing: who came back since is asked sooner by another
 KEYFRAME_US = 100_000  # the origin's plane coalesces, too; this only spares it the messages of a burst
 ConnectionName = Literal["metadata", "primary", "backup"]
@@ -77,6 +78,7 @@ class LinkClient:
         self._wants = Subscriptions(origin, self.receiver, hooks, clock, self._settings, self._say)
         self._channel: MetadataChannel | None = None
         self._greeted = asyncio.Event()
+        self._instance = ""
         self._channel_route: ConnectionName = "metadata"
         self._stalls = 0  # turns in a row
         self._silent = 0  # likewise, of all connections
@@ -121,7 +123,7 @@ class LinkClient:
     def connected(self) -> tuple[str, ...]:
         """The connections that are there now."""
         channel = ("metadata",) if self._channel is not None and self._greeted.is_set() else ()
-        return (*channel, *self._paths)
+        return (*channel, *(name for name in PATHS if name in self._paths))
 
     @property
     def heard_at(self) -> int:
@@ -210,7 +212,7 @@ class LinkClient:
                 return
             channel.on_message = self._message
             self._channel = channel
-            self._greeted.set()
+            self._greet(message.instance)
             self._hooks.link_changed(PathChanged(self.link, self.origin, "metadata", True))
             self._wants.channel_opened()
             if not greeted.done():
@@ -233,6 +235,15 @@ class LinkClient:
                 self._channel = None
                 reason = lost.result() if lost.done() and not lost.cancelled() else ""
                 self._hooks.link_changed(PathChanged(self.link, self.origin, "metadata", False, reason))
+
+    def _greet(self, instance: str) -> None:
+        """The origin has answered. Paths to an earlier process of it would stay until they time out, as nobody gives
+        a path up because it is silent."""
+        if self._instance not in ("", instance):
+            for connection in tuple(self._paths.values()):
+                connection.close(ANEW)
+        self._instance = instance
+        self._greeted.set()
 
     async def _keep_path(self, name: PathName) -> None:
         failures = 0
@@ -370,9 +381,7 @@ class LinkClient:
     async def _ask_anew(self) -> None:
         route = self._routes[self._channel_route]
         try:
-            connection = await route.endpoint.connect(
-                route.remote, H3_ALPN, self.origin, early=False, timeout_s=ASK_S
-            )
+            connection = await route.endpoint.connect(route.remote, H3_ALPN, self.origin, early=False, timeout_s=ASK_S)
         except (PeerError, TimeoutError):
             await asyncio.sleep(ASK_AGAIN_S)
         else:
@@ -380,7 +389,7 @@ class LinkClient:
             if self._silent and self._channel is not None:
                 self._greeted.clear()  # paths are of no use before the link is known there
                 for each in (self._channel.connection, *self._paths.values()):
-                    each.close("the origin has begun anew")
+                    each.close(ANEW)
         self._asking = False
 
 

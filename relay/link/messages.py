@@ -83,13 +83,15 @@ class Publication(_Base):
 
 
 class Hello(_Base):
-    """First on the channel, both ways. `link` is chosen by the subscriber, unguessable, and ties the paths to it."""
+    """First on the channel, both ways. `link` is chosen by the subscriber, unguessable, and ties the paths to it.
+    `instance` is another one when the process that serves is another one, and knows nothing of paths to the former."""
 
     type: Literal["hello"] = "hello"
     version: Annotated[int, Field(ge=0)] = VERSION
     node: Name
     link: Annotated[str, Field(min_length=16, max_length=64)]
     capabilities: Annotated[tuple[Name, ...], Field(max_length=64)] = ()
+    instance: Annotated[str, Field(max_length=64)] = ""
 
 
 class Bind(_Base):

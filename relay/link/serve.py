@@ -7,6 +7,7 @@ its subscriptions.
 from __future__ import annotations
 
 import asyncio
+import secrets
 import time
 from collections.abc import Iterable, Sequence
 
@@ -69,6 +70,7 @@ class LinkServer:
         self._taps = ServedTaps(hooks, clock)
         self._rooms = ServedRooms(hooks, self._settings.event_history)
         self._instead = ""
+        self.instance = secrets.token_hex(8)
         self._tasks = LinkTasks()
 
     def start(self) -> None:
@@ -226,7 +228,7 @@ class LinkServer:
         channel.on_message = lambda message: self._message(link, message)
         channel.on_closed = lambda reason: self._channel_lost(link, channel, reason)
         self._hooks.link_changed(PathChanged(link.link, peer, "metadata", True))
-        link.say(m.Hello(node=self.node, link=link.link, capabilities=("parity", "absent")))
+        link.say(m.Hello(node=self.node, link=link.link, capabilities=("parity", "absent"), instance=self.instance))
         self._send_catalog(link, None, tuple(self._publications.values()))
         if self.draining:
             link.say(m.Goodbye(reason="draining", instead=self._instead))

@@ -6,6 +6,7 @@ import pytest
 
 from relay.clock import now_us
 from relay.ids import HybridClock
+from relay.link.dial import ANEW
 from relay.link.serve import LinkServer
 from tests.link.link_world import PATIENT, LinkWorld, Origin, publication, world
 from tests.link.quic_world import node, until
@@ -42,6 +43,28 @@ async def test_a_restarted_origin_is_dialled_anew_before_time_runs_out() -> None
 
             await until(seen, "packets of the new process")
             assert server.refused == 0, "the question is no failure"
+        finally:
+            await w.client.close()
+            await server.close()
+
+
+async def test_paths_to_the_former_process_are_left_when_the_channel_finds_the_next_one_by_itself() -> None:
+    """It may be the first to be given up: while a path still seems to be answered."""
+    async with world() as w, node("a", serves=True) as again:
+        await w.watching()
+        await w.publish(0.3)
+        origin = Origin()
+        server = origin.server = LinkServer(again.endpoint, "a", origin, HybridClock(), PATIENT)
+        server.start()
+        server.set_catalog([publication()])
+        try:
+            kill(w)
+            for each in w.harm.values():
+                each._server = again.endpoint.address
+            assert w.client._channel is not None
+            w.client._channel.close("no answer on the metadata channel")
+            await until(lambda: any(len(served.paths) == 2 for served in server.links.values()), "both paths")
+            assert [w.client.last_error[name] for name in ("primary", "backup")] == [ANEW, ANEW]
         finally:
             await w.client.close()
             await server.close()
