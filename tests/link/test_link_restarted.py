@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import AsyncIterator
+
 import pytest
 
 from relay.clock import now_us
@@ -12,13 +15,10 @@ from tests.link.link_world import PATIENT, LinkWorld, Origin, publication, world
 from tests.link.quic_world import node, until
 
 
-def kill(w: LinkWorld) -> None:
-    """The process says nothing any more, and hears nothing."""
-    w.server._endpoint.send = lambda datagrams: None  # type: ignore[method-assign]
-
-
-async def test_a_restarted_origin_is_dialled_anew_before_time_runs_out() -> None:
-    async with world() as w, node("a", serves=True) as again:
+@contextlib.asynccontextmanager
+async def restarted(w: LinkWorld) -> AsyncIterator[Origin]:
+    """Once the link is up: kill its origin's process, and have the next one answer at its address."""
+    async with node("a", serves=True) as again:
         await w.watching()
         await w.publish(0.3)
         origin = Origin()
@@ -26,48 +26,43 @@ async def test_a_restarted_origin_is_dialled_anew_before_time_runs_out() -> None
         server.start()
         server.set_catalog([publication()])
         try:
-            kill(w)
-            began = now_us()
+            w.server._endpoint.send = lambda datagrams: None  # type: ignore[method-assign]
             for each in w.harm.values():
                 each._server = again.endpoint.address
-            await until(lambda: bool(origin.taps), "the subscription at the new process")
-            ((link, served),) = server.links.items()
-            assert link == w.client.link
-            await until(lambda: len(served.paths) == 2, "both paths")
-            print(f"\nrestarted origin: media flows again after {(now_us() - began) / 1e6:.2f} s")
-            before = w.subscriber.count()
-
-            def seen() -> bool:
-                origin.frame(2)
-                return w.subscriber.count() > before
-
-            await until(seen, "packets of the new process")
-            assert server.refused == 0, "the question is no failure"
+            yield origin
         finally:
             await w.client.close()
             await server.close()
+
+
+async def test_a_restarted_origin_is_dialled_anew_before_time_runs_out() -> None:
+    async with world() as w, restarted(w) as origin:
+        began, server = now_us(), origin.server
+        assert server is not None
+        await until(lambda: bool(origin.taps), "the subscription at the new process")
+        ((link, served),) = server.links.items()
+        assert link == w.client.link
+        await until(lambda: len(served.paths) == 2, "both paths")
+        print(f"\nrestarted origin: media flows again after {(now_us() - began) / 1e6:.2f} s")
+        before = w.subscriber.count()
+
+        def seen() -> bool:
+            origin.frame(2)
+            return w.subscriber.count() > before
+
+        await until(seen, "packets of the new process")
+        assert server.refused == 0, "the question is no failure"
 
 
 async def test_paths_to_the_former_process_are_left_when_the_channel_finds_the_next_one_by_itself() -> None:
     """It may be the first to be given up: while a path still seems to be answered."""
-    async with world() as w, node("a", serves=True) as again:
-        await w.watching()
-        await w.publish(0.3)
-        origin = Origin()
-        server = origin.server = LinkServer(again.endpoint, "a", origin, HybridClock(), PATIENT)
-        server.start()
-        server.set_catalog([publication()])
-        try:
-            kill(w)
-            for each in w.harm.values():
-                each._server = again.endpoint.address
-            assert w.client._channel is not None
-            w.client._channel.close("no answer on the metadata channel")
-            await until(lambda: any(len(served.paths) == 2 for served in server.links.values()), "both paths")
-            assert [w.client.last_error[name] for name in ("primary", "backup")] == [ANEW, ANEW]
-        finally:
-            await w.client.close()
-            await server.close()
+    async with world() as w, restarted(w) as origin:
+        server = origin.server
+        assert server is not None
+        assert w.client._channel is not None
+        w.client._channel.close("no answer on the metadata channel")
+        await until(lambda: any(len(served.paths) == 2 for served in server.links.values()), "both paths")
+        assert [w.client.last_error[name] for name in ("primary", "backup")] == [ANEW, ANEW]
 
 
 @pytest.mark.parametrize("seconds", [1.6])
