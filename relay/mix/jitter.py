@@ -21,7 +21,6 @@ from __future__ import annotations
 
 from bisect import bisect_left, insort
 from collections import deque
-from dataclasses import replace
 from typing import NamedTuple
 
 from relay.mix.jitter_steps import Conceal, JitterCounts, JitterSettings, Play, Quiet, Recover, Skip, Step
@@ -95,7 +94,7 @@ class JitterBuffer:
 
     def wait_at_least(self, least_us: int) -> None:
         """Have the fastest packets wait so long at least from now on; see `JitterSettings.least_us`."""
-        self._settings = replace(self._settings, least_us=min(least_us, self._settings.most_us))
+        self._settings = self._settings.waiting(least_us)
 
     # --- packets come -----------------------------------------------------------------------------------------------
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 
@@ -19,6 +19,10 @@ class JitterSettings:
     least_us: int = 0
     """What the fastest packet waits at least: for pictures that it has to match."""
     shrink_every_us: int = 500_000
+
+    def waiting(self, least_us: int) -> JitterSettings:
+        """Return the same with another least delay, as far as the longest one allows it."""
+        return replace(self, least_us=min(least_us, self.most_us))
 
 
 class Play(NamedTuple):

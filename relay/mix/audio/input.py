@@ -9,7 +9,6 @@ from __future__ import annotations
 import copy
 import math
 from collections import deque
-from dataclasses import replace
 
 import numpy as np
 
@@ -127,7 +126,7 @@ class Input:
 
     def wait_at_least(self, least_us: int) -> None:
         """See `JitterBuffer.wait_at_least`."""
-        self._settings = replace(self._settings, least_us=min(least_us, self._settings.most_us))
+        self._settings = self._settings.waiting(least_us)
         self.jitter.wait_at_least(least_us)
 
     def stopped(self, now: int) -> bool:

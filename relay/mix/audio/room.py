@@ -10,7 +10,6 @@ from __future__ import annotations
 import copy
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import NamedTuple, assert_never
 
 import numpy as np
@@ -198,7 +197,7 @@ class Room:
 
     def _wait(self, wait_us: int) -> None:
         least = max(wait_us, self._least_us)
-        self._jitter = replace(self._jitter, least_us=min(least, self._jitter.most_us))
+        self._jitter = self._jitter.waiting(least)
         for one in self.inputs.values():
             one.wait_at_least(least)
 
