@@ -39,15 +39,11 @@ class Crew:
         self._tasks: set[asyncio.Task[None]] = set()
         self._refill: asyncio.TimerHandle | None = None
         self._watcher: asyncio.Task[None] | None = None
-        self._stopped = False
+        self.stopped = False
+        """Whether no worker is started any more."""
 
     def __iter__(self) -> Iterator[PoolWorker]:
         return iter(list(self._workers))
-
-    @property
-    def stopped(self) -> bool:
-        """Whether no worker is started any more."""
-        return self._stopped
 
     def start(self) -> None:
         """Start the workers that wait. Returns at once."""
@@ -56,7 +52,7 @@ class Crew:
 
     def hire_no_more(self) -> None:
         """Start no worker from now on, whatever ends."""
-        self._stopped = True
+        self.stopped = True
         if self._watcher is not None:
             self._watcher.cancel()
         if self._refill is not None:
@@ -83,7 +79,7 @@ class Crew:
     def fill(self) -> None:
         """Start workers until enough of them wait."""
         self._refill = None
-        while not self._stopped and sum(one.idle for one in self._workers) < self._settings.spares:
+        while not self.stopped and sum(one.idle for one in self._workers) < self._settings.spares:
             if len(self._workers) >= self._settings.max_workers:
                 return
             try:
@@ -112,12 +108,12 @@ class Crew:
         return worker
 
     def _fill_later(self, wait: float) -> None:
-        if self._refill is None and not self._stopped:
+        if self._refill is None and not self.stopped:
             self._refill = asyncio.get_running_loop().call_later(wait, self.fill)
 
     def _ended(self, worker: PoolWorker, why: str) -> None:
         self._workers.remove(worker)
-        if worker.stopping or self._stopped:
+        if worker.stopping or self.stopped:
             return
         waited = not worker.stages
         self._on_lost(worker, why)
