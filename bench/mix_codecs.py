@@ -12,20 +12,19 @@ from pathlib import Path
 from typing import cast
 
 from bench.mix_clips import FPS, SECONDS, frames
+from bench.mix_video import BITRATE, HEIGHT, KEYFRAME_S, WIDTH
 from relay.mix.layout import Box
 from relay.mix.video.assembly import VideoCodec
 from relay.mix.video.decoder import Decoder
 from relay.mix.video.encoder import Encoder, Shape
 from relay.mix.video.pictures import Canvas
 
-WIDTH, HEIGHT, BITRATE, KEYFRAME_MS = 1280, 720, 2_500_000, 2000
-
 
 def main(arguments: list[str]) -> int:
     """Run at the pace of `FPS`, as a mixer does: caches are cold at each picture."""
     clips = [cast("tuple[VideoCodec, str]", tuple(word.split("=", 1))) for word in arguments]
     coded = [(Decoder(codec), frames(Path(path), codec)) for codec, path in clips]
-    encoder = Encoder(Shape("h264", WIDTH, HEIGHT, FPS, BITRATE, KEYFRAME_MS))
+    encoder = Encoder(Shape("h264", WIDTH, HEIGHT, FPS, BITRATE, KEYFRAME_S * 1000))
     canvas = Canvas(WIDTH, HEIGHT)
     start, used = time.monotonic(), 0.0
     for number in range(SECONDS * FPS):
