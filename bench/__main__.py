@@ -34,6 +34,7 @@ BENCHES = (
     "mix_glass",
     "mix_stages",
     "mix_ray",
+    "janus",
 )
 EACH_AT_MOST_S = 480.0
 
