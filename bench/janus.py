@@ -4,7 +4,7 @@ Both get one publisher of VP8 at 30 frames a second and of Opus, as `bench.laten
 viewers (`bench.peer`); for joining, libwebrtc clients. Ours is `costream dev` with the native plane, store included.
 Janus is Debian's, its videoroom plugin behind its HTTP transport (`bench.janus_server` tells how it is set up), once
 with a thread for each participant, its default, and once with `event_loops = 1`, which is right for one core. The light
-viewers send no RTCP. All of them get AES-128-GCM.
+viewers send no RTCP. All of them get AES-128-GCM. In the end one libwebrtc viewer's path loses packets (`bench.lossy`).
 """
 
 from __future__ import annotations
@@ -17,9 +17,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from bench.janus_doors import DECIDED, OFFERED, Doors, janus_doors, relay_doors
-from bench.janus_server import janus_missing, janus_name
-from bench.join import GAPS_S, PARTS, Join
+from bench.janus_server import janus_missing, janus_name, own_address
+from bench.join import GAPS_S, PARTS, Join, Viewer
 from bench.latency import FPS, Pattern, delays
+from bench.lossy import LossyPath
 from bench.peer import Peer
 from bench.plan import Plan
 from bench.processes import going_first, hurried
@@ -33,7 +34,9 @@ FAN_OUTS = (1, 10, 50)
 LATENCY_AT = 10
 AUDIO_PER_S = 50
 WARM_UP_S = 1.0
-WARM_UP_IDLE = 10  # what the first viewers cost is the process's, not theirs
+WARM_UP_IDLE = 5  # what the first viewers cost is the process's, not theirs
+LOSS = 0.05
+LOSSY_DELAY_S = 0.02  # each way
 ONE_LOOP = "event_loops = 1"
 
 
@@ -47,6 +50,8 @@ class Found:
     joins: list[list[Join]] = field(default_factory=list)
     memory: list[float] = field(default_factory=list)
     base: list[float] = field(default_factory=list)
+    repaired: list[float] = field(default_factory=list)
+    frozen: list[float] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,10 +62,11 @@ class Size:
     seconds: float
     joins: int
     idle: int
+    lossy_s: float
 
     @classmethod
     def of(cls, plan: Plan) -> Size:
-        return cls((1, 10), 1.5, 3, 20) if plan.quick else cls(FAN_OUTS, 4.0, 15, 150)
+        return cls((1, 10), 1.0, 2, 10, 1.5) if plan.quick else cls(FAN_OUTS, 4.0, 15, 150, 8.0)
 
 
 async def measure(plan: Plan) -> list[Figure]:
@@ -92,6 +98,7 @@ async def _measure(doors: Doors, into: Found, size: Size, plan: Plan, run: int) 
     async with doors.host(plan.load):
         await asyncio.sleep(plan.settle_s)
         into.joins.append(await _join(doors, size.joins, run))
+        await _lose(doors, into, size.lossy_s, run)
 
 
 # --- memory -----------------------------------------------------------------------------------------------------------
@@ -169,6 +176,41 @@ async def _join(doors: Doors, count: int, seed: int) -> list[Join]:
     return joins
 
 
+# --- loss ---------------------------------------------------------------------------------------------------------------
+
+
+async def _lose(doors: Doors, into: Found, seconds: float, seed: int) -> None:
+    """One viewer, from its first picture on."""
+    viewer = Viewer()
+    with LossyPath(own_address(), LOSS, LOSSY_DELAY_S, seed) as path:
+        async with doors.entered(viewer, path) as track:
+            await viewer.picture(track)
+            pictures = _video(path)
+            before, dropped = await _received(viewer), path.dropped[pictures]
+            await asyncio.sleep(seconds)
+            dropped = path.dropped[pictures] - dropped
+            await asyncio.sleep(0.5)  # for what is asked for last
+            after = await _received(viewer)
+    if not dropped:
+        raise RuntimeError("the lossy path has lost nothing")
+    into.repaired.append((after["repaired"] - before["repaired"]) / dropped * 100)
+    into.frozen.append((after["frozen"] - before["frozen"]) / (seconds + 0.5) * 1e3)
+
+
+def _video(path: LossyPath) -> int:
+    """The payload type of pictures: that of most packets."""
+    return (path.passed + path.dropped).most_common(1)[0][0]
+
+
+async def _received(viewer: Viewer) -> dict[str, float]:
+    for entry in (await viewer.pc.get_stats()).values():
+        values = vars(entry)
+        if str(values.get("type")) == "inbound-rtp" and values.get("kind") == "video":
+            repaired, frozen = values["retransmitted_packets_received"], values["total_freezes_duration"]
+            return {"repaired": repaired or 0, "frozen": frozen or 0.0}
+    raise RuntimeError("the viewer has no statistics of its pictures")
+
+
 # --- the table --------------------------------------------------------------------------------------------------------
 
 
@@ -226,6 +268,13 @@ def _packets(ours: Found, theirs: Found, beside: str) -> list[Figure]:
     rows += [
         ("memory per idle viewer, sound and picture", ours.memory, theirs.memory, "KiB"),
         ("memory of the server before them", ours.base, theirs.base, "MiB"),
+        (
+            f"of {LOSS:.0%} lost on a viewer's path: pictures' packets that come again",
+            ours.repaired,
+            theirs.repaired,
+            "%",
+        ),
+        ("with that loss, a viewer's picture stands still", ours.frozen, theirs.frozen, "ms per s"),
     ]
     return [
         figure(name, mine, unit, beside=beside, beside_values=its, command=COMMAND) for name, mine, its, unit in rows

@@ -13,7 +13,8 @@ import webrtc
 
 from bench.janus_client import Session
 from bench.janus_server import janus, own_address, whip_door
-from bench.join import Join, Viewer, join_relay
+from bench.join import Join, Viewer, entered_relay, join_relay
+from bench.lossy import LossyPath
 from bench.peer import Peer
 from bench.processes import Server, publisher, publishing, relay
 from relay.edge.dtls import Certificate
@@ -41,6 +42,9 @@ class Doors(Protocol):
 
     async def picture(self) -> Join:
         """A libwebrtc viewer, from its first request to its first picture, and out again."""
+
+    def entered(self, viewer: Viewer, path: LossyPath | None = None) -> contextlib.AbstractAsyncContextManager[Any]:
+        """A libwebrtc viewer who is in, perhaps by a path of its own; gives the track of its pictures."""
 
 
 class RelayDoors:
@@ -72,6 +76,9 @@ class RelayDoors:
 
     async def picture(self) -> Join:
         return await join_relay(self.server, self._name())
+
+    def entered(self, viewer: Viewer, path: LossyPath | None = None) -> contextlib.AbstractAsyncContextManager[Any]:
+        return entered_relay(self.server, self._name(), viewer, path.through if path else str)
 
     def _peer(self, *, publish: bool = False) -> Peer:
         self._peers.append(Peer(self._certificate, "av", publish=publish, address=own_address()))
@@ -123,6 +130,11 @@ class JanusDoors:
 
     async def picture(self) -> Join:
         viewer = Viewer()
+        async with self.entered(viewer) as track:
+            return await viewer.picture(track)
+
+    @contextlib.asynccontextmanager
+    async def entered(self, viewer: Viewer, path: LossyPath | None = None) -> AsyncIterator[Any]:
         track: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         viewer.pc.on("track", lambda event: track.set_result(event.track) if event.track.kind == "video" else None)
         trickled: list[asyncio.Task[None]] = []
@@ -130,20 +142,22 @@ class JanusDoors:
         session = await Session.open(self._client, self.server.base)
 
         def trickle(event: Any) -> None:
-            trickled.append(
-                asyncio.create_task(session.trickle(event.candidate.to_json() if event.candidate else None))
-            )
+            candidate = event.candidate.to_json() if event.candidate else None
+            if path is not None and candidate is not None:
+                candidate = {"candidate": path.candidate, "sdpMid": "0", "sdpMLineIndex": 0}
+            trickled.append(asyncio.create_task(session.trickle(candidate)))
 
         viewer.pc.on("icecandidate", trickle)
         try:
-            offer = webrtc.RTCSessionDescriptionInit(type="offer", sdp=await session.watch())
+            sdp = await session.watch()
             viewer.over(OFFERED)
+            offer = webrtc.RTCSessionDescriptionInit(type="offer", sdp=path.through(sdp) if path else sdp)
             await viewer.pc.set_remote_description(offer)
             await viewer.pc.set_local_description(await viewer.pc.create_answer())
             viewer.over(DECIDED)
             await session.start(str(viewer.pc.local_description.sdp), trickle=True)
             viewer.over("POST answered")
-            return await viewer.picture(await asyncio.wait_for(track, _TRACK_S))
+            yield await asyncio.wait_for(track, _TRACK_S)
         finally:
             await asyncio.gather(*trickled, return_exceptions=True)
             await session.close()

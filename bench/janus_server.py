@@ -41,6 +41,8 @@ async def janus_missing() -> str:
         if os.geteuid() or shutil.which("apt-get") is None:
             return f"install {PACKAGE}"
         try:
+            if _has_systemd():  # or the package starts a service, for all of the network
+                await run(["systemctl", "mask", "--quiet", "janus"])
             await run(["apt-get", "install", "-y", "-qq", "--no-install-recommends", PACKAGE])
         except RuntimeError as error:
             return str(error).splitlines()[-1]
@@ -50,6 +52,10 @@ async def janus_missing() -> str:
         if _module(folder, name) is None:
             return f"no {folder}/{name} of Janus in /usr/lib or /usr/local/lib"
     return ""
+
+
+def _has_systemd() -> bool:
+    return Path("/run/systemd/system").exists()
 
 
 async def janus_name(server: Server) -> str:

@@ -10,6 +10,7 @@ import contextlib
 import random
 import statistics
 import time
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -106,6 +107,15 @@ async def _joins(server: Server, count: int, seed: int, settle_s: float) -> list
 async def join_relay(server: Server, identity: str) -> Join:
     """One viewer from its offer to its first picture, and out again."""
     viewer = Viewer()
+    async with entered_relay(server, identity, viewer) as track:
+        return await viewer.picture(track)
+
+
+@contextlib.asynccontextmanager
+async def entered_relay(
+    server: Server, identity: str, viewer: Viewer, through: Callable[[str], str] = str
+) -> AsyncIterator[Any]:
+    """Yields the track of pictures that a viewer gets by WHEP until then; `through` may change the answer."""
     pc = viewer.pc
     resource: Resource | None = None
     async with Endpoint(server.whep, token(identity, "viewer")) as endpoint:
@@ -118,8 +128,9 @@ async def join_relay(server: Server, identity: str) -> Join:
             viewer.begin()
             resource = await endpoint.offer(offer)
             viewer.over("POST answered")
-            await pc.set_remote_description(webrtc.RTCSessionDescriptionInit(type="answer", sdp=resource.answer))
-            return await viewer.picture(track)
+            answer = webrtc.RTCSessionDescriptionInit(type="answer", sdp=through(resource.answer))
+            await pc.set_remote_description(answer)
+            yield track
         finally:
             if resource is not None:
                 await endpoint.delete(resource)
