@@ -17,13 +17,14 @@ _ANY_CANDIDATE = re.compile(r"^a=candidate:.*\r?\n", re.M)
 
 
 class LossyPath:
-    """Delays every datagram by `delay_s`, and drops a share of the RTP packets on their way to the viewer."""
+    """Delays every datagram by `delay_s`, and drops the share `loss` of the RTP packets on their way to the viewer."""
 
-    def __init__(self, address: str, loss: float, delay_s: float, seed: int) -> None:
+    def __init__(self, address: str, delay_s: float, seed: int) -> None:
+        self.loss = 0.0
         self.dropped: Counter[int] = Counter()
         """RTP packets by their payload type."""
         self.passed: Counter[int] = Counter()
-        self._address, self._loss, self._delay = address, loss, delay_s
+        self._address, self._delay = address, delay_s
         self._random = random.Random(seed)
         self._viewer: tuple[str, int] | None = None
         self._server = ("", 0)
@@ -66,7 +67,7 @@ class LossyPath:
         while (got := _read(self._outside)) is not None:
             packet = Arrival(0, got[0])
             if packet.is_media:
-                lost = self._random.random() < self._loss
+                lost = self._random.random() < self.loss
                 (self.dropped if lost else self.passed)[packet.payload_type] += 1
                 if lost:
                     continue

@@ -37,7 +37,13 @@ def test_both_forward_to_the_same_clients() -> None:
     rows = json.loads((RESULTS / "janus.json").read_text())
     compared = [row for row in rows if row["beside"].startswith("Janus 1.")]
     names = " ".join(row["figure"] for row in compared)
-    for wanted in ("fan-out 1", "fan-out 10", "latency", "first decoded frame, p95", "memory per idle viewer"):
+    for wanted in (
+        "fan-out 10",
+        "latency at 1x10, p99",
+        "first decoded frame, p95",
+        "memory per idle viewer",
+        "come again",
+    ):
         assert wanted in names
     assert all(row["value"] > 0 and row["beside_value"] > 0 for row in compared if "fan-out" in row["figure"])
 
