@@ -30,8 +30,8 @@ class SenderClocks:
         self._linked: dict[tuple[int, int], Anchor] = {}
 
     def take(self, tracks: Iterable[LocalTrack], stats: Mapping[int, Sequence[LayerStats]]) -> bool:
-        """Take the newest reports of tracks that are sent to this node. Returns whether the `captured` of any changed, of
-        which other nodes have to be told."""
+        """Take the newest reports of tracks that are sent to this node. Returns whether the `captured` of any changed,
+        of which other nodes have to be told."""
         changed = False
         for track in tracks:
             for layer, newest in enumerate(stats.get(track.handle, ())):

@@ -77,12 +77,14 @@ def test_how_late_pictures_come_is_told_by_capture_times_and_by_reports_when_it_
     line.input.anchor(7, 0, 10**15 - 20_000)
     for _ in range(15):
         line.frame()
+    for _ in range(75):
+        line.frame()
     line.input.anchor(8, 0, 0)  # of another stream
     for _ in range(30):
         line.frame()
     told = [message for message in line.told if isinstance(message, LagMeasured)]
     by_reports = [each.lag + 10**15 for each in told if each.told == "report"]
-    assert by_reports == [pytest.approx(1_000_000, abs=100), pytest.approx(1_020_000, abs=100)]
+    assert by_reports == [pytest.approx(1_000_000, abs=100), *[pytest.approx(1_020_000, abs=100)] * 2]
     # Every frame says that it was taken at the same time: so that comes to be later and later.
     by_capture = [each.lag for each in told if each.told == "capture"]
     assert len(by_capture) >= 5

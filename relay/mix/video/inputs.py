@@ -22,6 +22,8 @@ TELL_US = 1_000_000
 """Between two events about the same fault."""
 LAG_STEP_US = 3000
 """A lag that moved by less is not worth telling, nor more than once a second."""
+LAG_REPEAT_US = 5_000_000
+"""But then it is told again: who compares it may have begun later."""
 _NTP = 1 << 32
 
 Tell = Callable[[Message], object]
@@ -162,7 +164,8 @@ class Input:
                 continue
             lag = self._queue.timeline.lag(anchor.timestamp, anchor.captured)
             before, at = self._lags.get(told, (None, unit.arrival - TELL_US))
-            if unit.arrival - at >= TELL_US and (before is None or abs(lag - before) > LAG_STEP_US):
+            moved = before is None or abs(lag - before) > LAG_STEP_US
+            if unit.arrival - at >= (TELL_US if moved else LAG_REPEAT_US):
                 self._lags[told] = lag, unit.arrival
                 self._tell(LagMeasured(self._stage, self.spec.identity, lag, told))
 
