@@ -63,15 +63,16 @@ class Lips:
         """Whether they are further apart than is made up for: nothing is followed then."""
         return self.apart is not None and abs(self.apart) > MOST_US
 
-    def move(self, now: int) -> None:
-        """Some time passed: follow."""
+    def move(self, now: int) -> bool:
+        """Some time passed: follow. Returns whether `offset` is another one."""
         passed = 0 if self._moved is None else max(0, now - self._moved)
         self._moved = now
         apart = self.apart
         if apart is None or abs(apart) > MOST_US or abs(apart - self.offset) < NEAR_US:
-            return
-        most = passed // PACE
+            return False
+        most, before = passed // PACE, self.offset
         self.offset += max(-most, min(most, apart - self.offset))
+        return self.offset != before
 
     @property
     def sound_waits(self) -> int:

@@ -86,7 +86,8 @@ class ProgramLips:
             lips.sound("capture", report.capture_lag)
             lips.sound("report", report.report_lag)
             self._watch(identity, lips)
-        lips.move(self._now())
+        if lips.move(self._now()):
+            log.debug("lips", room=self._room, identity=identity, apart_us=lips.apart, followed_us=lips.offset)
         self._pools.audio.wait_for_picture(self._room, identity, lips.sound_waits // 1000)
         least = self._pools.settings.video.delay_ms * 1000  # sound that is about to wait so long waits less yet
         waits = lips.picture_waits(delay, longer_us(fps))

@@ -5,12 +5,11 @@ from __future__ import annotations
 import asyncio
 import time
 
-from aiortc import RTCPeerConnection
-
 from bench.clapping import Clapper, Line, apart_ms, beeps, flashes
 from relay.cluster import RedisStore
 from relay.node import Node
 from relay.stage import program as programs
+from relay.stage.layout import Layout, Rectangle
 from relay.stage.permissions import Actor, Role
 from relay.stage.room import changing
 from tests.node.peers import until
@@ -18,6 +17,7 @@ from tests.node.program_peers import Peer
 
 OWNER = Actor("alice", Role.OWNER)
 FPS = 30
+ALONE = Layout("custom", rectangles=(Rectangle("alice", 0, 0, 1, 1),))
 
 
 async def apart(origin: Node, edge: Node, store: RedisStore, late_s: float = 0.0, settle_s: float = 0.0) -> list[float]:
@@ -34,8 +34,8 @@ async def apart(origin: Node, edge: Node, store: RedisStore, late_s: float = 0.0
     follower = None
     try:
         await alice.publish_tracks(*Clapper(FPS).tracks)
-        delay_pictures(alice.pc, late_s)
-        await store.change("demo", changing(lambda state: programs.switch_on(state, OWNER, time.time())))
+        alice.delay_pictures(late_s)
+        await store.change("demo", changing(lambda state: programs.switch_on(state, OWNER, time.time(), layout=ALONE)))
         await viewer.watch()
         follower = asyncio.create_task(follow())
         seen = viewer.watched
@@ -55,27 +55,3 @@ async def apart(origin: Node, edge: Node, store: RedisStore, late_s: float = 0.0
     print(f"picture after sound, ms: {[round(each, 1) for each in found]}")
     assert len(found) >= 2
     return found
-
-
-def delay_pictures(pc: RTCPeerConnection, seconds: float) -> None:
-    """Have the RTP packets of pictures leave so much later than aiortc thinks they do. Reports go out at once."""
-    sender = next(each for each in pc.getSenders() if each.kind == "video")
-    transport, ssrc = sender.transport, sender._ssrc.to_bytes(4, "big")
-    send, tasks = transport._send_rtp, set[asyncio.Task[None]]()
-
-    async def late(data: bytes) -> None:
-        try:
-            await asyncio.sleep(seconds)
-            await send(data)
-        except ConnectionError:
-            return  # the connection is closed meanwhile
-
-    async def either(data: bytes) -> None:
-        if seconds and data[8:12] == ssrc and not 192 <= data[1] <= 223:
-            task = asyncio.create_task(late(data))
-            tasks.add(task)
-            task.add_done_callback(tasks.discard)
-        else:
-            await send(data)
-
-    transport._send_rtp = either
