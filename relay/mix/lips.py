@@ -20,6 +20,8 @@ WAYS: tuple[Told, ...] = ("capture", "report")
 PACE = 25
 """A second of difference is made up for in so many: 40 ms in one, two frames of sound at the pace at which its jitter
 buffer gives up delay."""
+TURN_US = 1_000_000
+"""After a pause it goes on as slowly: who was not asked for long has not followed meanwhile."""
 NEAR_US = 3000
 """Differences within this are of no matter."""
 MOST_US = 500_000
@@ -65,7 +67,7 @@ class Lips:
 
     def move(self, now: int) -> bool:
         """Some time passed: follow. Returns whether `offset` is another one."""
-        passed = 0 if self._moved is None else max(0, now - self._moved)
+        passed = 0 if self._moved is None else min(max(0, now - self._moved), TURN_US)
         self._moved = now
         apart = self.apart
         if apart is None or abs(apart) > MOST_US or abs(apart - self.offset) < NEAR_US:
