@@ -36,16 +36,19 @@ class Lips:
         self._lags: dict[tuple[bool, Told], int] = {}
         self._moved: int | None = None
 
-    def picture(self, told: Told, lag: int) -> None:
-        """His picture's lag."""
-        self._lags[True, told] = lag
+    def picture(self, told: Told, lag: int | None) -> None:
+        """His picture's lag; None: not known any more."""
+        self._note(True, told, lag)
 
     def sound(self, told: Told, lag: int | None) -> None:
-        """His sound's lag; None: not known any more."""
+        """His sound's."""
+        self._note(False, told, lag)
+
+    def _note(self, is_picture: bool, told: Told, lag: int | None) -> None:
         if lag is None:
-            self._lags.pop((False, told), None)
+            self._lags.pop((is_picture, told), None)
         else:
-            self._lags[False, told] = lag
+            self._lags[is_picture, told] = lag
 
     def forget(self) -> None:
         """His clock is another one, or not known any more: what was followed so far stays."""

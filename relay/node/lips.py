@@ -43,6 +43,8 @@ class ProgramLips:
         self._inputs: dict[str, Lips] = {}
         self._sessions: dict[str, tuple[str, str]] = {}
         self._told: dict[tuple[bool, str], tuple[int, int, int, int]] = {}
+        self._reported: set[str] = set()
+        """Whose reports are believed, of sound and picture."""
         self._strange: set[str] = set()
 
     def close(self) -> None:
@@ -59,6 +61,7 @@ class ProgramLips:
             del self._inputs[name]
         self._sessions = {name: pair for name, pair in self._sessions.items() if name in both}
         self._strange &= both.keys()
+        self._reported &= both.keys()
         self._told = {key: at for key, at in self._told.items() if key[1] in both}
         sessions = dict(_sessions(stage))
         for name, picture in both.items():
@@ -67,13 +70,20 @@ class ProgramLips:
             if self._sessions.get(name) != pair:
                 self._sessions[name] = pair
                 lips.forget()
-            if pair[0] == pair[1] and picture.source is not None:
-                self._anchor(True, name, picture.source.track, picture.source.layer)
-                self._anchor(False, name, self._voices[name].track, 0)
+            assert picture.source is not None
+            ends = (picture.source.track, picture.source.layer), (self._voices[name].track, 0)
+            seen, heard = (self._senders.anchor(*end) for end in ends)
+            if seen is not None and heard is not None and pair[0] == pair[1]:
+                self._reported.add(name)
+                self._anchor(True, name, ends[0], seen)
+                self._anchor(False, name, ends[1], heard)
+            else:
+                self._reported.discard(name)
+                lips.picture("report", None)
 
     def picture_lags(self, identity: str, told: Told, lag: int) -> None:
         """By the sender's clock, somebody's picture arrives `lag` µs after it was taken."""
-        if self._of_one_session(identity):
+        if self._of_one_session(identity) and (told == "capture" or identity in self._reported):
             self._inputs[identity].picture(told, lag)
 
     def sound_told(self, report: InputReport, fps: int) -> None:
@@ -84,7 +94,7 @@ class ProgramLips:
             return
         if self._of_one_session(identity):
             lips.sound("capture", report.capture_lag)
-            lips.sound("report", report.report_lag)
+            lips.sound("report", report.report_lag if identity in self._reported else None)
             self._watch(identity, lips)
         if lips.move(self._now()):
             log.debug("lips", room=self._room, identity=identity, apart_us=lips.apart, followed_us=lips.offset)
@@ -103,11 +113,8 @@ class ProgramLips:
         picture, sound = self._sessions.get(identity, ("", ""))
         return picture == sound != ""
 
-    def _anchor(self, is_picture: bool, name: str, track: int, layer: int) -> None:
-        anchor = self._senders.anchor(track, layer)
-        if anchor is None:
-            return
-        now, source = self._now(), (track, layer, anchor.ssrc)
+    def _anchor(self, is_picture: bool, name: str, end: tuple[int, int], anchor: Anchor) -> None:
+        now, source = self._now(), (*end, anchor.ssrc)
         *before, at = self._told.get((is_picture, name), (-1, -1, -1, now - REPEAT_US))
         if tuple(before) == source and now - at < REPEAT_US:
             return

@@ -138,6 +138,40 @@ def test_lags_of_a_session_that_is_over_are_not_compared_with_those_of_the_next(
     assert world.audio.waits[ANN] == 0
 
 
+def test_a_line_that_is_not_believed_any_more_is_not_followed_and_changes_nothing() -> None:
+    """Workers have the old one still, and go on to tell what follows from it."""
+    world = World()
+    world.update()
+    world.lips.picture_lags(ANN, "report", 130_000)
+    world.hear(4, 10_000)
+    known = world.clocks.senders.anchor(2, 0)
+    world.clocks.senders.linked(2, 0, None)
+    told = len(world.video.anchors)
+    for lag in (200_000, 400_000, 700_000):
+        world.hear(2, 10_000)
+        world.lips.picture_lags(ANN, "report", lag)
+    assert (world.audio.waits[ANN], world.troubles, len(world.video.anchors)) == (120, [], told)
+    world.clocks.senders.linked(2, 0, known)
+    world.hear(2, 10_000)
+    assert world.audio.waits[ANN] == 120, "the picture's lag has to be told anew"
+    world.lips.picture_lags(ANN, "report", 110_000)
+    world.hear(2, 10_000)
+    assert world.audio.waits[ANN] == 100
+
+
+def test_capture_times_need_no_reports() -> None:
+    world = World()
+    world.clocks.senders.forget(1)
+    world.update()
+    assert world.video.anchors == world.audio.anchors == []
+    world.lips.picture_lags(ANN, "capture", 70_000)
+    world.now += 1_000_000
+    for _ in range(4):
+        world.now += 1_000_000
+        world.lips.sound_told(InputReport(ANN, 50.0, True, LEAST_MS, 2.0, 100, 0, 0, 0, 10_000, None), FPS)
+    assert world.audio.waits[ANN] == 60
+
+
 def test_what_cannot_be_of_one_moment_is_counted_once_and_left_to_arrival() -> None:
     world = World()
     world.update()
