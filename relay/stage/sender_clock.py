@@ -6,12 +6,12 @@ microseconds; `captured` is of the sender's clock since 1970, and nothing but di
 
 A stream's line is the least `NTP time - media time` of its last reports: some senders (aiortc) give the time at which
 they sent a packet instead of that of its capture, which is never earlier. A report that is off the line by more than
-noise and drift explain is doubted and not used. The next one decides what it was:
+noise and drift explain is doubted and not used. The next ones decide what it was:
 
 - the session's other streams say the same, or there is none that could: the sender's wall clock was stepped. The step
   is taken off all that this session reports from now on, so that nothing changes for who aligns its streams;
 - another stream has reported since and was on its line: this one's RTP timestamps were moved, and its line begins anew;
-- it is on the line again: that one report was damaged.
+- it is on the line again: that one report was damaged, or late.
 """
 
 from __future__ import annotations
@@ -33,10 +33,15 @@ DRIFT = 1000
 REPORTS = 8
 WINDOW_US = 20_000_000
 """The line forgets a report after so many others, or so long: clocks drift, 100 ppm by 2 ms in it."""
-OTHERS_US = 15_000_000
-"""A stream that has not reported for so long has no say: senders report every 5 s at the latest, but may be lost."""
-IN_A_ROW = 4
-"""Reports that are refused before the line is not believed any more."""
+STALE_US = 15_000_000
+"""A stream of which no report was believed for so long has no say, and no line: senders report every 5 s at the latest,
+but reports may be lost, or late."""
+LATE_US = 1_000_000
+"""A starved sender that tells when it sent may be late by so much, now and then: such a report is no step by itself."""
+LATE_TIMES = 4
+"""But so many in a row that are late by the same are one, or a leap."""
+YOUNG = 3
+"""Reports without which a line may have begun with a late one."""
 STEPS = 4
 STEPS_US = 60_000_000
 """A clock that is stepped so often within a minute is none."""
@@ -80,6 +85,7 @@ class Anchor(NamedTuple):
 class _Doubt:
     off: int
     since: int
+    times: int = 0
 
 
 @dataclass(slots=True)
@@ -134,6 +140,8 @@ class SenderClock:
         repeated = (report.timestamp, report.ntp) == (line.last.timestamp, line.last.ntp)
         line.last = report
         if repeated and line.reports:  # aiortc's while its track sends nothing
+            if not line.refused:
+                line.believed = report.arrival
             return None
         expected = frame[0] + (report.arrival - frame[1]) * clock_hz // 1_000_000
         if abs(timestamp_delta(report.timestamp, expected & 0xFFFFFFFF)) > NEAR_US * clock_hz // 1_000_000:
@@ -143,7 +151,9 @@ class SenderClock:
     def anchor(self, stream: Stream) -> Anchor | None:
         """Return when a frame of the stream was captured, by the newest reports; None while that is not known."""
         line = self._lines.get(stream)
-        if line is None or not line.reports or line.refused >= IN_A_ROW or self._is_unsteady(line.last.arrival):
+        if line is None or not line.reports or self._is_unsteady(line.last.arrival):
+            return None
+        if line.last.arrival - line.believed > STALE_US:
             return None
         media, _ = line.reports[-1]
         return Anchor(line.ssrc, self._timestamp(line), line.base + media)
@@ -158,12 +168,15 @@ class SenderClock:
     def _place(self, line: _Line, report: Report) -> Refusal | None:
         wall = wall_us_from_ntp(report.ntp) + self._adjust
         if not line.reports:
-            self._begin(line, report.timestamp, wall, report.arrival)
+            self._begin_anew(line, report)
             return None
         ticks = line.ticks + timestamp_delta(report.timestamp, self._timestamp(line))
         media = line.media(ticks)
         off = wall - media - line.base
         if abs(off) > NOISE_US + abs(media - line.reports[-1][0]) // DRIFT:
+            if len(line.reports) < YOUNG and -LATE_US < off < 0:
+                self._begin_anew(line, report)
+                return None
             return self._doubt(line, off, report)
         self._believe(line, ticks, wall - media, report.arrival)
         return None
@@ -172,19 +185,22 @@ class SenderClock:
         others = [
             each
             for each in self._lines.values()
-            if each is not line and each.reports and report.arrival - each.believed < OTHERS_US
+            if each is not line and each.reports and report.arrival - each.believed < STALE_US
         ]
-        held = line.doubt if line.doubt is not None and abs(line.doubt.off - off) <= NOISE_US else None
-        if any(each.doubt is not None and abs(each.doubt.off - off) <= NOISE_US for each in others):
+        doubt = line.doubt
+        if doubt is None or abs(doubt.off - off) > NOISE_US:
+            doubt = line.doubt = _Doubt(off, report.arrival)
+        doubt.times += 1
+        may_be_late = 0 < off < LATE_US
+        enough = doubt.times >= (LATE_TIMES if may_be_late else 2)
+        agreed = any(each.doubt is not None and abs(each.doubt.off - off) <= NOISE_US for each in others)
+        if (agreed and (enough or not may_be_late)) or (enough and not others):
             return self._step(line, off, report)
-        if held is not None and not others:
-            return self._step(line, off, report)
-        if held is not None and any(each.believed > held.since for each in others):
-            self._count_step(report.arrival)
-            line.reports.clear()
-            self._begin(line, report.timestamp, wall_us_from_ntp(report.ntp) + self._adjust, report.arrival)
+        if enough and any(each.believed > doubt.since for each in others):
+            if not may_be_late:
+                self._count_step(report.arrival)
+            self._begin_anew(line, report)
             return None
-        line.doubt = held or _Doubt(off, report.arrival)
         return self._refuse(line, "off the line")
 
     def _step(self, line: _Line, off: int, report: Report) -> Refusal | None:
@@ -194,10 +210,9 @@ class SenderClock:
         for each in self._lines.values():
             if each.doubt is not None and abs(each.doubt.off - off) <= NOISE_US:
                 each.doubt, each.refused = None, 0
-        line.doubt = None
+        line.doubt, line.refused = None, 0
         if self._is_unsteady(report.arrival):
             return self._refuse(line, "clock unsteady")
-        line.refused = 0
         return self._place(line, report)
 
     def _count_step(self, arrival: int) -> None:
@@ -206,9 +221,11 @@ class SenderClock:
     def _is_unsteady(self, now: int) -> bool:
         return len(self._steps) == STEPS and now - self._steps[0] < STEPS_US
 
-    def _begin(self, line: _Line, timestamp: int, wall: int, arrival: int) -> None:
-        line.ticks = timestamp
-        self._believe(line, timestamp, wall - line.media(timestamp), arrival)
+    def _begin_anew(self, line: _Line, report: Report) -> None:
+        line.reports.clear()
+        line.ticks = report.timestamp
+        base = wall_us_from_ntp(report.ntp) + self._adjust - line.media(line.ticks)
+        self._believe(line, line.ticks, base, report.arrival)
 
     def _believe(self, line: _Line, ticks: int, base: int, arrival: int) -> None:
         media = line.media(ticks)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from relay.errors import UsageError
 from relay.plane.reference.rtcp import ntp_from_wall_us
-from relay.stage.sender_clock import IN_A_ROW, Anchor, Refusal, Report, SenderClock, Stream
+from relay.stage.sender_clock import LATE_TIMES, LATE_US, STALE_US, Anchor, Refusal, Report, SenderClock, Stream
 
 SECOND = 1_000_000
 THEIRS = 1_600_000_000 * SECOND
@@ -118,8 +118,8 @@ def test_a_step_of_the_senders_clock_moves_nothing(step: int) -> None:
     before = sender.captured(PICTURE)
     sender.stepped = step
     told = sender.run(5)
-    assert told == ["off the line"]
-    assert sender.clock.refused == 1
+    assert set(told) == {"off the line"}
+    assert sender.clock.refused <= (2 * (LATE_TIMES - 1) if 0 < step < LATE_US else 1)
     assert sender.agree()
     assert sender.captured(PICTURE) == pytest.approx(before, abs=100)
 
@@ -194,16 +194,32 @@ def test_a_clock_that_is_stepped_all_the_time_is_none_until_it_stands() -> None:
     assert sender.agree()
 
 
-def test_a_stream_that_is_refused_again_and_again_is_not_known() -> None:
+def test_a_stream_that_is_refused_for_long_is_not_known() -> None:
     sender = Sender()
     sender.run(3)
-    for number in range(IN_A_ROW):
-        assert sender.clock.anchor(PICTURE) is not None
+    start = sender.now
+    for number in range(20):
+        assert (sender.clock.anchor(PICTURE) is not None) == (sender.now - start < STALE_US)
         sender.now += SECOND
-        sender.report(PICTURE, off=(number + 1) * SECOND)
-    assert sender.clock.anchor(PICTURE) is None
+        sender.report(PICTURE, off=(2 * number + 1) * SECOND)
     sender.run(1)
     assert sender.agree()
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_starved_sender_that_tells_when_it_sent_is_late_but_has_one_clock(seed: int) -> None:
+    """As aiortc on a machine without CPU to spare: up to half a second, the first reports as the others."""
+    sender, dice = Sender(), random.Random(seed)
+    for second in range(60):
+        for stream in (PICTURE, SOUND):
+            sender.now += SECOND // 2
+            late = dice.randrange(20_000) if dice.random() < 0.6 else dice.randrange(500_000)
+            sender.report(stream, off=late)
+        if second >= 12:
+            picture, sound = sender.captured(PICTURE), sender.captured(SOUND)
+            assert picture is not None
+            assert sound is not None
+            assert abs(picture - sound) <= 60_000
 
 
 def test_another_ssrc_begins_anew() -> None:
