@@ -225,7 +225,7 @@ class RoomProgram:
             case picture.InputShown():
                 log.debug("input shown", room=event.stage, identity=event.identity, after_us=event.after)
             case picture.InputLagged() if self._mix is not None:
-                self._mix.picture_lags(event.identity, event.lag)
+                self._mix.lips.picture_lags(event.identity, event.told, event.lag)
 
     def _sound_told(self, event: sounds.Event) -> None:
         """The room's sound may be mixed for others only, and then it is not the program that has trouble."""
@@ -246,7 +246,7 @@ class RoomProgram:
             case sounds.InputsReported():
                 for one in event.inputs:
                     if one.flowing and one.delay_ms > 0:  # 0 in a pause
-                        self._mix.sound_waits(one.identity, int(one.delay_ms * 1000))
+                        self._mix.sound_told(one)
 
     def _refused(self, identity: str, reason: str) -> None:
         log.warning("the program refused an input", room=self._host.id, identity=identity, reason=reason)

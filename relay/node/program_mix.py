@@ -15,11 +15,13 @@ from relay.clock import now_us
 from relay.edge.plan import TrackPlan
 from relay.errors import BadRequest, CostreamError, RequestError
 from relay.ids import sync_id_at, sync_id_milliseconds
+from relay.mix.audio.messages import InputReport
 from relay.mix.video.program import Program as Made
 from relay.node.clocks import TrackClocks
+from relay.node.lips import ProgramLips
 from relay.node.local import LocalTrack
 from relay.node.program_inputs import Picture, pictures
-from relay.node.programs import Pools, longer_us
+from relay.node.programs import Pools
 from relay.node.sound import AUDIO_TYPE, RoomSound
 from relay.plane.contract import Feedback, Kind, LayerSpec, PayloadType
 from relay.stage import program as programs
@@ -87,6 +89,7 @@ class ProgramMix:
         self._host, self._node, self._pools, self._sound = host, node, pools, sound
         self._clocks, self._wall = clocks, wall
         self._room = host.id
+        self.lips = ProgramLips(host.id, pools, clocks, sound.voices)
         self._pictures: dict[str, Picture] = {}
         self._unseen: dict[str, Picture] = {}
         """What the pool did not take, as it was offered: offered again when it is another, or when somebody goes."""
@@ -106,6 +109,7 @@ class ProgramMix:
     def close(self) -> None:
         """Let go of everything. The document is the owner's."""
         self._host.live.mixed = None
+        self.lips.close()
         if self._audio is not None:
             self._sound.close_mix(MIX)
             self._host.withdraw(self._audio)
@@ -131,6 +135,7 @@ class ProgramMix:
 
     def tick(self) -> None:
         """Some time passed: note where the program's frames stand in time, exactly as it was computed."""
+        self.lips.update(self._host.stage, self._pictures)
         now = now_us()
         if self._video is not None and (anchor := self._pools.video.anchor(self._room, now)) is not None:
             self._anchor(self._video, 90_000, *anchor)
@@ -139,15 +144,9 @@ class ProgramMix:
         """A viewer of the program needs one."""
         self._pools.video.request_keyframe(track)
 
-    def picture_lags(self, identity: str, lag: int) -> None:
-        """By his own clock, somebody's picture arrives `lag` µs after it was taken."""
-        self._pools.video.align(self._room, identity, lag)
-
-    def sound_waits(self, identity: str, delay: int) -> None:
-        """Somebody's sound waits for `delay` µs before it is mixed: his picture has to wait until it is heard."""
-        if identity in self._pictures:
-            least = self._pools.settings.video.delay_ms * 1000  # sound that is about to wait so long waits less yet
-            self._pools.video.set_delay(self._room, identity, max(least, delay - longer_us(self._fps)))
+    def sound_told(self, report: InputReport) -> None:
+        """How somebody's sound comes, and how long it waits."""
+        self.lips.sound_told(report, self._fps)
 
     # --- tracks -----------------------------------------------------------------------------------------------------
 

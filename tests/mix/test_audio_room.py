@@ -11,11 +11,13 @@ import pytest
 from relay.mix.audio.input import PacketQueue, packet_queue
 from relay.mix.audio.messages import (
     AddInput,
+    AnchorInput,
     CloseMix,
     CommandRefused,
     FromProcess,
     InputDamaged,
     InputRefused,
+    InputReport,
     InputReturned,
     InputsReported,
     InputStopped,
@@ -23,11 +25,13 @@ from relay.mix.audio.messages import (
     RemoveInput,
     SetGain,
     SpeakerChanged,
+    WaitForPicture,
     WaitForPictures,
 )
 from relay.mix.audio.mix import Encoding
 from relay.mix.audio.room import Room
 from relay.mix.jitter_steps import JitterSettings
+from relay.plane.reference.rtp import parse
 from tests.mix.audio_world import (
     FRAME,
     TICK_US,
@@ -363,6 +367,40 @@ def test_a_room_waits_for_its_pictures_while_it_has_any_and_forgets_it_in_no_han
     show.room.change(WaitForPictures("show", 0))
     show.run(200)
     assert delay() <= 60
+
+
+def test_one_waits_for_his_own_picture_and_tells_how_late_his_sound_is() -> None:
+    show = Show()
+    show.join("ann", 440)
+    show.join("bob", 1000)
+    show.run(100)
+    show.room.change(WaitForPicture("show", "bob", 120))
+    newest = parse(show.people["ann"][0].packet(), 0)
+    assert newest is not None
+    show.room.change(AnchorInput("show", "ann", newest.ssrc, newest.timestamp, 77_000_000))
+    show.run(100)
+
+    def reports() -> dict[str, InputReport]:
+        told = show.told(InputsReported)[-1]
+        assert isinstance(told, InputsReported)
+        return {one.identity: one for one in told.inputs}
+
+    assert reports()["ann"].delay_ms <= 60
+    assert 110 <= reports()["bob"].delay_ms <= 145
+    lag = reports()["ann"].report_lag
+    assert lag is not None
+    assert abs(lag + 77_000_000 - 1100 * TICK_US) < 40_000, "ann's packet of tick 1100, captured at 77 s"
+    assert reports()["ann"].capture_lag is reports()["bob"].report_lag is None
+    show.room = show.room.rescued()
+    show.run(100)
+    assert reports()["ann"].report_lag == lag
+    assert 110 <= reports()["bob"].delay_ms <= 145
+    show.room.change(WaitForPicture("show", "bob", 0))
+    show.run(400)
+    assert reports()["bob"].delay_ms <= 60
+    show.room.change(AnchorInput("show", "nobody", 1, 2, 3))
+    show.run(1)
+    assert [event.command for event in show.told(CommandRefused)] == ["AnchorInput"]  # type: ignore[union-attr]
 
 
 def test_a_wrong_command_is_told_and_changes_nothing() -> None:
