@@ -102,6 +102,8 @@ class EgressManager:
         self._recordings = Path(own) if own else state_directory / "recordings"
         self._all: dict[str, Egress] = {}
         self._workers: dict[tuple[str, ...], EgressWorker] = {}
+        self._leaving: dict[Path, asyncio.TimerHandle] = {}
+        """Files of HLS that ended, until nobody plays them any more."""
         self._closed = False
 
     def tidy(self) -> list[Path]:
@@ -197,6 +199,8 @@ class EgressManager:
         await asyncio.gather(*(worker.close() for worker in list(self._workers.values())))
         for egress in list(self._all.values()):
             self._move(egress, "ended")
+        for directory in list(self._leaving):
+            self._remove(directory)
 
     def _new(self, request: EgressRequest) -> Egress:
         name = f"{self._prefix}eg-{secrets.token_hex(6)}"
@@ -264,11 +268,20 @@ class EgressManager:
         if state in FINAL:
             if egress.stream is not None:
                 egress.stream.end()
-                remove_files(egress.directory)
+                self._remove_later(egress.directory)
             ended = [each.id for each in self._all.values() if each.state in FINAL]
             for name in ended[:-REMEMBERED]:
                 del self._all[name]
         self._tell(egress)
+
+    def _remove_later(self, directory: Path) -> None:
+        """Players are behind, and play to the end: they fetch what the playlist names for as long as it is."""
+        linger_s = self._settings.hls_window * self._settings.hls_segment_ms / 1000
+        self._leaving[directory] = asyncio.get_running_loop().call_later(linger_s, self._remove, directory)
+
+    def _remove(self, directory: Path) -> None:
+        self._leaving.pop(directory).cancel()
+        remove_files(directory)
 
     def _tell(self, egress: Egress) -> None:
         request = egress.request

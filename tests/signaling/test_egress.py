@@ -17,6 +17,7 @@ from relay.settings import EgressSettings
 from signaling.egress import tickets
 from tests.egress.local import LocalEgress
 from tests.egress.show import LiveFeeds
+from tests.egress.world import until
 from tests.signaling.api_client import Api, problem
 
 EGRESS = "/v1/rooms/demo/egress"
@@ -163,6 +164,28 @@ async def test_waiters_are_let_go_when_the_stream_ends(site: Site) -> None:
     ended = await waiting
     assert ended.status_code == 200
     assert m3u8.loads(ended.text).is_endlist
+
+
+async def test_players_play_to_the_end_and_then_the_files_go(site: Site, tmp_path: Path) -> None:
+    """They are some seconds behind: what the last playlist names can be fetched while they are."""
+    site.manager._settings = EgressSettings(hls_part_ms=100, hls_segment_ms=500, hls_window=3)
+    egress = await site.start_hls()
+
+    async def has_whole_segments() -> bool:
+        return "seg1.m4s" in (await site.play("index.m3u8")).text
+
+    await until(has_whole_segments)
+    assert (await site.api.call("DELETE", f"{EGRESS}/{egress}", "owner")).json()["state"] == "ended"
+    playlist = m3u8.loads((await site.play("index.m3u8")).text)
+    assert playlist.is_endlist
+    named = [each.uri for each in playlist.segment_map]
+    named += [segment.uri for segment in playlist.segments]
+    assert len(named) >= 3
+    for name in named:
+        assert (await site.play(name)).status_code == 200, name
+    await until(lambda: not list((tmp_path / "hls").iterdir()))
+    gone = await site.api.call("GET", f"{EGRESS}/{egress}", "owner")
+    assert gone.json()["state"] == "ended"
 
 
 async def test_tickets_open_one_stream_until_they_expire(site: Site) -> None:
