@@ -233,8 +233,8 @@ class EgressManager:
             )  # fmt: skip
         if egress.request.kind == "recording":
             return AddRecording(
-                name, str(egress.directory), self._stem(egress), egress.number, s.recording_fragment_ms, s.recording_sync_ms,
-                s.recording_queue_bytes, s.recording_min_free_bytes, s.recording_max_file_bytes,
+                name, str(egress.directory), self._stem(egress), egress.number, s.recording_fragment_ms,
+                s.recording_sync_ms, s.recording_queue_bytes, s.recording_min_free_bytes, s.recording_max_file_bytes,
             )  # fmt: skip
         return AddPush(
             name, egress.request.url, s.allow_private_targets, s.push_queue_bytes, s.push_stall_ms,

@@ -267,6 +267,39 @@ async def test_nothing_is_left_when_the_node_ends(store: RedisStore, settings: N
     assert state.program.node == "", "another node may mix"
 
 
+def spoil(peer: Peer) -> None:
+    """From now on nothing of a host's pictures can be decoded; his sound stops."""
+    for sender in peer.pc.getSenders():
+        if sender.kind == "audio":
+            sender.replaceTrack(None)
+            continue
+        encoded = sender._next_encoded_frame
+
+        async def rubbish(codec: Any, encoded: Any = encoded) -> Any:
+            frame = await encoded(codec)
+            if frame is not None:
+                frame.payloads = [each[:4] + b"\xff" * (len(each) - 4) for each in frame.payloads]
+            return frame
+
+        sender._next_encoded_frame = rubbish
+
+
+async def test_a_corrupt_and_silent_host_is_told_of_and_the_mix_goes_on(
+    node: Node, store: RedisStore, show: tuple[Peer, Peer, Peer]
+) -> None:
+    seen = show[2].watched
+    boxes = await both_on(seen)
+    spoil(show[1])
+    deadline, faults = time.monotonic() + PATIENCE_S, set[tuple[str, str]]()
+    while not {("bob", "corrupt"), ("bob", "silent")} <= faults:
+        assert time.monotonic() < deadline, faults
+        faults = {(one["identity"], one["fault"]) for one in await told(store, "program.input_troubled")}
+    assert {identity for identity, _ in faults} == {"bob"}
+    await until(amid(seen, boxes["alice"], 1, 15), PATIENCE_S)
+    await until(lambda: seen.hears(440) > 0.05 and seen.hears(1000) < 0.01, PATIENCE_S)
+    assert await told(store, "program.interrupted") == []
+
+
 async def test_too_many_for_one_picture_are_told_and_come_in_when_others_go(
     node: Node, store: RedisStore, show: tuple[Peer, Peer, Peer]
 ) -> None:
