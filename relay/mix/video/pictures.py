@@ -99,12 +99,12 @@ class Canvas:
         target, part = inner(box, picture.width, picture.height, fit)
         if target != box:
             self.clear(box)
+        if part[:2] != (0, 0) and picture.format.name not in _PLANAR:
+            picture = picture.reformat(format="yuv420p", threads=1)
         twice = part.width == 2 * target.width and part.height == 2 * target.height
         if twice and self._halves and picture.format.name == "yuv420p":
             self._halve(picture, part, target)
-        elif self._scaler is None or (
-            part != Box(0, 0, part.width, part.height) and picture.format.name not in _PLANAR
-        ):
+        elif self._scaler is None:
             self._copy(picture, target, part)
         elif target.width % STEP:
             # swscale writes whole steps: beside the picture, so that no neighbour is hit.
