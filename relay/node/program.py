@@ -241,6 +241,8 @@ class RoomProgram:
                 self._trouble(event.identity, "damaged", f"{event.packets} packets")
             case sounds.InputStopped():
                 self._trouble(event.identity, "silent", "no sound arrives")
+            case sounds.SpeakerChanged():
+                self.update()
             case sounds.RoomRecovered():
                 log.error("a room's sound failed and was begun anew", room=event.room, reason=event.reason)
             case sounds.InputsReported():

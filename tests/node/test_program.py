@@ -175,6 +175,33 @@ async def test_a_layout_change_is_on_exactly_the_frame_that_was_named(
     assert all(near), "marks next to the change have to be readable for this to prove anything"
 
 
+async def test_the_layout_of_a_speaker_shows_who_speaks_unless_it_names_somebody(
+    node: Node, store: RedisStore, show: tuple[Peer, Peer, Peer]
+) -> None:
+    def large(identity: str) -> Box:
+        found = cells(Layout("speaker", order=(identity,)), ("alice", "bob"), WIDTH, HEIGHT)
+        return next(cell.box for cell in found if cell.identity == identity)
+
+    async def only(identity: str) -> None:
+        for each in ("alice", "bob"):
+            await change(store, lambda s, n=each: rooms.mute(s, OWNER, n, audio=n != identity, video=False))  # type: ignore[misc]
+
+    seen = show[2].watched
+    await both_on(seen)
+    await only("bob")
+    await change(store, lambda state: programs.change_layout(state, OWNER, time.time(), Layout("speaker")))
+    await until(amid(seen, large("bob"), 2), PATIENCE_S)
+    await only("alice")
+    await until(amid(seen, large("alice"), 1), PATIENCE_S)
+    named = Layout("speaker", order=("bob",))
+    await change(store, lambda state: programs.change_layout(state, OWNER, time.time(), named))
+    await until(amid(seen, large("bob"), 2), PATIENCE_S)
+    await change(store, lambda state: programs.change_layout(state, OWNER, time.time(), Layout("speaker")))
+    await until(amid(seen, large("alice"), 1), PATIENCE_S)
+    state = RoomState.from_json(await store.read("demo"))
+    assert programs.program_view(state)["layout"] == {"kind": "speaker", "fit": "letterbox"}
+
+
 async def test_hosts_come_mute_go_and_the_program_ends(
     node: Node, store: RedisStore, show: tuple[Peer, Peer, Peer]
 ) -> None:
