@@ -273,8 +273,9 @@ class ProgramMix:
     def _with_speaker(self, layout: Layout) -> Layout:
         """A layout of "speaker" that says nothing of who that is shows who speaks, or spoke last."""
         speaker = self._sound.speaker
-        follows = layout.kind == "speaker" and not layout.order and speaker is not None
-        return replace(layout, order=(speaker,)) if follows and speaker in self._sound.voices else layout
+        if layout.kind != "speaker" or layout.order or speaker is None or speaker not in self._sound.voices:
+            return layout
+        return replace(layout, order=(speaker,))
 
     def _follow_speaker(self, program: Program) -> None:
         now = self._pools.video.sync_id()
