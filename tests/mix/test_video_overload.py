@@ -12,14 +12,15 @@ from typing import Any
 
 import pytest
 
+from relay.ids import sync_id_at
 from relay.mix.video.assembly import AccessUnit, Assembler
 from relay.mix.video.decoder import Decoder
 from relay.mix.video.encoder import Encoder, Encoders, Shape
-from relay.mix.video.messages import PlanChanged, StageMeasured, StageSpec
+from relay.mix.video.messages import ChangeLayout, PlanChanged, StageMeasured, StageSpec
 from relay.mix.video.page import Page
 from relay.mix.video.stage import Stage
 from relay.process.control import Message
-from relay.stage.layout import Layout, LayoutChange, OverlayChange, Overlays
+from relay.stage.layout import MAX_CHANGES, Layout, LayoutChange, OverlayChange, Overlays, SyncLog
 
 FPS, WIDTH, HEIGHT = 30, 256, 144
 TICKS = 90_000 // FPS
@@ -132,3 +133,17 @@ def test_a_viewer_sees_one_stream_go_on_and_all_of_it_comes_back(work: Work) -> 
     times = [unit.timestamp for unit in units]
     assert all(after > before and not (after - before) % TICKS for before, after in pairwise(times))
     assert times[-1] - times[-20] == 19 * TICKS
+
+
+def test_more_changes_than_may_wait_end_nothing(work: Work) -> None:
+    """The relay's log goes by its clock. A worker that stood still is behind, and has some that the relay let go of."""
+    log, last = SyncLog(LayoutChange(0, Layout())), Layout("speaker", ("last",))
+    for number in range(1, 2 * MAX_CHANGES + 1):
+        soon = sync_id_at(work.now + 1000 * number)
+        log.advance(soon - 50)  # for the relay the one before has come into effect
+        change = LayoutChange(soon, last if number == 2 * MAX_CHANGES else Layout("speaker", (f"p{number}",)))
+        log.add(change)
+        work.stage.change(ChangeLayout("s", change))
+    work.run(1)
+    assert work.stage._layouts.log.changes == (change,)
+    assert change.layout == last
