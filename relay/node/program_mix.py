@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Protocol
 
 import structlog
@@ -94,6 +95,8 @@ class ProgramMix:
         self._unseen: dict[str, Picture] = {}
         """What the pool did not take, as it was offered: offered again when it is another, or when somebody goes."""
         self._told: set[int] = set()
+        self._followed: Layout | None = None
+        """The layout that was told last because somebody else speaks."""
         self._form: tuple[object, ...] = ()
         self._video: LocalTrack | None = None
         self._audio: LocalTrack | None = None
@@ -166,7 +169,8 @@ class ProgramMix:
             bitrate=wanted.bitrate_bps,
         )
         first, overlays = wanted.layouts[0], wanted.overlays[0]
-        self._pools.video.open_stage(self._room, made, first.layout, overlays.overlays)
+        self._pools.video.open_stage(self._room, made, self._with_speaker(first.layout), overlays.overlays)
+        self._followed = None
         self._told = {first.number, overlays.number}
         self._pk_layout: Layout | None = None
         self._pk_overlays: Overlays | None = None
@@ -248,10 +252,15 @@ class ProgramMix:
         for change in program.layouts:
             if change.number not in self._told:
                 self._told.add(change.number)
-                self._try(self._pools.video.set_layout, self._room, change.layout, change.at, change.animate)
+                shown = self._with_speaker(change.layout)
+                self._try(self._pools.video.set_layout, self._room, shown, change.at, change.animate)
+                if not change.at:
+                    self._followed = shown
         if layout != self._pk_layout:
             self._pk_layout = layout
-            self._try(self._pools.video.set_layout, self._room, layout or program.layouts[0].layout)
+            shown = layout or self._with_speaker(program.layouts[0].layout)
+            self._try(self._pools.video.set_layout, self._room, shown)
+        self._follow_speaker(program)
         for overlay in program.overlays if overlays is None else ():
             if overlay.number not in self._told:
                 self._told.add(overlay.number)
@@ -259,6 +268,23 @@ class ProgramMix:
         if overlays != self._pk_overlays:
             self._pk_overlays = overlays
             self._try(self._pools.video.set_overlays, self._room, overlays or program.overlays[0].overlays)
+
+    def _with_speaker(self, layout: Layout) -> Layout:
+        """A layout of "speaker" that says nothing of who that is shows who speaks, or spoke last."""
+        speaker = self._sound.speaker
+        if layout.kind != "speaker" or layout.order or speaker is None or speaker not in self._sound.voices:
+            return layout
+        return replace(layout, order=(speaker,))
+
+    def _follow_speaker(self, program: Program) -> None:
+        now = self._pools.video.sync_id()
+        holds = [change.layout for change in program.layouts if change.at <= now][-1:]
+        wanted = self._with_speaker(holds[0]) if holds and self._pk_layout is None else None
+        if wanted is None or wanted == holds[0]:
+            self._followed = None
+        elif wanted != self._followed:
+            self._followed = wanted
+            self._try(self._pools.video.set_layout, self._room, wanted)
 
     # --- inputs -----------------------------------------------------------------------------------------------------
 

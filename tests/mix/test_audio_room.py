@@ -151,6 +151,46 @@ def test_who_leaves_fades_out_and_who_joins_fades_in() -> None:
     assert roughest(sound[20 * FRAME :], [(440, 0.3), (700, 0.3)]) <= 1.6
 
 
+def test_gains_and_another_source_of_somebody_make_no_click() -> None:
+    show = Show()
+    show.join("ann", 440, 0.2)
+    show.join("bob", 1000, 0.1)
+    ear, own = show.listen("program"), show.listen("bob", exclude=("bob",))
+    show.run(50)
+    for gain, seconds in ((0.25, 0.0), (1.5, 0.5), (1.0, 0.0)):
+        show.room.change(SetGain("show", "ann", gain, False, seconds))
+        show.run(40)
+    show.join("ann", 700, 0.2)  # in the place of the one before, which fades out
+    show.run(50)
+    for listener, more in ((ear, [(1000.0, 0.1)]), (own, [])):
+        sound = listener.hear()[20 * FRAME :]
+        assert roughest(sound, [(440, 0.3), (700, 0.2), *more]) <= 1.6
+        assert amplitude_of(sound[35 * FRAME : 65 * FRAME], 440) == pytest.approx(0.05, rel=0.1)
+        assert amplitude_of(sound[-30 * FRAME :], 440) <= 0.001
+        assert amplitude_of(sound[-30 * FRAME :], 700) == pytest.approx(0.2, rel=0.1)
+
+
+def test_a_fade_goes_on_in_other_hands() -> None:
+    """Whoever mutes, changes a gain or leaves while a mixer is replaced is faded all the same."""
+    show = Show()
+    show.join("ann", 440, 0.2)
+    show.join("bob", 1000, 0.1)
+    show.join("eve", 700, 0.1)
+    ear = show.listen("program")
+    show.run(60)
+    show.room.change(SetGain("show", "ann", 1.0, True, 0.1))
+    show.run(2)  # in the middle of the fade
+    show.room.change(RemoveInput("show", "eve"))
+    show.room = show.room.rescued()
+    show.run(60)
+    sound = ear.hear()[20 * FRAME :]
+    assert roughest(sound, [(440, 0.2), (1000, 0.1), (700, 0.1)]) <= 3
+    for hz in (440, 700):
+        assert amplitude_of(sound[-40 * FRAME :], hz) <= 0.001
+    assert amplitude_of(sound[-40 * FRAME :], 1000) == pytest.approx(0.1, rel=0.1)
+    assert not any(ear.jumps())
+
+
 def test_nobody_hears_himself_who_asked_for_one_sound() -> None:
     show = Show()
     tones = {"ann": 440.0, "bob": 1000.0, "eve": 1700.0}
