@@ -66,7 +66,7 @@ class Size:
 
     @classmethod
     def of(cls, plan: Plan) -> Size:
-        return cls((LATENCY_AT,), 1.0, 2, 10, 1.0) if plan.quick else cls(FAN_OUTS, 4.0, 15, 150, 8.0)
+        return cls((LATENCY_AT,), 1.0, 2, 10, 1.0) if plan.quick else cls(FAN_OUTS, 3.0, 10, 100, 6.0)
 
 
 async def measure(plan: Plan) -> list[Figure]:
@@ -86,19 +86,23 @@ async def measure(plan: Plan) -> list[Figure]:
             await _measure(doors, theirs, size, plan, run)
         if not plan.quick:
             async with janus_doors(plan.test, 1) as doors:
-                await _measure(doors, one_loop, size, plan, run)
+                await _forward(doors, one_loop, size, run)
     found = _figures(ours, theirs, name)
     return found if plan.quick else [*found, *_packets(ours, one_loop, f"{name}, {ONE_LOOP}")]
 
 
 async def _measure(doors: Doors, into: Found, size: Size, plan: Plan, run: int) -> None:
-    await _idle(doors, into, size.idle)
-    await _play(doors, into, size, run)
-    await doors.leave()
+    await _forward(doors, into, size, run)
     async with doors.host(plan.load):
         await asyncio.sleep(plan.settle_s)
         into.joins.append(await _join(doors, size.joins, run))
         await _lose(doors, into, size.lossy_s, run)
+
+
+async def _forward(doors: Doors, into: Found, size: Size, run: int) -> None:
+    await _idle(doors, into, size.idle)
+    await _play(doors, into, size, run)
+    await doors.leave()
 
 
 # --- memory -----------------------------------------------------------------------------------------------------------
@@ -225,7 +229,14 @@ def _figures(ours: Found, theirs: Found, beside: str) -> list[Figure]:
         for part, what in ((first_packet, "first media packet"), (first_frame, "first decoded frame"))
         for label, share in (("p50", 0.5), ("p95", 0.95))
     ]
-    return [*_packets(ours, theirs, beside), *joins, *_parts(ours, theirs, beside)]
+    loss = [
+        figure(name, mine, unit, beside=beside, beside_values=its, command=COMMAND)
+        for name, mine, its, unit in (
+            (f"of {LOSS:.0%} lost: pictures' packets that come again", ours.repaired, theirs.repaired, "%"),
+            ("with that loss, a picture stands still", ours.frozen, theirs.frozen, "ms per s"),
+        )
+    ]
+    return [*_packets(ours, theirs, beside), *joins, *_parts(ours, theirs, beside), *loss]
 
 
 def _parts(ours: Found, theirs: Found, beside: str) -> list[Figure]:
@@ -265,13 +276,6 @@ def _packets(ours: Found, theirs: Found, beside: str) -> list[Figure]:
     rows += [
         ("memory per idle viewer, sound and picture", ours.memory, theirs.memory, "KiB"),
         ("memory of the server before them", ours.base, theirs.base, "MiB"),
-        (
-            f"of {LOSS:.0%} lost on a viewer's path: pictures' packets that come again",
-            ours.repaired,
-            theirs.repaired,
-            "%",
-        ),
-        ("with that loss, a viewer's picture stands still", ours.frozen, theirs.frozen, "ms per s"),
     ]
     return [
         figure(name, mine, unit, beside=beside, beside_values=its, command=COMMAND) for name, mine, its, unit in rows
