@@ -14,6 +14,7 @@ import pytest
 
 from bench import janus
 from bench.janus_server import janus_missing
+from bench.lossy import LossyPath
 from bench.peer import Peer
 from bench.plan import Plan
 from bench.report import RESULTS
@@ -42,7 +43,7 @@ def test_both_forward_to_the_same_clients() -> None:
         "latency at 1x10, p99",
         "first decoded frame, p95",
         "memory per idle viewer",
-        "come again",
+        "come again, later",
     ):
         assert wanted in names
     assert all(row["value"] > 0 and row["beside_value"] > 0 for row in compared if "fan-out" in row["figure"])
@@ -70,3 +71,15 @@ async def test_a_peer_takes_what_is_offered_with_credentials_of_its_own() -> Non
     for theirs in ("a=ssrc", "a=sendonly", "a=setup:actpass", *(x for x in offer.split("\r\n") if "a=ice-" in x)):
         assert theirs not in answer
     assert answer.count("a=recvonly") == answer.count("a=setup:passive") == 2
+
+
+async def test_a_lossy_path_is_the_only_way_to_the_server() -> None:
+    lines = ["v=0", "m=audio 9 UDP/TLS/RTP/SAVPF 111", "a=mid:0", "a=candidate:1 1 udp 5 198.51.100.7 4000 typ host"]
+    lines += ["a=candidate:2 1 udp 4 fd00::2 4001 typ host", "a=end-of-candidates", ""]
+    with LossyPath("127.0.0.1", 0.0, 1) as path:
+        changed = path.through("\r\n".join(lines))
+        with pytest.raises(RuntimeError, match="no IPv4 candidate"):
+            path.through("v=0\r\n")
+    assert changed.count("a=candidate:") == 1
+    assert "a=mid:0\r\na=candidate:1 1 udp 2130706431 127.0.0.1 " in changed
+    assert "198.51.100.7" not in changed
