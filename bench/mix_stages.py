@@ -41,8 +41,8 @@ QUIET_S = 2.0
 """Counts that have not changed for so long have settled."""
 STILL_S = 0.2
 """The store stands still: less than the relay waits for its answers."""
-FLAT_MIB = 5
-"""What the slope may come to over the stages in which memory is read: 64 KiB for each of 80."""
+FLAT_MIB = 2.5
+"""What the slope may come to over the stages in which memory is read: 32 KiB for each of 80."""
 POOLED = (os.cpu_count() or 1) + 4
 """Threads that a pool (`concurrent.futures`) of the relay or of a worker may still start, and keep, once needed."""
 SHOW = Show(width=160, height=90, fps=10)
