@@ -12,7 +12,7 @@ from relay.mix.video import events
 from relay.settings import MixRaySettings
 from relay.workers.executor import RayActors
 from tests.mix.video_world import SMALL, opened, until
-from tests.workers.ray_cluster import ROOT, autoscaled, need_ray
+from tests.workers.ray_cluster import ROOT, autoscaled, machine, need_ray
 from tests.workers.test_ray import LEFT, advances
 
 EXAMPLE = ROOT / "configs" / "ray.yaml"
@@ -33,9 +33,11 @@ def example() -> dict[str, Any]:
 
 @pytest.mark.timeout(300)
 async def test_a_machine_comes_for_a_program_and_goes_after_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The cluster is the example's, but for the minutes and where machines come from."""
+    """The cluster is the example's, but for the minutes and where machines come from. A relay's machine has joined it,
+    which the autoscaler does not know."""
     none_waits = SMALL.model_copy(update={"spares": 0})
-    with autoscaled(example() | {"idle_timeout_minutes": IDLE_MINUTES}, monkeypatch) as cluster:
+    config = example() | {"idle_timeout_minutes": IDLE_MINUTES}
+    with autoscaled(config, monkeypatch) as cluster, machine(cluster.address, 0):
         try:
             actors = RayActors(MixRaySettings(address=cluster.address), none_waits.hang_ms)
             async with opened(none_waits, actors) as world:
