@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from functools import partial
 from typing import Any
 
@@ -44,16 +45,20 @@ async def test_a_machine_comes_for_a_program_and_goes_after_it(monkeypatch: pyte
                 publisher = world.publish("h264")
                 program, viewer = world.program()
                 assert cluster.journal() == []
+                opened_at = time.monotonic()
                 world.pool.open_stage("s", program)
                 world.pool.add_input("s", "ann", "Ann", publisher.source)
                 world.pool.add_input("s", "bob", "Bob")
                 await until(cluster.journal, COME_S)
                 await until(partial(advances, viewer, LEFT, publisher.track), COME_S)
+                print(f"the picture runs after {time.monotonic() - opened_at:.1f} s")
                 assert cluster.journal() == [["begun", "m1", "pictures"]]
                 assert world.event(events.WorkerLost) == []
 
+                closed_at = time.monotonic()
                 world.pool.close_stage("s")
                 await until(lambda: len(cluster.journal()) > 1, GO_S)
+                print(f"the machine is gone after {time.monotonic() - closed_at:.1f} s")
                 assert cluster.journal() == [["begun", "m1", "pictures"], ["ended", "m1", "pictures"]]
                 assert world.pool.workers == []
                 assert world.event(events.WorkerLost) == []
