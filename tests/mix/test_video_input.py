@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
+
 import av
+import pytest
 
 from costream.painting import Painted, TestPicture, read
 from relay.mix.video.encoder import Encoder, Shape
-from relay.mix.video.inputs import HEAL_US, Input
-from relay.mix.video.messages import InputSpec, InputTrouble, KeyframeNeeded
+from relay.mix.video.inputs import HEAL_US, LAG_STEP_US, Input
+from relay.mix.video.messages import InputSpec, InputTrouble, KeyframeNeeded, LagMeasured
 from relay.mix.video.packets import Packetizer
 from relay.process.control import Message
 
+START_US = 1_000_000
 FRAME_US = 66_667
 DELAY_US = 30_000
 SILENCE_US = 1_500_000
@@ -21,7 +25,7 @@ class Line:
 
     def __init__(self) -> None:
         self.told: list[Message] = []
-        self.now = 1_000_000
+        self.now = START_US
         self.input = Input("s", InputSpec("ann", "Ann", 1, "vp8"), DELAY_US, SILENCE_US, self.now, self.told.append)
         self._encoder = Encoder(Shape("vp8", 320, 180, 15, 300_000, 1_000_000))
         self._packets = Packetizer("vp8", 7, 96, 100)
@@ -40,7 +44,7 @@ class Line:
         data, _ = self._encoder.encode(painted, keyframe)
         if nonsense:  # the frame's first byte says that it is a keyframe, its start code that it is none
             data = b"\x10\x02\x00" + bytes(len(data))
-        for packet in self._packets.packets(data, self.now * 9 // 100, 0):
+        for packet in self._packets.packets(data, (self.now - START_US) * 9 // 100, 0):
             self.input.receive(packet, self.now)
         self._counter += 1
 
@@ -114,3 +118,28 @@ def test_an_input_of_which_nothing_comes_is_silent_and_goes_on_where_it_was() ->
     assert seen is not None
     assert seen.counter == 6
     assert line.asked() == 0
+
+
+def test_how_late_pictures_come_is_told_by_capture_times_and_by_reports_when_it_changes() -> None:
+    line = Line()
+    line.frame(keyframe=True)
+    for second in range(3):
+        line.input.anchor(7, 15 * second * 6000, 10**15 + second * 1_000_000)
+        for _ in range(15):
+            line.frame()
+    line.input.anchor(7, 0, 10**15 - 20_000)  # the reports say another thing now
+    line.input.anchor(7, 0, 10**15 - 20_000)
+    for _ in range(15):
+        line.frame()
+    for _ in range(75):
+        line.frame()
+    line.input.anchor(8, 0, 0)  # of another stream
+    for _ in range(30):
+        line.frame()
+    told = [message for message in line.told if isinstance(message, LagMeasured)]
+    by_reports = [each.lag + 10**15 for each in told if each.told == "report"]
+    assert by_reports == [pytest.approx(1_000_000, abs=100), *[pytest.approx(1_020_000, abs=100)] * 2]
+    # Every frame says that it was taken at the same time: so that comes to be later and later.
+    by_capture = [each.lag for each in told if each.told == "capture"]
+    assert len(by_capture) >= 5
+    assert all(later - sooner >= LAG_STEP_US for sooner, later in itertools.pairwise(by_capture))
