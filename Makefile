@@ -23,8 +23,8 @@ setup-tests: .venv/.test  ## install what the tests need: Python packages, real 
 	@scripts/image.sh setup
 
 .PHONY: test
-test: setup-tests  ## run all tests
-	$(BIN)/python -m pytest $(ARGS)
+test: setup-tests  ## run all tests, on two workers; with ARGS as they say
+	$(BIN)/python -m pytest $(or $(ARGS),-n 2)
 
 .PHONY: cluster-tests
 cluster-tests: setup-tests  ## faults on a whole cluster in namespaces (root; some fifteen minutes on a quiet machine)
