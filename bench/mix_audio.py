@@ -334,7 +334,7 @@ class _Way(NamedTuple):
 
 _WAYS = (
     _Way("SCHED_FIFO", "fifo", 0, "<= 0.5"),
-    _Way("nice -10", "nice", 0, "<= 2"),
+    _Way(f"nice -10, video nice {NICE}", "nice", NICE, "<= 2"),
     _Way(f"no priority, video nice {NICE}", "none", NICE, "<= 2"),
     _Way("no priority", "none", 0),
 )

@@ -1,7 +1,7 @@
 """`python -m bench.mix_codecs CODEC=PATH…`: what no mixer that decodes and encodes with these libraries can go below.
 
-Every clip is decoded and one 1280x720 picture encoded per frame time, and nothing else: no packets, no scaling, no
-process beside. Prints the CPU ms of that per picture.
+Every clip is decoded and one 1280x720 picture of them all encoded per frame time, and nothing else counts: no packets,
+no scaling, no process beside. Prints the CPU ms of that per picture.
 """
 
 from __future__ import annotations
@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import cast
 
 from bench.mix_clips import FPS, SECONDS, frames
-from bench.mix_video import BITRATE, HEIGHT, KEYFRAME_S, WIDTH
-from relay.mix.layout import Box
+from bench.mix_video import BITRATE, HEIGHT, KEYFRAME_S, WIDTH, grid
 from relay.mix.video.assembly import VideoCodec
 from relay.mix.video.decoder import Decoder
 from relay.mix.video.encoder import Encoder, Shape
@@ -25,14 +24,15 @@ def main(arguments: list[str]) -> int:
     clips = [cast("tuple[VideoCodec, str]", tuple(word.split("=", 1))) for word in arguments]
     coded = [(Decoder(codec), frames(Path(path), codec)) for codec, path in clips]
     encoder = Encoder(Shape("h264", WIDTH, HEIGHT, FPS, BITRATE, KEYFRAME_S * 1000))
-    canvas = Canvas(WIDTH, HEIGHT)
+    canvas, places = Canvas(WIDTH, HEIGHT), grid(len(clips))
     start, used = time.monotonic(), 0.0
     for number in range(SECONDS * FPS):
         before = time.thread_time()
         pictures = [decoder.decode(found[number % len(found)], number) for decoder, found in coded]
         used += time.thread_time() - before
-        if pictures[0]:  # so that there is something to encode, which moves; not counted
-            canvas.place(pictures[0][-1], Box(0, 0, WIDTH, HEIGHT), "letterbox")
+        for cell, found in zip(places, pictures, strict=True):  # what the others encode; not counted
+            for picture in found[-1:]:
+                canvas.place(picture, cell.box, "letterbox")
         before = time.thread_time()
         encoder.encode(canvas.frame, False)
         used += time.thread_time() - before

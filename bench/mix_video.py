@@ -115,7 +115,7 @@ async def _clips(folder: Path) -> dict[Case, list[Clip]]:
     return {case: [clips[number % len(clips)] for number in range(case.count)] for case, clips in found.items()}
 
 
-def _cells(count: int) -> tuple[Cell, ...]:
+def grid(count: int) -> tuple[Cell, ...]:
     return cells(Layout(), tuple(map(str, range(count))), WIDTH, HEIGHT)
 
 
@@ -173,7 +173,7 @@ def _cpu(pid: int) -> float:
 
 async def via_ffmpeg(clips: Sequence[Clip], core: int, *, threads: int | None = None) -> float:
     """CPU ms of the ffmpeg command line per picture, with its xstack filter; `threads` of each part, or its choice."""
-    places = _cells(len(clips))
+    places = grid(len(clips))
     scaled = [
         f"[{n}:v]scale={cell.box.width}:{cell.box.height}:flags=bilinear,setsar=1[c{n}]"
         for n, cell in enumerate(places)
@@ -201,7 +201,7 @@ async def codecs_alone(clips: Sequence[Clip], core: int) -> float:
 
 async def via_gstreamer(clips: Sequence[Clip], core: int) -> float:
     """CPU ms of gst-launch-1.0 per picture, with its compositor."""
-    places = _cells(len(clips))
+    places = grid(len(clips))
     pads = []
     for number, cell in enumerate(places):
         x, y, width, height = cell.box

@@ -35,9 +35,12 @@ _KILL = 9
 
 # Runs between fork and exec of the server. PR_SET_PDEATHSIG (1): the kernel kills the server when we are gone, however
 # we went; a `preexec_fn` would run Python after a fork of a process with threads. The second look at the parent is for
-# a death before the first prctl took effect.
+# a death before the first prctl took effect. A process group of its own, as a terminal's Ctrl-C is for us: we end the
+# server after the last session let go of it. Not a session of its own: the kernel may share cores out by session
+# (sched_autogroup), and whoever sleeps much then starves beside who never does.
 _TRAMPOLINE = (
     "import ctypes, os, sys\n"
+    "os.setpgid(0, 0)\n"
     f"ctypes.CDLL(None).prctl(1, {_KILL}, 0, 0, 0)\n"
     "if os.getppid() != int(sys.argv[1]): sys.exit(1)\n"
     "os.execv(sys.argv[2], sys.argv[2:])\n"
@@ -109,8 +112,7 @@ class EmbeddedServer:
                 stdout=log,
                 stderr=log,
                 cwd=self._directory,
-                # A terminal's Ctrl-C is for us: we end the server after the last session let go of it.
-                start_new_session=True,
+                start_new_session=sys.platform != "linux",
             )
 
     def _options(self, directory: Path) -> list[str]:

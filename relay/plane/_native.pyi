@@ -121,6 +121,13 @@ class Forwarder:
     @property
     def handled(self) -> int: ...
 
-def halve(source: tuple[Any, int, int], target: tuple[Any, int, int], width: int, height: int) -> None:
-    """Write each two by two bytes of a plane as their rounded mean into another one of `width` x `height`. Both are
-    (buffer, offset of the first byte, stride). ValueError when one of them leaves its buffer, or both are the same."""
+class Scaling:
+    """Scaling of 4:2:0 pictures of one size into cells of another one."""
+
+    def __init__(self, width: int, height: int, wide: int, tall: int) -> None:
+        """ValueError for sizes that are odd, steps above 2, and what this machine has no instructions for: only copying
+        and halving need none."""
+
+    def run(self, source: list[tuple[Any, int, int]], target: list[tuple[Any, int, int]]) -> None:
+        """Three planes into three, each (buffer, offset of the first byte, stride). ValueError when one of them leaves
+        its buffer, cannot be written, or is the plane that is read."""

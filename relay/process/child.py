@@ -49,7 +49,9 @@ class Child(Generic[M]):
                 words,
                 pass_fds=(*fds, theirs.fileno()),
                 stdin=subprocess.DEVNULL,
-                start_new_session=True,
+                # A terminal's Ctrl-C is for us. Not a session: the kernel may share cores out by session
+                # (sched_autogroup), and whoever sleeps much then starves beside who never does.
+                process_group=0,
                 env=os.environ | {"PYTHONPATH": _python_path()},
             )
         except BaseException:

@@ -70,6 +70,7 @@ def begin(arguments: Sequence[str], wire: Wire[M]) -> ControlEnd[M]:
     control, parent = (int(word) for word in arguments[-2:])
     die_with(parent)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTTOU, signal.SIG_IGN)  # a line of log must not stop it, whatever `stty tostop` says
     return ControlEnd(control, wire)
 
 

@@ -23,6 +23,7 @@ pub mod rings;
 pub mod router;
 pub mod rtcp;
 pub mod rtp;
+pub mod scaling;
 pub mod serialise;
 pub mod shard;
 pub mod srtp;

@@ -7,13 +7,14 @@ from typing import Any
 
 import av
 import numpy as np
+import numpy.typing as npt
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from costream.painting import Painted, TestPicture, read
 from relay.mix.layout import Box, Cell
-from relay.mix.video import pictures, tiles
+from relay.mix.video import tiles
 from relay.mix.video.composer import Composer, Content
 from relay.mix.video.pictures import BLACK, Canvas, inner
 from relay.stage.layout import Fit, Overlays, Score, Timer
@@ -26,6 +27,12 @@ except ImportError:
 native = pytest.mark.skipif(_native is None, reason="the native extension is not built: see rust/README.md")
 
 GUARD = 77
+WAYS = {
+    "native": {},
+    "swscale": {"native": False},
+    "PyAV": {"native": False, "direct": False},
+}
+by_all = pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
 
 
 def picture(width: int = 320, height: int = 180, publisher: int = 5, counter: int = 9) -> av.VideoFrame:
@@ -38,13 +45,13 @@ boxes = st.builds(
 )  # fmt: skip
 
 
-@pytest.mark.parametrize("direct", [True, False])
+@by_all
 @given(
     box=boxes, fit=st.sampled_from(["crop", "letterbox"]), size=st.sampled_from([(320, 180), (240, 320), (322, 242)])
 )
 @settings(max_examples=25, deadline=None)
-def test_a_picture_never_leaves_its_cell(direct: bool, box: Box, fit: Fit, size: tuple[int, int]) -> None:
-    canvas = Canvas(320, 200, direct=direct)
+def test_a_picture_never_leaves_its_cell(way: dict[str, bool], box: Box, fit: Fit, size: tuple[int, int]) -> None:
+    canvas = Canvas(320, 200, **way)
     for plane in canvas.planes:
         plane[:] = GUARD
     canvas.place(picture(*size), box, fit)
@@ -55,10 +62,10 @@ def test_a_picture_never_leaves_its_cell(direct: bool, box: Box, fit: Fit, size:
         assert not (plane[~outside] == GUARD).all()
 
 
-@pytest.mark.parametrize("direct", [True, False])
+@by_all
 @pytest.mark.parametrize("box", [Box(0, 0, 320, 180), Box(160, 90, 160, 90), Box(34, 18, 200, 112)])
-def test_a_mark_is_read_back_from_its_cell(direct: bool, box: Box) -> None:
-    canvas = Canvas(320, 200, direct=direct)
+def test_a_mark_is_read_back_from_its_cell(way: dict[str, bool], box: Box) -> None:
+    canvas = Canvas(320, 200, **way)
     canvas.place(picture(640, 360), box, "letterbox")
     region = (box.x / 320, box.y / 200, box.width / 320, box.height / 200)
     assert read(canvas.planes[0], region) == Painted(5, 9, 0)
@@ -166,60 +173,95 @@ def test_a_cell_that_was_painted_early_is_not_painted_twice() -> None:
     assert composer.drawn == drawn + 1
 
 
-sides = st.integers(1, 40).map(lambda n: 2 * n)
+sizes = st.builds(lambda w, h: (2 * w, 2 * h), st.integers(4, 30), st.integers(4, 30))
 
 
 @native
-@given(sides, sides, st.integers(0, 3), st.integers(0, 9), st.randoms(use_true_random=False))
-def test_halves_are_the_means_of_four_and_nothing_beside_is_written(
-    width: int, height: int, before: int, beside: int, dice: random.Random
+@given(sizes, sizes, st.integers(0, 3), st.integers(0, 9), st.randoms(use_true_random=False))
+def test_scaling_does_what_its_filter_says_and_writes_nothing_beside(
+    size: tuple[int, int], goal: tuple[int, int], before: int, beside: int, dice: random.Random
 ) -> None:
-    source = np.frombuffer(dice.randbytes((2 * width + beside) * 2 * height + before), np.uint8)
-    wide = source[before:].reshape(2 * height, -1)[:, : 2 * width].astype(int)
-    goal = np.full((width + beside) * height + before, GUARD, np.uint8)
-    _native.halve((source, before, 2 * width + beside), (goal, before, width + beside), width, height)
-    found = goal[before:].reshape(height, -1)
-    wanted = (wide[::2, ::2] + wide[1::2, ::2] + wide[::2, 1::2] + wide[1::2, 1::2] + 2) // 4
-    assert (found[:, :width] == wanted).all()
-    assert (found[:, width:] == GUARD).all()
-    assert (goal[:before] == GUARD).all()
+    """Each plane by itself; the luma against the means that it has to be near to."""
+    try:
+        scaling = _native.Scaling(*size, *goal)
+    except ValueError:
+        assume(False)
+    halves = [size, (size[0] // 2, size[1] // 2)], [goal, (goal[0] // 2, goal[1] // 2)]
+    stored = [
+        np.frombuffer(dice.randbytes((w + beside) * h + before), np.uint8)
+        for w, h in (halves[0][i > 0] for i in range(3))
+    ]
+    made = [np.full((w + beside) * h + before, GUARD, np.uint8) for w, h in (halves[1][i > 0] for i in range(3))]
+    scaling.run(
+        [(plane, before, halves[0][i > 0][0] + beside) for i, plane in enumerate(stored)],
+        [(plane, before, halves[1][i > 0][0] + beside) for i, plane in enumerate(made)],
+    )
+    for index, (source, found) in enumerate(zip(stored, made, strict=True)):
+        (width, height), (wide, tall) = halves[0][index > 0], halves[1][index > 0]
+        source, rows = (plane[before:].reshape(lines, -1) for plane, lines in ((source, height), (found, tall)))
+        shift = 0.25 if index else 0.5
+        wanted = weights(height, tall, 0.5) @ source[:, :width] @ weights(width, wide, shift).T
+        if (width, height) == (2 * wide, 2 * tall):
+            wanted = source[:, :width].reshape(tall, 2, wide, 2).mean(axis=(1, 3))
+        assert np.abs(rows[:, :wide] - wanted).max() <= 5  # weights are in 1/128
+        assert (rows[:, wide:] == GUARD).all()
+        assert (found[:before] == GUARD).all()
+
+
+def weights(source: int, target: int, shift: float) -> npt.NDArray[np.float64]:
+    """The triangle filter: for each target sample its shares of the source's."""
+    step = source / target
+    found = np.zeros((target, source))
+    for sample in range(target):
+        centre = (sample + shift) * step - shift
+        for tap in range(int(centre - 3), int(centre + 4)):
+            share = max(0.0, 1 - abs(tap - centre) / max(step, 1.0))
+            found[sample, min(max(tap, 0), source - 1)] += share
+    return found / found.sum(axis=1, keepdims=True)
+
+
+LUMA, CHROMA = (bytes(64), 0, 8), (bytes(16), 0, 4)
 
 
 @native
 @pytest.mark.parametrize(
-    ("source", "target", "width", "height"),
+    ("source", "target"),
     [
-        ((bytes(31), 0, 8), (bytearray(8), 0, 4), 4, 2),
-        ((bytes(32), 1, 8), (bytearray(8), 0, 4), 4, 2),
-        ((bytes(32), 0, 7), (bytearray(8), 0, 4), 4, 2),
-        ((bytes(32), 0, 8), (bytearray(7), 0, 4), 4, 2),
-        ((bytes(32), 0, 8), (bytes(8), 0, 4), 4, 2),
-        ((bytes(32), 2**63, 8), (bytearray(8), 0, 4), 4, 2),
-        ((bytes(32), 0, 2**63), (bytearray(8), 0, 4), 4, 2),
-        ((bytes(32), 0, 8), (bytearray(8), 0, 4), 2**63, 2),
-        ((bytes(32), 0, 8), (bytearray(8), 0, 4), 4, 2**63),
-        ((np.zeros((8, 8), np.uint8)[:, ::2], 0, 4), (bytearray(4), 0, 2), 2, 2),
-        ((same := np.zeros(64, np.uint8), 0, 8), (same[32:], 0, 4), 4, 4),
+        ((bytes(63), 0, 8), (bytearray(16), 0, 4)),
+        ((bytes(64), 1, 8), (bytearray(16), 0, 4)),
+        ((bytes(64), 0, 7), (bytearray(16), 0, 4)),
+        (LUMA, (bytearray(15), 0, 4)),
+        (LUMA, (bytes(16), 0, 4)),
+        ((bytes(64), 2**63, 8), (bytearray(16), 0, 4)),
+        ((bytes(64), 0, 2**63), (bytearray(16), 0, 4)),
+        ((np.zeros((16, 16), np.uint8)[:, ::2], 0, 8), (bytearray(16), 0, 4)),
+        ((same := np.zeros(128, np.uint8), 0, 8), (same[32:], 0, 4)),
     ],
 )
-def test_planes_that_are_not_there_are_not_halved(
-    source: tuple[Any, int, int], target: tuple[Any, int, int], width: int, height: int
-) -> None:
+def test_planes_that_are_not_there_are_not_scaled(source: tuple[Any, int, int], target: tuple[Any, int, int]) -> None:
     before = bytes(target[0])
     with pytest.raises((ValueError, BufferError)):
-        _native.halve(source, target, width, height)
+        _native.Scaling(8, 8, 4, 4).run([source, CHROMA, CHROMA], [target, (bytearray(4), 0, 2), (bytearray(4), 0, 2)])
     assert bytes(target[0]) == before
 
 
 @native
-def test_a_half_looks_as_what_swscale_makes_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "sizes", [(9, 8, 8, 8), (8, 8, 8, 9), (20, 8, 8, 8), (4, 8, 8, 8), (8, 8, 0, 8), (2**40, 8, 2**40, 8)]
+)
+def test_sizes_that_are_not_for_the_extension_are_refused(sizes: tuple[int, int, int, int]) -> None:
+    with pytest.raises(ValueError, match="no scaling"):
+        _native.Scaling(*sizes)
+
+
+@native
+@pytest.mark.parametrize("box", [Box(160, 90, 320, 180), Box(34, 18, 426, 240), Box(0, 0, 600, 338)])
+def test_a_scaled_picture_looks_as_what_swscale_makes_of_it(box: Box) -> None:
     shown = picture(640, 360)
-    quick = Canvas(640, 360)
-    monkeypatch.setattr(pictures, "_halve", None)
-    usual = Canvas(640, 360)
-    monkeypatch.undo()
+    quick, usual = Canvas(640, 360), Canvas(640, 360, native=False)
     for canvas in (quick, usual):
-        canvas.place(shown, Box(160, 90, 320, 180), "letterbox")
+        canvas.place(shown, box, "letterbox")
     for a, b in zip(quick.planes, usual.planes, strict=True):
         assert np.abs(a.astype(int) - b).mean() < 3
-    assert read(quick.planes[0], (0.25, 0.25, 0.5, 0.5)) == Painted(5, 9, 0)
+    part = (box.x / 640, box.y / 360, box.width / 640, box.height / 360)
+    assert read(quick.planes[0], part) == Painted(5, 9, 0)

@@ -115,6 +115,20 @@ async def test_a_worker_that_is_killed_is_reaped_and_told_once(tmp_path: Path, m
         os.kill(story.child.pid, 0)
 
 
+async def test_a_terminals_ctrl_c_is_for_the_relay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its group is not the terminal's; its session is ours, so that the kernel weighs it with us."""
+    story = Story("echo", tmp_path, monkeypatch)
+    story.child.send(Echo("it began"))
+    await story.until(lambda: bool(story.heard))
+    assert os.getpgid(story.child.pid) == story.child.pid
+    assert os.getsid(story.child.pid) == os.getsid(0)
+    os.kill(story.child.pid, signal.SIGINT)
+    story.child.send(Echo("it goes on"))
+    await story.until(lambda: len(story.heard) == 2)
+    await story.child.stop()
+    assert story.ends == ["stopped"]
+
+
 async def test_a_worker_that_is_stuck_is_killed_at_stop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("relay.process.child.STOP_S", 0.2)
     story = Story("deaf", tmp_path, monkeypatch)

@@ -1,8 +1,8 @@
 """Let the calling thread run before the rest: SCHED_FIFO where allowed, else nice -10 where allowed.
 
 Not pinned to a core: measured, that makes it wait for whoever else has that core. Where sessions are scheduled as
-groups (sched(7), autogroup), niceness counts among the threads of one session only, so the group's is set as well: the
-audio process has a session of its own.
+groups (sched(7), autogroup), niceness counts among the threads of one session only: the relay and all its workers share
+one (`relay.process.child`).
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import contextlib
 import os
 import resource
 import threading
-from pathlib import Path
 from typing import Literal
 
 Priority = Literal["auto", "fifo", "nice", "none"]
@@ -35,7 +34,5 @@ def make_urgent(wish: Priority) -> Got:
     if wish in {"auto", "nice"}:
         with contextlib.suppress(OSError):
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)
-            with contextlib.suppress(OSError):  # no such groups here
-                Path("/proc/self/autogroup").write_text(str(NICE))
             return "nice"
     return "none"

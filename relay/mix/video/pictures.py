@@ -1,15 +1,16 @@
 """The output picture, painted over and over: pictures are scaled straight into their cell of it.
 
-A picture that is twice as large as its cell is halved by the native extension, where it is installed: that is the most
-usual case (720p into two by two, 360p into a strip) and takes a fifth of the time that a general scaler needs for it.
-Everything else is swscale's. It is called by its C interface (stable since FFmpeg 0.5), as PyAV's own call allocates a
-picture each time and cannot write into a part of another one. It is the very library that PyAV loaded; where that
-cannot be found, PyAV scales and numpy copies. Nothing here may be used by two threads at once.
+The native extension copies, halves and scales by up to 2, which is what cells need, in a third of the time that a
+general scaler takes (docs/decisions/0028). Everything else is swscale's: larger steps, other formats than 4:2:0, and
+all where the extension is not installed. It is called by its C interface (stable since FFmpeg 0.5), as PyAV's own call
+allocates a picture each time and cannot write into a part of another one. It is the very library that PyAV loaded;
+where that cannot be found, PyAV scales and numpy copies. Nothing here may be used by two threads at once.
 """
 
 from __future__ import annotations
 
 import ctypes
+import functools
 from collections import OrderedDict
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,12 +20,12 @@ import numpy as np
 import numpy.typing as npt
 
 from relay.mix.layout import Box
+from relay.stage.layout import STEP, Fit
 
 try:
-    from relay.plane._native import halve as _halve
+    from relay.plane._native import Scaling
 except ImportError:
-    _halve = None  # type: ignore[assignment]
-from relay.stage.layout import STEP, Fit
+    Scaling = None  # type: ignore[assignment,misc]
 
 Plane = npt.NDArray[np.uint8]
 BLACK = (16, 128, 128)
@@ -69,13 +70,13 @@ def inner(box: Box, width: int, height: int, fit: Fit) -> tuple[Box, Box]:
 class Canvas:
     """A picture of the program. `frame` goes to the encoder."""
 
-    def __init__(self, width: int, height: int, *, direct: bool = True) -> None:
-        """`direct` false: as where neither swscale nor the extension can be called."""
+    def __init__(self, width: int, height: int, *, native: bool = True, direct: bool = True) -> None:
+        """`native` false: as where the extension is not installed; `direct` false: where swscale cannot be called."""
         self.width, self.height = width, height
         self.frame: Any = av.VideoFrame(width, height, "yuv420p")
         self.planes = _views(self.frame)
         self._scaler = _Swscale() if direct and _library() is not None else None
-        self._halves = direct and _halve is not None
+        self._native = native and Scaling is not None
         self._scratch: Any = None
         self.clear(Box(0, 0, width, height))
 
@@ -99,9 +100,11 @@ class Canvas:
         target, part = inner(box, picture.width, picture.height, fit)
         if target != box:
             self.clear(box)
-        twice = part.width == 2 * target.width and part.height == 2 * target.height
-        if twice and self._halves and picture.format.name == "yuv420p":
-            self._halve(picture, part, target)
+        scaling = None
+        if self._native and picture.format.name == "yuv420p":
+            scaling = _scaling(part.width, part.height, target.width, target.height)
+        if scaling is not None:
+            scaling.run(_places(picture.planes, part), _places(self.frame.planes, target))
         elif self._scaler is None or (
             part != Box(0, 0, part.width, part.height) and picture.format.name not in _PLANAR
         ):
@@ -115,12 +118,6 @@ class Canvas:
                 cut[:] = source[: cut.shape[0], : cut.shape[1]]
         else:
             self._scaler.scale(picture, part, self.frame, target)
-
-    def _halve(self, picture: Any, part: Box, target: Box) -> None:
-        for plane, into, share in zip(picture.planes, self.frame.planes, (1, 2, 2), strict=True):
-            source = plane, part.y // share * plane.line_size + part.x // share, plane.line_size
-            goal = into, target.y // share * into.line_size + target.x // share, into.line_size
-            _halve(source, goal, target.width // share, target.height // share)
 
     def _beside(self, box: Box) -> Any:
         held = self._scratch
@@ -138,6 +135,23 @@ class Canvas:
             cut = _cut(plane, target, share)
             found = source[top // share :, left // share :][: cut.shape[0], : cut.shape[1]]
             cut[: found.shape[0], : found.shape[1]] = found
+
+
+@functools.lru_cache(maxsize=_CONTEXTS)
+def _scaling(width: int, height: int, wide: int, tall: int) -> Scaling | None:
+    """The extension's, or None where that is not for it."""
+    try:
+        return Scaling(width, height, wide, tall)
+    except ValueError:
+        return None
+
+
+def _places(planes: Any, box: Box) -> list[tuple[Any, int, int]]:
+    """A part of each plane: its buffer, where in it the part begins, bytes from one line to the next."""
+    luma, blue, red = planes
+    stride, half = luma.line_size, blue.line_size
+    start = box.y // 2 * half + box.x // 2
+    return [(luma, box.y * stride + box.x, stride), (blue, start, half), (red, start, red.line_size)]
 
 
 def _views(frame: Any) -> tuple[Plane, Plane, Plane]:

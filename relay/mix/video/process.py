@@ -49,8 +49,8 @@ from relay.process.control import Message, Wire
 from relay.process.worker import ControlEnd, begin
 from relay.stage.layout import Overlays
 
-LOOK_US = 15_000
-"""Inputs wait for their time anyway, and each look costs a wake-up: twice for each picture of 30 a second."""
+LOOK_US = 40_000
+"""Inputs wait for their time anyway, and each look costs a wake-up: from 25 pictures a second on one for each."""
 IDLE_US = 200_000
 MAX_STRANGE = 1024
 CODECS: tuple[VideoCodec, ...] = ("h264", "vp8")

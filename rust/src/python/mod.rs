@@ -16,9 +16,9 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<forwarder::Forwarder>()?;
     module.add_class::<plane::NativePlane>()?;
     module.add_class::<plane::Snapshot>()?;
+    module.add_class::<pictures::Scaling>()?;
     module.add_class::<rings::RingWords>()?;
     module.add_class::<rings::RingWriter>()?;
     module.add_class::<rings::RingReader>()?;
-    module.add_function(wrap_pyfunction!(pictures::halve, module)?)?;
     testing::register(module)
 }

@@ -1,10 +1,12 @@
-//! Pictures for Python: the one scaling that is worth code of its own, to half the size.
+//! Pictures for Python: decoded ones into their cells of the program's.
 
 #![allow(unsafe_code)] // the bytes of two buffers
 
 use pyo3::buffer::PyBuffer;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
+
+use crate::scaling::{Plane, holds};
 
 /// A plane within a buffer: where it begins, and the bytes from one line to the next.
 #[derive(FromPyObject)]
@@ -18,53 +20,69 @@ pub struct Place {
 }
 
 impl Place {
-    /// Whether `height` lines of `width` bytes lie within the buffer.
     fn holds(&self, width: usize, height: usize) -> bool {
-        let last = height.checked_sub(1).and_then(|lines| lines.checked_mul(self.stride));
-        let end = last.and_then(|last| last.checked_add(self.start)?.checked_add(width));
-        width <= self.stride && end.is_some_and(|end| end <= self.buffer.len_bytes())
+        self.buffer.is_c_contiguous() && holds(self.buffer.len_bytes(), self.start, self.stride, width, height)
     }
 }
 
-/// Both bytes of each pair as one number, which compilers turn into vectors where pairs of bytes are not.
-fn halve_line(out: &mut [u8], upper: &[u8], lower: &[u8]) {
-    let both = |pair: &[u8; 2]| {
-        let joined = u16::from_le_bytes(*pair);
-        (joined & 0xFF) + (joined >> 8)
-    };
-    for ((out, upper), lower) in out.iter_mut().zip(upper.as_chunks().0).zip(lower.as_chunks().0) {
-        *out = ((both(upper) + both(lower) + 2) >> 2) as u8;
+/// Scaling of 4:2:0 pictures of one size into cells of another one: `rust/src/scaling.rs`.
+#[pyclass]
+pub struct Scaling {
+    source: (usize, usize),
+    target: (usize, usize),
+    luma: Plane,
+    chroma: Plane,
+    line: Vec<u8>,
+}
+
+#[pymethods]
+impl Scaling {
+    /// ValueError for a size that is odd, steps above 2, and what this machine has no instructions for: only copying
+    /// and halving need none.
+    #[new]
+    fn new(width: usize, height: usize, wide: usize, tall: usize) -> PyResult<Self> {
+        let (source, target) = ((width, height), (wide, tall));
+        let half = |size: (usize, usize)| (size.0 / 2, size.1 / 2);
+        let even = [width, height, wide, tall].iter().all(|side| side.is_multiple_of(2));
+        let planes = Plane::new(source, target, 0.5).zip(Plane::new(half(source), half(target), 0.25));
+        let Some((luma, chroma)) = planes.filter(|_| even) else {
+            return Err(PyValueError::new_err(format!("no scaling from {width}x{height} to {wide}x{tall} here")));
+        };
+        Ok(Self { source, target, luma, chroma, line: Vec::new() })
+    }
+
+    /// Three planes into three, each (buffer, offset of the first byte, stride). ValueError when one of them leaves its
+    /// buffer, cannot be written, or is the plane that is read; then those before it were written.
+    fn run(&mut self, from: [Place; 3], into: [Place; 3]) -> PyResult<()> {
+        for (index, (from, into)) in from.iter().zip(&into).enumerate() {
+            let part = if index == 0 { 1 } else { 2 };
+            let size = |(width, height): (usize, usize)| (width / part, height / part);
+            let ((width, height), (wide, tall)) = (size(self.source), size(self.target));
+            if !from.holds(width, height) || !into.holds(wide, tall) {
+                return Err(PyValueError::new_err("a plane is not within its buffer"));
+            }
+            let plane = if index == 0 { &self.luma } else { &self.chroma };
+            scale(plane, from, into, &mut self.line)?;
+        }
+        Ok(())
     }
 }
 
-/// Write each two by two bytes of a plane as their rounded mean into another one of `width` x `height`. Both are
-/// (buffer, offset of the first byte, stride). ValueError when one of them leaves its buffer, or both are the same.
-#[pyfunction]
-pub fn halve(source: Place, target: Place, width: usize, height: usize) -> PyResult<()> {
-    let wrong = |what: &'static str| PyValueError::new_err(what);
-    let doubled = width.checked_mul(2).zip(height.checked_mul(2));
-    let held = doubled.is_some_and(|(width, height)| source.holds(width, height)) && target.holds(width, height);
-    if !held || !source.buffer.is_c_contiguous() || !target.buffer.is_c_contiguous() {
-        return Err(wrong("a plane is not within its buffer"));
-    }
-    let (from, into) = (&source.buffer, &target.buffer);
-    let (first, second) = (from.buf_ptr() as usize, into.buf_ptr() as usize);
-    if into.readonly() || (first < second + into.len_bytes() && second < first + from.len_bytes()) {
-        return Err(wrong("the target cannot be written, or is the source"));
+fn scale(plane: &Plane, from: &Place, into: &Place, line: &mut Vec<u8>) -> PyResult<()> {
+    let (first, second) = (from.buffer.buf_ptr() as usize, into.buffer.buf_ptr() as usize);
+    let apart = second + into.buffer.len_bytes() <= first || first + from.buffer.len_bytes() <= second;
+    if into.buffer.readonly() || !apart {
+        return Err(PyValueError::new_err("the target cannot be written, or is the source"));
     }
     // SAFETY: both are contiguous bytes of these lengths, which stay there while the buffers are held, and do not
     // overlap. The interpreter is held: what writes to the source meanwhile could only be a thread without it, and a
     // decoded picture has none.
-    let (from, into) = unsafe {
+    let (source, target) = unsafe {
         (
-            std::slice::from_raw_parts(from.buf_ptr().cast::<u8>(), from.len_bytes()),
-            std::slice::from_raw_parts_mut(into.buf_ptr().cast::<u8>(), into.len_bytes()),
+            std::slice::from_raw_parts(from.buffer.buf_ptr().cast::<u8>(), from.buffer.len_bytes()),
+            std::slice::from_raw_parts_mut(into.buffer.buf_ptr().cast::<u8>(), into.buffer.len_bytes()),
         )
     };
-    for line in 0..height {
-        let upper = &from[source.start + 2 * line * source.stride..][..2 * width];
-        let lower = &from[source.start + (2 * line + 1) * source.stride..][..2 * width];
-        halve_line(&mut into[target.start + line * target.stride..][..width], upper, lower);
-    }
+    plane.run(&source[from.start..], from.stride, &mut target[into.start..], into.stride, line);
     Ok(())
 }
