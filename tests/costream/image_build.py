@@ -12,6 +12,8 @@ from typing import IO
 
 import pytest
 
+from tests.beside import step_back
+
 SCRIPT = str(Path(__file__).parents[2] / "scripts" / "image.sh")
 _LAST_IN_LINE = ["chrt", "--idle", "0", "ionice", "--class", "idle"]
 """Mostly it waits for the network; where it computes and writes, tests in real time go first."""
@@ -37,6 +39,7 @@ class ImageBuild:
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
+        step_back(self._process.pid, 19)
 
     def wait(self) -> tuple[int, str]:
         """The exit code of the build that runs, else of one that is made now, and what it said. Then forgets it."""
