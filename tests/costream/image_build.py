@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import tempfile
@@ -15,9 +16,8 @@ import pytest
 from tests.beside import step_back
 
 SCRIPT = str(Path(__file__).parents[2] / "scripts" / "image.sh")
-_LAST_IN_LINE = ["chrt", "--idle", "0", "ionice", "--class", "idle"]
-"""Mostly it waits for the network; where it computes and writes, tests in real time go first."""
-_DIES_WITH_US = ["setpriv", "--pdeathsig", "KILL"]
+_PREFIXES = ("setpriv --pdeathsig KILL", "chrt --idle 0", "ionice --class idle")
+"""It dies with us. Mostly it waits for the network; where it computes and writes, tests in real time go first."""
 
 
 class ImageBuild:
@@ -31,9 +31,10 @@ class ImageBuild:
         """Begin to build, unless a build runs."""
         if self._process is not None:
             return
+        prefixes = [word for each in _PREFIXES if shutil.which(each.split()[0]) for word in each.split()]
         self._output = tempfile.TemporaryFile()  # noqa: SIM115 - `end` closes it
         self._process = subprocess.Popen(
-            [*_DIES_WITH_US, *_LAST_IN_LINE, SCRIPT, "build"],
+            [*prefixes, SCRIPT, "build"],
             stdin=subprocess.DEVNULL,
             stdout=self._output,
             stderr=subprocess.STDOUT,
