@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable
 from typing import Protocol, Self
 
@@ -62,6 +63,7 @@ class Peer:
         self.watched = Watched()
         self.answer: Answer | None = None
         self._tasks: list[asyncio.Task[None]] = []
+        self._late: set[asyncio.Task[None]] = set()
         self.pc.on("track", self._on_track)
 
     @property
@@ -74,6 +76,29 @@ class Peer:
             self.pc.addTrack(track)
         await self._offer(self._node.publish, False)
         return self
+
+    def delay_pictures(self, seconds: float) -> None:
+        """Have the RTP packets of pictures leave so much later than aiortc thinks they do. Its sender reports go out at
+        once and say what they would have said. Call it after `publish_tracks`."""
+        sender = next(each for each in self.pc.getSenders() if each.kind == "video")
+        transport, ssrc = sender.transport, sender._ssrc.to_bytes(4, "big")
+        send = transport._send_rtp
+
+        async def late(data: bytes) -> None:
+            await asyncio.sleep(seconds)
+            with contextlib.suppress(ConnectionError):  # the connection was closed meanwhile
+                await send(data)
+
+        async def either(data: bytes) -> None:
+            if data[8:12] == ssrc and not 192 <= data[1] <= 223:  # RTP, by RFC 5761 4
+                task = asyncio.create_task(late(data))
+                self._late.add(task)
+                task.add_done_callback(self._late.discard)
+            else:
+                await send(data)
+
+        if seconds:
+            transport._send_rtp = either
 
     async def watch(self, codec: str = "H264", *, program: bool = True, one_sound: bool = False) -> Self:
         """One slot for sound and one for pictures, which play the program, or the stage; `one_sound`: a mix."""
@@ -98,9 +123,10 @@ class Peer:
         return int(mapper._origin)
 
     async def close(self) -> None:
-        for task in self._tasks:
+        tasks = [*self._tasks, *self._late]
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
         await self.pc.close()
 
     async def _offer(self, ask: Callable[[Offer], Awaitable[Answer]], program: bool, one_sound: bool = False) -> None:

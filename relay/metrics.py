@@ -143,6 +143,11 @@ class Metrics:
         self.mix_frames = self._counter("mix_frames", "Pictures of programs that were sent.")
         self.mix_skipped = self._counter("mix_skipped_frames", "Pictures of programs that were left out, being late.")
         self.mix_troubles = self._counter("mix_input_troubles", "What went wrong with inputs of programs.", "fault")
+        self.reports_refused = self._counter(
+            "sender_reports_refused",
+            "Times that a publisher's sender reports began to be unusable for lip sync, by reason.",
+            "reason",
+        )
         self.mix_tick_lateness = self._gauge(
             "mix_tick_lateness_seconds", "How late the audio mixers woke: the 99th percentile of the last seconds."
         )

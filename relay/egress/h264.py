@@ -45,6 +45,7 @@ class Depacketiser:
         """For an IDR picture."""
         self._sps = b""
         self._pps: dict[bytes, bytes] = {}
+        """Those of the SPS."""
         self._begin(0, 0)
 
     def push(self, ordered: Ordered) -> list[Picture]:
@@ -74,6 +75,8 @@ class Depacketiser:
     def _begin(self, timestamp: int, arrival: int) -> None:
         self._timestamp, self._arrival = timestamp, arrival
         self._nals: list[bytes] = []
+        self._brought: set[bytes] = set()
+        """Which PPS came with this picture."""
         self._size = 0
         self._fragment: bytearray | None = None
         self._broken = False
@@ -144,9 +147,13 @@ class Depacketiser:
     def _add(self, nal: bytes) -> None:
         kind = nal[0] & 31
         if kind == _SPS:
+            if nal != self._sps:  # the PPS of the former one are void
+                self._pps = {key: pps for key, pps in self._pps.items() if key in self._brought}
             self._sps = nal
         elif kind == _PPS:
-            self._pps[_pps_key(nal)] = nal
+            key = _pps_key(nal)
+            self._brought.add(key)
+            self._pps[key] = nal
             while len(self._pps) > 16:
                 self._pps.pop(next(iter(self._pps)))
         elif kind not in (_AUD, _FILLER):
@@ -168,9 +175,6 @@ class Depacketiser:
         except PeerError:
             self.bad += 1
             return False
-        if active is not None and active.sps != self._sps:
-            pps = (next(reversed(self._pps.values())),)  # those of the former SPS are void
-            self._pps = {_pps_key(pps[0]): pps[0]}
         self.parameters = Parameters(self._sps, pps, facts)
         return True
 

@@ -48,6 +48,8 @@ class Egress:
         self.code = self.detail = ""
         self.since = time.time()
         self.files: list[str] = []
+        self.closed: set[str] = set()
+        """Those of `files` that are whole and were told."""
         self.number = 1
         self.bytes = self.pictures = self.dropped = self.restarts = 0
         self.stream: HlsStream | None = None
@@ -102,6 +104,8 @@ class EgressManager:
         self._recordings = Path(own) if own else state_directory / "recordings"
         self._all: dict[str, Egress] = {}
         self._workers: dict[tuple[str, ...], EgressWorker] = {}
+        self._leaving: dict[Path, asyncio.TimerHandle] = {}
+        """Files of HLS that ended, until nobody plays them any more."""
         self._closed = False
 
     def tidy(self) -> list[Path]:
@@ -157,6 +161,9 @@ class EgressManager:
         found.stopping = True
         for worker in list(self._workers.values()):
             await worker.remove(egress)
+        if found.state == "retrying" and found.request.kind == "recording":  # nobody writes now, nor did finish
+            await asyncio.to_thread(recover, found.directory, self._stem(found))
+        self._tell_files(found)
         self._move(found, state, code, detail)
         return found.facts()
 
@@ -196,7 +203,10 @@ class EgressManager:
             egress.stopping = True
         await asyncio.gather(*(worker.close() for worker in list(self._workers.values())))
         for egress in list(self._all.values()):
+            self._tell_files(egress)
             self._move(egress, "ended")
+        for directory in list(self._leaving):
+            self._remove(directory)
 
     def _new(self, request: EgressRequest) -> Egress:
         name = f"{self._prefix}eg-{secrets.token_hex(6)}"
@@ -222,10 +232,9 @@ class EgressManager:
                 sequence, stream.inits, stream.text,
             )  # fmt: skip
         if egress.request.kind == "recording":
-            stem = f"{egress.request.source}-{name.removeprefix(self._prefix)}"
             return AddRecording(
-                name, str(egress.directory), stem, egress.number, s.recording_fragment_ms, s.recording_sync_ms,
-                s.recording_queue_bytes, s.recording_min_free_bytes, s.recording_max_file_bytes,
+                name, str(egress.directory), self._stem(egress), egress.number, s.recording_fragment_ms,
+                s.recording_sync_ms, s.recording_queue_bytes, s.recording_min_free_bytes, s.recording_max_file_bytes,
             )  # fmt: skip
         return AddPush(
             name, egress.request.url, s.allow_private_targets, s.push_queue_bytes, s.push_stall_ms,
@@ -248,14 +257,31 @@ class EgressManager:
                         self._move(egress, "running")
             case FileOpened():
                 egress.number = message.number + 1
-                egress.files.append(message.name)
+                self._tell_files(egress)
+                egress.files = [*(name for name in egress.files if name in egress.closed), message.name]
             case FileClosed():
-                self._on_event(RecordingFileClosed(egress.id, egress.request.room, message.name, message.bytes))
+                self._tell_file(egress, message.name, message.bytes)
             case Counted():
                 egress.count(message)
             case Stated():
                 egress.restarts += message.state == "retrying"
                 self._move(egress, message.state, message.code, message.detail)
+
+    def _tell_files(self, egress: Egress) -> None:
+        """Tell of files that became whole when their process was not there to say so: it was killed and its successor
+        finished them, or it ended with its source."""
+        for name in egress.files:
+            path = egress.directory / name
+            if name not in egress.closed and path.is_file():
+                self._tell_file(egress, name, path.stat().st_size)
+
+    def _tell_file(self, egress: Egress, name: str, size: int) -> None:
+        egress.closed.add(name)
+        self._on_event(RecordingFileClosed(egress.id, egress.request.room, name, size))
+
+    def _stem(self, egress: Egress) -> str:
+        """How a recording's files begin."""
+        return f"{egress.request.source}-{egress.id.removeprefix(self._prefix)}"
 
     def _move(self, egress: Egress, state: State, code: str = "", detail: str = "") -> None:
         if egress.state in FINAL or (egress.state, egress.code, egress.detail) == (state, code, detail):
@@ -264,11 +290,20 @@ class EgressManager:
         if state in FINAL:
             if egress.stream is not None:
                 egress.stream.end()
-                remove_files(egress.directory)
+                self._remove_later(egress.directory)
             ended = [each.id for each in self._all.values() if each.state in FINAL]
             for name in ended[:-REMEMBERED]:
                 del self._all[name]
         self._tell(egress)
+
+    def _remove_later(self, directory: Path) -> None:
+        """Players are behind, and play to the end: they fetch what the playlist names for as long as it is."""
+        linger_s = self._settings.hls_window * self._settings.hls_segment_ms / 1000
+        self._leaving[directory] = asyncio.get_running_loop().call_later(linger_s, self._remove, directory)
+
+    def _remove(self, directory: Path) -> None:
+        self._leaving.pop(directory).cancel()
+        remove_files(directory)
 
     def _tell(self, egress: Egress) -> None:
         request = egress.request

@@ -56,13 +56,13 @@ class PushOutput:
             if self._skips and not begins:
                 self.dropped += self._connected
                 return
+            if not self._connected and begins and isinstance(unit, VideoUnit):
+                self._forget()  # nobody wants to see what was on when the server was away
             if self._held + len(unit.data) > self._wanted.queue_bytes:
                 self._skips = True
                 self.dropped += 1
                 return
             self._skips = False
-            if not self._connected and begins and isinstance(unit, VideoUnit):
-                self._forget()  # nobody wants to see what was on when the server was away
             self._queue.append(unit)
             self._held += len(unit.data)
             self._changed.notify()

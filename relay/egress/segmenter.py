@@ -75,7 +75,8 @@ class Segmenter:
         """Time 0 of the file; None until the first keyframe."""
         self._part = self._segment = 0
         """Where the present ones began."""
-        self._frame = FIRST_FRAME_US
+        self._frame = self._interval = FIRST_FRAME_US
+        """How long the last picture is foreseen to be, and how long the one before it was."""
         self._last = 0
         self._pictures: list[VideoUnit] = []
         self._sound: list[AudioUnit] = []
@@ -123,7 +124,7 @@ class Segmenter:
             end = max(end, self._pictures[-1].time + self._frame)
         elif self._sound:
             end = max(end, self._sound[-1].time + SOUND_US)
-        found += self._cut(end)
+        found += self._cut_up_to(end)
         found += self._end_segment()
         self._origin = None
         self._pictures, self._sound = [], []
@@ -134,10 +135,8 @@ class Segmenter:
         pictures, self._changed, self._noticed = self._changed, [], 0
         at = pictures[0].time
         found: list[Event] = []
-        while at - self._part > self._part_us:
-            found += self._cut(self._part + self._part_us)
         frame, self._frame = self._frame, min(self._frame, at - self._last)
-        found += self._cut(at)
+        found += self._cut_up_to(at)
         found += self._end_segment()
         self._frame, self._origin = frame, None
         for unit in pictures:
@@ -181,18 +180,21 @@ class Segmenter:
                 return []
             found += self._begin(unit.time, unit.parameters)
         elif unit.time > self._last:
-            self._frame = min(max(unit.time - self._last, SHORTEST_US), self._part_us)
+            interval = min(max(unit.time - self._last, SHORTEST_US), self._part_us)
+            # The shorter of two: one picture that came late does not make the next one late.
+            self._frame, self._interval = min(interval, self._interval), interval
         new_segment = unit.keyframe and unit.time - self._segment >= self._segment_us // 2
-        if new_segment or unit.time > self._part + self._part_us:
-            found += self._cut(unit.time) if unit.time > self._part else []
+        # A part that is a little full is ended below; one that this picture is too long for, before it.
+        if new_segment or unit.time + self._frame // 2 > self._part + self._part_us:
+            found += self._cut_up_to(unit.time)
         if new_segment:
             found += self._end_segment()
         self._pictures.append(unit)
         self._last = unit.time
-        end = unit.time + self._frame
+        end, most = unit.time + self._frame, self._part + self._part_us
         # Half a frame more would still not make room for one: timestamps of cameras are not even.
-        if end + self._frame > self._part + self._part_us + 1_000:
-            found += self._cut(end)
+        if end + self._frame > most + 1_000:
+            found += self._cut(min(end, most))
         return found
 
     def _begin(self, time: int, parameters: Format | None) -> list[Event]:
@@ -201,6 +203,13 @@ class Segmenter:
         self._decoded = 0
         self._sound = [unit for unit in self._sound if unit.time >= time]
         return [InitReady(init_segment(parameters, self._audio_config), parameters)]
+
+    def _cut_up_to(self, end: int) -> list[Event]:
+        """End parts until the present one begins at `end`, none longer than the longest (RFC 8216bis, 4.4.4.9)."""
+        found: list[Event] = []
+        while end - self._part > self._part_us:
+            found += self._cut(self._part + self._part_us)
+        return [*found, *(self._cut(end) if end > self._part else [])]
 
     def _cut(self, end: int) -> list[Event]:
         """End the part at `end`: all pictures there are, and the sound before it."""

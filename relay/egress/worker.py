@@ -183,9 +183,15 @@ class EgressWorker:
                 self._feed.request_keyframe(message.stream)
             return
         if isinstance(message, Stated) and message.id in self._outputs:
+            gone = self._removed.get(message.id)
             if message.state == "ended":
-                self._removed.setdefault(message.id, asyncio.Event()).set()
-                return  # whoever wanted it says so
+                if gone is not None:
+                    gone.set()
+                return  # whoever wanted it says so, and else another process goes on
+            if gone is not None and message.state == "failed":
+                gone.set()
+                self._heard(message)  # it could not be ended in good order
+                return
             if message.state == "failed" and message.code not in FATAL:
                 wait = max(0.5, self._outputs[message.id].died(0.0))
                 self._timers[message.id] = asyncio.get_running_loop().call_later(wait, self._tell, message.id)

@@ -34,6 +34,7 @@ class UnknownVersion(Malformed):
 
 Name = Annotated[str, Field(min_length=1, max_length=256)]
 Text = Annotated[str, Field(max_length=1024)]
+Bits32 = Annotated[int, Field(ge=0, lt=1 << 32)]
 SyncId = Annotated[int, Field(ge=0, lt=1 << 64)]
 Counter = Annotated[int, Field(ge=0, lt=1 << 53)]
 LayerIndex = Annotated[int, Field(ge=0, lt=MAX_LAYERS)]
@@ -56,12 +57,14 @@ class Codec(_Base):
 
 class Layer(_Base):
     """One layer. `bps` is about its bitrate, 0 when not known. `anchor` ties an RTP timestamp to the sync id of its
-    frame, as of this catalog."""
+    frame, as of this catalog. `captured` ties one of stream SSRC to the microsecond of the publisher's clock at which
+    its frame was captured, by his sender reports: (SSRC, RTP timestamp, µs since 1970)."""
 
     rid: Annotated[str, Field(max_length=64)] = ""
     active: bool = True
     bps: Annotated[int, Field(ge=0, lt=1 << 40)] = 0
-    anchor: tuple[Annotated[int, Field(ge=0, lt=1 << 32)], SyncId] | None = None
+    anchor: tuple[Bits32, SyncId] | None = None
+    captured: tuple[Bits32, Bits32, Annotated[int, Field(ge=-(1 << 62), lt=1 << 62)]] | None = None
 
 
 class Publication(_Base):

@@ -92,9 +92,17 @@ class JitterBuffer:
         """Transit which 2 % of the last packets exceed, beyond that of the fastest."""
         return self._late_transit() - self._ordered[0] if self._ordered else 0
 
-    def wait_at_least(self, least_us: int) -> None:
-        """Have the fastest packets wait so long at least from now on; see `JitterSettings.least_us`."""
-        self._settings = self._settings.waiting(least_us)
+    def wait_at_least(self, least_us: int, more_us: int = 0) -> None:
+        """Have the fastest packets wait so long at least from now on; see `JitterSettings.waiting`."""
+        self._settings = self._settings.waiting(least_us, more_us)
+
+    def lag(self, ssrc: int, timestamp: int, captured: int) -> int | None:
+        """How long after capture the fastest packets of the last seconds came, when `timestamp` was captured at
+        `captured` µs of any clock. None before packets, and for another stream."""
+        if ssrc != self._ssrc or not self._ordered:
+            return None
+        position = self._last_position + timestamp_delta(timestamp, self._last_position & 0xFFFFFFFF)
+        return self._ordered[0] + _us(position) - captured
 
     # --- packets come -----------------------------------------------------------------------------------------------
 
@@ -135,7 +143,7 @@ class JitterBuffer:
     def _restart(self, ssrc: int, seq: int, timestamp: int) -> None:
         self.counts.restarts += self._ssrc is not None
         if len(self._ordered) >= WINDOW // 3:  # the same network, most likely
-            self._first_us = min(self.jitter_us + 2 * self._settings.margin_us, self._settings.most_us)
+            self._first_us = min(self.jitter_us + 2 * self._settings.margin_us, self._settings.longest_us)
         fresh = ssrc != self._ssrc
         self._ssrc = ssrc
         self._begin(seq, timestamp)
@@ -198,8 +206,8 @@ class JitterBuffer:
         learned = self._late_transit()
         if len(self._ordered) < WINDOW // 3:
             learned = max(learned, self._ordered[0] + self._first_us - self._settings.margin_us)
-        learned = max(learned + self._settings.margin_us, self._ordered[0] + self._settings.least_us)
-        return min(learned, self._ordered[0] + self._settings.most_us)
+        learned = max(learned + self._settings.margin_us, self._ordered[0] + self._settings.fastest_waits_us)
+        return min(learned, self._ordered[0] + self._settings.longest_us)
 
     # --- sound is asked for -----------------------------------------------------------------------------------------
 
@@ -233,11 +241,11 @@ class JitterBuffer:
 
     def _jump_if_far(self, due: int) -> None:
         """More waits than may: go on close to the newest, in one cut."""
-        most = self._settings.most_us * RATE // 1_000_000
+        most = self._settings.longest_us * RATE // 1_000_000
         if self.waiting_samples <= most + FRAME:
             return
         end = self._position + self.waiting_samples
-        wanted = min(self._needed() - self._ordered[0], self._settings.most_us) * RATE // 1_000_000
+        wanted = min(self._needed() - self._ordered[0], self._settings.longest_us) * RATE // 1_000_000
         keep = [number for number in sorted(self._held) if self._held[number].position >= end - max(wanted, FRAME)]
         keep = keep or [max(self._held)]
         self.counts.overflowed += len([number for number in self._held if number < keep[0]])
@@ -268,7 +276,7 @@ class JitterBuffer:
 
     def _run_dry(self) -> Step:
         """Nothing to play: a pause if one was announced, else everything is late and waits for it up to a limit."""
-        if self._after_dtx or self._concealed >= MAX_CONCEALED or self.delay_us >= self._settings.most_us:
+        if self._after_dtx or self._concealed >= MAX_CONCEALED or self.delay_us >= self._settings.longest_us:
             self._offset = None
             return self._be_quiet(FRAME)
         self._concealed += 1
@@ -299,8 +307,9 @@ class JitterBuffer:
         needed = self._needed()
         spare = self._offset - needed
         late = self._offset < self._late_transit()
-        ahead = self._offset + NEAR_US < self._ordered[0] + self._settings.least_us  # of the pictures it belongs to
-        room = self._offset < self._ordered[0] + self._settings.most_us
+        pictures = self._ordered[0] + self._settings.fastest_waits_us
+        ahead = self._offset + NEAR_US < pictures  # of those that it belongs to
+        room = self._offset < self._ordered[0] + self._settings.longest_us
         if (late or ahead or (quiet and spare < 0)) and room and not self._grown:
             self._grown = True
             self.counts.grown += 1

@@ -19,10 +19,22 @@ class JitterSettings:
     least_us: int = 0
     """What the fastest packet waits at least: for pictures that it has to match."""
     shrink_every_us: int = 500_000
+    more_us: int = 0
+    """On top of both the least and the longest delay: the picture that it has to match comes so much later."""
 
-    def waiting(self, least_us: int) -> JitterSettings:
-        """Return the same with another least delay, as far as the longest one allows it."""
-        return replace(self, least_us=min(least_us, self.most_us))
+    @property
+    def fastest_waits_us(self) -> int:
+        """What the fastest packet waits at least."""
+        return self.least_us + self.more_us
+
+    @property
+    def longest_us(self) -> int:
+        """What a packet may wait beyond the fastest one."""
+        return self.most_us + self.more_us
+
+    def waiting(self, least_us: int, more_us: int = 0) -> JitterSettings:
+        """Return the same with another least delay, as far as the longest one allows it, and `more_us` on top."""
+        return replace(self, least_us=min(least_us, self.most_us), more_us=more_us)
 
 
 class Play(NamedTuple):

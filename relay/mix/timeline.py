@@ -4,9 +4,9 @@ All times are monotonic microseconds of this machine. Every process of a node re
 program's timeline is a matter of arithmetic: a worker that takes over computes the timestamps that the one before it
 would have computed, and needs only its sequence number.
 
-An input's frames are due at `capture + delay`. The moment of capture is told by the sender's clock where it is known
-(`InputTimeline.align`), else it is taken as the earliest arrival that the frame could have had, which is the lower
-envelope of arrival over media time. `delay` is common to sound and picture of a program, and that is lip sync.
+An input's frames are due `delay` after the earliest arrival that they could have had, which is the lower envelope of
+arrival over media time. How long after capture that is, is known where the sender's clock is (`InputTimeline.lag`):
+`relay.mix.lips` chooses `delay` by it, so that sound and picture of one moment are due together.
 """
 
 from __future__ import annotations
@@ -90,7 +90,6 @@ class InputTimeline:
         self._offset = 0
         self._window_start = 0
         self._window_least: int | None = None
-        self._aligned: int | None = None
 
     def receive(self, timestamp: int, arrival: int) -> tuple[int, ClockJumped | None]:
         """Take a frame's RTP timestamp and arrival. Returns its media time, which `due` takes, and any jump."""
@@ -110,20 +109,13 @@ class InputTimeline:
             self._last, self._ticks = timestamp, ticks
         return self._micros(ticks), jumped
 
-    def align(self, timestamp: int, captured: int) -> None:
-        """The sender says that `timestamp` was captured at `captured`, µs of any clock. Ignored before a frame came."""
-        if self._last is not None:
-            self._aligned = captured - self._micros(self._ticks + self._steps(timestamp))
+    def lag(self, timestamp: int, captured: int) -> int:
+        """How long after capture the earliest frames arrive, when `timestamp` was captured at `captured` µs of any
+        clock. Call it after `receive`."""
+        return self._offset + self._micros(self._ticks + self._steps(timestamp)) - captured
 
-    @property
-    def lag(self) -> int | None:
-        """How long after capture the earliest arrivals are; None when the sender's clock is not known."""
-        return None if self._aligned is None else self._offset - self._aligned
-
-    def due(self, media: int, lag: int | None = None) -> int:
-        """When a frame is to be shown. `lag` is the greater one of this participant's sound and picture, if known."""
-        if lag is not None and self._aligned is not None:
-            return media + self._aligned + lag + self.delay
+    def due(self, media: int) -> int:
+        """When a frame is to be shown."""
         return media + self._offset + self.delay
 
     def _begin(self, arrival: int) -> None:
@@ -136,7 +128,6 @@ class InputTimeline:
         self._last = None  # whatever comes is the newest
         self._begin(arrival - self._micros(ticks))
         self._window_start = arrival
-        self._aligned = None
         return ticks
 
     def _micros(self, ticks: int) -> int:
@@ -165,7 +156,6 @@ class DueQueue(Generic[F]):
 
     def __init__(self, timeline: InputTimeline) -> None:
         self.timeline = timeline
-        self.lag: int | None = None
         self._waiting: deque[tuple[int, F]] = deque()
         self._started = False
 
@@ -185,7 +175,7 @@ class DueQueue(Generic[F]):
         due = []
         while self._waiting:
             media, frame = self._waiting[0]
-            if self._started and self.timeline.due(media, self.lag) > now:
+            if self._started and self.timeline.due(media) > now:
                 break
             self._started = True
             self._waiting.popleft()

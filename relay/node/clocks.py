@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from relay.clock import now_us
 from relay.link.marking import read_sync_id
+from relay.node.senders import SenderClocks
 from relay.plane.contract import LayerStats
 from relay.stage.timeline import Reading, Timeline
 
@@ -25,7 +26,8 @@ def wall_offset_us() -> int:
 
 
 class TrackClocks:
-    """All of one node; see `relay.stage.slot_clocks.SyncIds`. `look` reads the plane's layers by track."""
+    """All of one node: by its own clock (see `relay.stage.slot_clocks.SyncIds`), and in `senders` by the publishers'.
+    `look` reads the plane's layers by track."""
 
     def __init__(
         self,
@@ -38,6 +40,7 @@ class TrackClocks:
         self._now_us = now_us
         self._looked = -LOOK_US
         self._timelines: dict[tuple[int, int], Timeline] = {}
+        self.senders = SenderClocks()
 
     def timeline(self, track: int, layer: int, clock_hz: int) -> Timeline:
         """Return the timeline of a layer, which begins when it is first asked for."""
@@ -48,6 +51,7 @@ class TrackClocks:
 
     def forget(self, track: int) -> None:
         """A track is gone."""
+        self.senders.forget(track)
         for key in [key for key in self._timelines if key[0] == track]:
             del self._timelines[key]
 

@@ -9,6 +9,7 @@ from relay.edge.session import Submit
 from relay.link import messages
 from relay.node.local import LocalTrack
 from relay.node.remote import RemotePublications, Upstream
+from relay.node.senders import SenderClocks
 from relay.plane.contract import LayerStats
 from relay.ports import RoomEvent
 from relay.stage.document import RoomState
@@ -53,6 +54,7 @@ class ClusteredRoom:
         next_handle: Callable[[], int],
         monotonic: Callable[[], float],
         on_track: Callable[[int, bool], None],
+        senders: SenderClocks,
     ) -> None:
         self.speaks_for_all = True
         """Whether this node tells the room who speaks: that of the first voice on air does. It hears all voices."""
@@ -61,7 +63,9 @@ class ClusteredRoom:
         self._live = live
         self._cluster = cluster
         self._monotonic = monotonic
-        self._remote = RemotePublications(room, node, live, cluster.upstream, submit, next_handle, on_track)
+        self._remote = RemotePublications(
+            room, node, live, cluster.upstream, submit, next_handle, on_track, senders.linked
+        )
 
     def close(self) -> None:
         """Let go of all links and tracks."""
@@ -102,10 +106,10 @@ class ClusteredRoom:
 
     # --- for other nodes --------------------------------------------------------------------------------------------
 
-    def rates(self, tracks: Mapping[int, list[LayerStats]], local: Iterable[LocalTrack]) -> None:
-        """Take measured bitrates: of what links bring, and of what is offered to others."""
+    def rates(self, tracks: Mapping[int, list[LayerStats]], local: Iterable[LocalTrack], changed: bool) -> None:
+        """Take measured bitrates: of what links bring, and of what is offered to others. `changed`: something else of
+        the offers did."""
         self._remote.rates(tracks)
-        changed = False
         for track in local:
             changed |= track.note_rates([layer.bitrate for layer in tracks.get(track.handle, ())])
         if changed:

@@ -10,6 +10,7 @@ from relay.edge.session import Session
 from relay.link import messages
 from relay.plane.contract import AddSlot, AddTrack, MoveTrack
 from relay.stage.document import RoomChange, RoomState
+from relay.stage.sender_clock import Anchor
 
 TrackKey = tuple[str, str, str]
 """Identity, kind and source: a publisher who comes back with the same ones resumes the same publication."""
@@ -34,6 +35,8 @@ class LocalTrack:
     """Of this node's lease; 0 while it has none, and then no other node is offered the track."""
     rates: list[int] = field(default_factory=list)
     """Bits per second of each layer, as other nodes were told."""
+    captured: dict[int, Anchor] = field(default_factory=dict)
+    """When a frame of each layer was captured by the sender's clock, as other nodes were told."""
     register: Callable[[LocalTrack], Callable[[RoomState], RoomChange]] | None = None
     """For a track that this process injects and no session sends: makes the change that tells the room of it."""
 
@@ -73,7 +76,9 @@ class LocalTrack:
                 for each in types
             ),
             layers=tuple(
-                messages.Layer(rid=layer.rid, active=index in self.active, bps=rates[index])
+                messages.Layer(
+                    rid=layer.rid, active=index in self.active, bps=rates[index], captured=self.captured.get(index)
+                )
                 for index, layer in enumerate(self.plan.layers)
             ),
         )

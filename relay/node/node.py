@@ -103,6 +103,7 @@ class Node:
         )
         self._clock = HybridClock()
         self._track_clocks = TrackClocks(lambda: self._plane.stats().tracks)
+        self._track_clocks.senders.refused = lambda why: metrics.reports_refused.labels(why).inc()
         self._meter = Meter()
         self._memory = resident_memory()
         self._pools = Pools(settings.mix, self._plane, lambda: next(self._handles), self._heights, metrics)

@@ -64,6 +64,8 @@ class RoomProgram:
         self._alone_since: float | None = None
         self._next_question = self._next_try = float("-inf")
         self._wanted = self._closed = self._busy = False
+        self._degraded = False
+        """As the room was told last."""
         self._failure = ""
         self._troubles: dict[tuple[str, str], float] = {}
 
@@ -163,7 +165,7 @@ class RoomProgram:
         self._change(partial(programs.take, node=self._node, epoch=self._epoch))
         try:
             self._mix = self._make()
-            self._failure = ""
+            self._failure, self._degraded = "", False
         except CostreamError as error:
             self._failed(str(error))
 
@@ -209,6 +211,7 @@ class RoomProgram:
                 self._tell([("program.interrupted", {"part": "video", "reason": event.reason})])
             case picture.StageMoved():
                 self._tell([("program.recovered", {"part": "video", "gap_ms": event.without // 1000})])
+                self._restored()  # each worker begins with all of it
             case picture.StageFailed() if self._mix is not None:
                 self._mix.close()
                 self._mix = None
@@ -218,14 +221,15 @@ class RoomProgram:
             case picture.InputRefused():
                 self._refused(event.identity, event.reason)
             case picture.ProgramDegraded():
+                self._degraded = True
                 told = {"fps": event.fps, "width": event.width, "height": event.height}
                 self._tell([("program.degraded", told)])
             case picture.ProgramRecovered():
-                self._tell([("program.restored", {})])
+                self._restored()
             case picture.InputShown():
                 log.debug("input shown", room=event.stage, identity=event.identity, after_us=event.after)
             case picture.InputLagged() if self._mix is not None:
-                self._mix.picture_lags(event.identity, event.lag)
+                self._mix.lips.picture_lags(event.identity, event.told, event.lag)
 
     def _sound_told(self, event: sounds.Event) -> None:
         """The room's sound may be mixed for others only, and then it is not the program that has trouble."""
@@ -241,12 +245,20 @@ class RoomProgram:
                 self._trouble(event.identity, "damaged", f"{event.packets} packets")
             case sounds.InputStopped():
                 self._trouble(event.identity, "silent", "no sound arrives")
+            case sounds.SpeakerChanged():
+                self.update()
             case sounds.RoomRecovered():
                 log.error("a room's sound failed and was begun anew", room=event.room, reason=event.reason)
             case sounds.InputsReported():
                 for one in event.inputs:
                     if one.flowing and one.delay_ms > 0:  # 0 in a pause
-                        self._mix.sound_waits(one.identity, int(one.delay_ms * 1000))
+                        self._mix.sound_told(one)
+
+    def _restored(self) -> None:
+        """It is made with all that was asked for. (Plans change in other ways, too: with one more hand, say.)"""
+        if self._degraded:
+            self._degraded = False
+            self._tell([("program.restored", {})])
 
     def _refused(self, identity: str, reason: str) -> None:
         log.warning("the program refused an input", room=self._host.id, identity=identity, reason=reason)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Protocol
 
 import structlog
@@ -15,11 +16,13 @@ from relay.clock import now_us
 from relay.edge.plan import TrackPlan
 from relay.errors import BadRequest, CostreamError, RequestError
 from relay.ids import sync_id_at, sync_id_milliseconds
+from relay.mix.audio.messages import InputReport
 from relay.mix.video.program import Program as Made
 from relay.node.clocks import TrackClocks
+from relay.node.lips import ProgramLips
 from relay.node.local import LocalTrack
 from relay.node.program_inputs import Picture, pictures
-from relay.node.programs import Pools, longer_us
+from relay.node.programs import Pools
 from relay.node.sound import AUDIO_TYPE, RoomSound
 from relay.plane.contract import Feedback, Kind, LayerSpec, PayloadType
 from relay.stage import program as programs
@@ -87,10 +90,13 @@ class ProgramMix:
         self._host, self._node, self._pools, self._sound = host, node, pools, sound
         self._clocks, self._wall = clocks, wall
         self._room = host.id
+        self.lips = ProgramLips(host.id, pools, clocks, sound.voices)
         self._pictures: dict[str, Picture] = {}
         self._unseen: dict[str, Picture] = {}
         """What the pool did not take, as it was offered: offered again when it is another, or when somebody goes."""
         self._told: set[int] = set()
+        self._followed: Layout | None = None
+        """The layout that was told last because somebody else speaks."""
         self._form: tuple[object, ...] = ()
         self._video: LocalTrack | None = None
         self._audio: LocalTrack | None = None
@@ -106,6 +112,7 @@ class ProgramMix:
     def close(self) -> None:
         """Let go of everything. The document is the owner's."""
         self._host.live.mixed = None
+        self.lips.close()
         if self._audio is not None:
             self._sound.close_mix(MIX)
             self._host.withdraw(self._audio)
@@ -131,6 +138,7 @@ class ProgramMix:
 
     def tick(self) -> None:
         """Some time passed: note where the program's frames stand in time, exactly as it was computed."""
+        self.lips.update(self._host.stage, self._pictures)
         now = now_us()
         if self._video is not None and (anchor := self._pools.video.anchor(self._room, now)) is not None:
             self._anchor(self._video, 90_000, *anchor)
@@ -139,15 +147,9 @@ class ProgramMix:
         """A viewer of the program needs one."""
         self._pools.video.request_keyframe(track)
 
-    def picture_lags(self, identity: str, lag: int) -> None:
-        """By his own clock, somebody's picture arrives `lag` µs after it was taken."""
-        self._pools.video.align(self._room, identity, lag)
-
-    def sound_waits(self, identity: str, delay: int) -> None:
-        """Somebody's sound waits for `delay` µs before it is mixed: his picture has to wait until it is heard."""
-        if identity in self._pictures:
-            least = self._pools.settings.video.delay_ms * 1000  # sound that is about to wait so long waits less yet
-            self._pools.video.set_delay(self._room, identity, max(least, delay - longer_us(self._fps)))
+    def sound_told(self, report: InputReport) -> None:
+        """How somebody's sound comes, and how long it waits."""
+        self.lips.sound_told(report, self._fps)
 
     # --- tracks -----------------------------------------------------------------------------------------------------
 
@@ -167,7 +169,8 @@ class ProgramMix:
             bitrate=wanted.bitrate_bps,
         )
         first, overlays = wanted.layouts[0], wanted.overlays[0]
-        self._pools.video.open_stage(self._room, made, first.layout, overlays.overlays)
+        self._pools.video.open_stage(self._room, made, self._with_speaker(first.layout), overlays.overlays)
+        self._followed = None
         self._told = {first.number, overlays.number}
         self._pk_layout: Layout | None = None
         self._pk_overlays: Overlays | None = None
@@ -249,10 +252,15 @@ class ProgramMix:
         for change in program.layouts:
             if change.number not in self._told:
                 self._told.add(change.number)
-                self._try(self._pools.video.set_layout, self._room, change.layout, change.at, change.animate)
+                shown = self._with_speaker(change.layout)
+                self._try(self._pools.video.set_layout, self._room, shown, change.at, change.animate)
+                if not change.at:
+                    self._followed = shown
         if layout != self._pk_layout:
             self._pk_layout = layout
-            self._try(self._pools.video.set_layout, self._room, layout or program.layouts[0].layout)
+            shown = layout or self._with_speaker(program.layouts[0].layout)
+            self._try(self._pools.video.set_layout, self._room, shown)
+        self._follow_speaker(program)
         for overlay in program.overlays if overlays is None else ():
             if overlay.number not in self._told:
                 self._told.add(overlay.number)
@@ -260,6 +268,23 @@ class ProgramMix:
         if overlays != self._pk_overlays:
             self._pk_overlays = overlays
             self._try(self._pools.video.set_overlays, self._room, overlays or program.overlays[0].overlays)
+
+    def _with_speaker(self, layout: Layout) -> Layout:
+        """A layout of "speaker" that says nothing of who that is shows who speaks, or spoke last."""
+        speaker = self._sound.speaker
+        if layout.kind != "speaker" or layout.order or speaker is None or speaker not in self._sound.voices:
+            return layout
+        return replace(layout, order=(speaker,))
+
+    def _follow_speaker(self, program: Program) -> None:
+        now = self._pools.video.sync_id()
+        holds = [change.layout for change in program.layouts if change.at <= now][-1:]
+        wanted = self._with_speaker(holds[0]) if holds and self._pk_layout is None else None
+        if wanted is None or wanted == holds[0]:
+            self._followed = None
+        elif wanted != self._followed:
+            self._followed = wanted
+            self._try(self._pools.video.set_layout, self._room, wanted)
 
     # --- inputs -----------------------------------------------------------------------------------------------------
 

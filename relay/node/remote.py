@@ -14,6 +14,7 @@ from relay.link import messages
 from relay.plane.contract import AddTrack, Command, Kind, LayerSpec, LayerStats, PayloadType, RemoveTrack
 from relay.stage.document import RoomState
 from relay.stage.live import LiveRoom
+from relay.stage.sender_clock import Anchor
 
 KEEP_LAYER_S = 2.0
 """A layer that nobody needs any more is still taken for this long: a viewer who goes down a layer often comes back."""
@@ -67,7 +68,8 @@ class _Former:
 
 
 class RemotePublications:
-    """Those of one room. `on_track` tells who owns a handle of the plane now (False: nobody)."""
+    """Those of one room. `on_track` tells who owns a handle of the plane now (False: nobody), `on_captured` when a
+    frame of a layer was captured by its sender's clock, as far as the origin knows."""
 
     def __init__(
         self,
@@ -78,6 +80,7 @@ class RemotePublications:
         submit: Callable[..., None],
         next_handle: Callable[[], int],
         on_track: Callable[[int, bool], None],
+        on_captured: Callable[[int, int, Anchor | None], None],
     ) -> None:
         self._room = room
         self._node = node
@@ -86,6 +89,7 @@ class RemotePublications:
         self._submit = submit
         self._next_handle = next_handle
         self._on_track = on_track
+        self._on_captured = on_captured
         self._tracks: dict[str, RemoteTrack] = {}
         self._by_handle: dict[int, RemoteTrack] = {}
         self._former: list[_Former] = []
@@ -210,6 +214,8 @@ class RemotePublications:
             if track.active[layer : layer + 1] != (lives,):
                 tell = self._live.on_layer_started if lives else self._live.on_layer_stopped
                 tell(track.handle, layer, now)
+            captured = entry.layers[layer].captured
+            self._on_captured(track.handle, layer, None if captured is None else Anchor(*captured))
         track.active = active
         self._live.on_layer_rates({track.handle: [layer.bps for layer in entry.layers]})
 

@@ -64,18 +64,18 @@ class HostedRoom:
         def tell_track(handle: int, present: bool) -> None:
             on_track(handle, self if present else None)
 
-        cluster, ident, handles = around.cluster(), around.node_id, around.next_handle
+        cluster, ident, handles, clocks = around.cluster(), around.node_id, around.next_handle, around.clocks
         self._shared: ClusteredRoom | None = None
         if cluster is not None:
             self._shared = ClusteredRoom(
-                state.id, ident, live, cluster, self._submit, handles, around.monotonic, tell_track
+                state.id, ident, live, cluster, self._submit, handles, around.monotonic, tell_track, clocks.senders
             )
         self._tracks = RoomTracks(self, around, live, self._shared, tell_track)
         self._program: RoomProgram | None = None
         self._sound: RoomSound | None = None
         if around.pools is not None:
             self._sound = RoomSound(self, around.pools, self._submit, around.monotonic, tell_track)
-            clocks, tell = around.clocks, self._presence.append
+            tell = self._presence.append
             self._program = RoomProgram(
                 self, ident, around.pools, self._sound, clocks, self._wall, self._monotonic, self.change, tell, cluster
             )
@@ -206,7 +206,7 @@ class HostedRoom:
         return self._attendance.leaves(session)
 
     def rates(self, tracks: Mapping[int, list[LayerStats]]) -> None:
-        """Take the layers' bitrates."""
+        """Take the layers' bitrates, and what their senders report."""
         self.live.on_layer_rates(
             {
                 track.handle: [layer.bitrate for layer in tracks[track.handle]]
@@ -214,8 +214,9 @@ class HostedRoom:
                 if track.handle in tracks
             }
         )
+        captured = self._around.clocks.senders.take(self._tracks, tracks)
         if self._shared is not None:
-            self._shared.rates(tracks, self._tracks)
+            self._shared.rates(tracks, self._tracks, captured)
 
     def local_tracks(self) -> Iterator[LocalTrack]:
         """The tracks that are sent to this node."""

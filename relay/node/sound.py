@@ -61,6 +61,8 @@ class RoomSound:
         self._on_track = on_track
         self.on_event: Callable[[messages.Event], None] = lambda event: None
         """Hears what the audio process says of the room."""
+        self.speaker: str | None = None
+        """Whose voice is heard, or was last, by name."""
         self._open: set[str] = set()
         self._asked: dict[str, int] = {}
         """Tracks of the mixes that viewers asked for, by whom they leave out."""
@@ -139,6 +141,8 @@ class RoomSound:
             log.warning("a voice is not mixed", room=self._host.id, identity=event.identity, reason=event.reason)
             if (one := self._voices.pop(event.identity, None)) is not None:
                 self._unheard[event.identity] = one
+        if isinstance(event, messages.SpeakerChanged):
+            self.speaker = event.identity
         self.on_event(event)
 
     # --- inside -----------------------------------------------------------------------------------------------------
@@ -201,6 +205,7 @@ class RoomSound:
         self._pools.audio.close_room(self._host.id)
         self._voices.clear()
         self._unheard.clear()
+        self.speaker = None
 
     def _update_voices(self) -> None:
         room, pool = self._host.id, self._pools.audio

@@ -42,8 +42,9 @@ class Layout:
     """How inputs are arranged.
 
     `order` names those that come first; the others follow in the order in which they came. The first one is the speaker
-    of "speaker" and the large picture of "picture_in_picture". "side_by_side" (PK) shows `left` and `right`, each as a
-    grid in its half, and nobody else; "custom" shows its `rectangles` only.
+    of "speaker" and the large picture of "picture_in_picture"; where a room's program has a "speaker" without an order,
+    it is who speaks. "side_by_side" (PK) shows `left` and `right`, each as a grid in its half, and nobody else;
+    "custom" shows its `rectangles` only.
     """
 
     kind: Kind = "grid"

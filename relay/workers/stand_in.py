@@ -21,7 +21,6 @@ from relay.mix.video.assembly import VideoCodec
 from relay.mix.video.messages import (
     FROM_WORKER,
     AddInput,
-    AlignInput,
     CloseStage,
     InputSpec,
     KeyframeNeeded,
@@ -335,8 +334,6 @@ def to_host(message: Message, ahead: int, cores: int) -> Message:
     match message:
         case OpenStage(spec):
             return OpenStage(replace(spec, epoch=spec.epoch + ahead, wall_offset=spec.wall_offset - ahead, cores=cores))
-        case AlignInput():
-            return replace(message, lag=message.lag + ahead)
         case _:
             return message
 

@@ -46,10 +46,12 @@ def build(playback: RoomEgress) -> APIRouter:
         _check(context, ticket, egress)
         reply = await playback.playlist(egress, sequence, part)
         age = "max-age=1" if sequence is None else "max-age=12"
-        headers = {"ETag": reply.etag, "Cache-Control": age, "Vary": "Accept-Encoding"}
-        if _matches(request, reply.etag):
+        zips = "gzip" in request.headers.get("accept-encoding", "")
+        etag = f'{reply.etag[:-1]}.gz"' if zips else reply.etag  # other bytes, another tag (RFC 9110, 8.8.1)
+        headers = {"ETag": etag, "Cache-Control": age, "Vary": "Accept-Encoding"}
+        if _matches(request, etag):
             return Response(status_code=304, headers=headers)
-        if "gzip" in request.headers.get("accept-encoding", ""):
+        if zips:
             headers["Content-Encoding"] = "gzip"
             return Response(zipped.of(egress, reply), media_type=PLAYLIST, headers=headers)
         return Response(reply.text, media_type=PLAYLIST, headers=headers)

@@ -41,7 +41,8 @@ class Rectangle(Strict):
 
 
 class Layout(Strict):
-    """How the stage is arranged. `order` names who comes first (the speaker, the large picture); "side_by_side" shows
+    """How the stage is arranged. `order` names who comes first (the speaker, which is who speaks where nobody is
+    named; the large picture); "side_by_side" shows
     `left` and `right`, "custom" its `rectangles`, later ones above earlier ones. A screen is `IDENTITY/screen`."""
 
     kind: Kind = "grid"

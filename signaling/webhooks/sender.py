@@ -17,6 +17,8 @@ from relay.settings import WebhookSettings
 PORTS = {"https": 443, "http": 80}
 MAX_URL = 2048
 LOOK_UP_S = 5.0
+MOST_ADDRESSES = 4
+"""Of a name that are tried one after the other; they share the time of one try."""
 LONGEST_RETRY_AFTER_S = 86_400
 
 
@@ -62,21 +64,31 @@ class Sender:
 
     async def _send(self, endpoint: str, url: str, headers: Mapping[str, str], body: str) -> Outcome:
         host, port = check_url(url, allow_plain=self._settings.allow_plain_http)
-        (address, *_) = await self._look_up(host, port)
+        addresses = (await self._look_up(host, port))[:MOST_ADDRESSES]
         parts = urlsplit(url)
-        shown = f"[{address}]" if ":" in address else address
-        there = httpx2.URL(parts._replace(netloc=f"{shown}:{port}").geturl())
         named = {"Host": parts.netloc, **headers}
-        extensions = {"sni_hostname": host}
-        request = self._client(endpoint).build_request(
-            "POST", there, content=body.encode(), headers=named, extensions=extensions
-        )
-        # The answer's status says it all: its body is not read.
-        response = await self._client(endpoint).send(request, stream=True)
-        try:
-            return outcome_of(response.status_code, response.headers.get("retry-after", ""))
-        finally:
-            await response.aclose()
+
+        async def post(address: str, connect_s: float) -> Outcome:
+            shown = f"[{address}]" if ":" in address else address
+            request = self._client(endpoint).build_request(
+                "POST",
+                httpx2.URL(parts._replace(netloc=f"{shown}:{port}").geturl()),
+                content=body.encode(),
+                headers=named,
+                extensions={"sni_hostname": host},
+                timeout=httpx2.Timeout(self._settings.timeout_s, connect=connect_s),
+            )
+            # The answer's status says it all: its body is not read.
+            response = await self._client(endpoint).send(request, stream=True)
+            try:
+                return outcome_of(response.status_code, response.headers.get("retry-after", ""))
+            finally:
+                await response.aclose()
+
+        for address in addresses[:-1]:
+            with contextlib.suppress(httpx2.ConnectError, httpx2.ConnectTimeout):  # nothing was sent
+                return await post(address, self._settings.timeout_s / len(addresses))
+        return await post(addresses[-1], self._settings.timeout_s)
 
     async def _look_up(self, host: str, port: int) -> list[str]:
         setting = "webhooks.allow_private_targets"

@@ -159,6 +159,24 @@ def test_a_source_waits_for_a_keyframe_and_asks_for_it() -> None:
     assert source.keyframes_wanted(2 * 10**9) == [VIDEO]
 
 
+@pytest.mark.parametrize("sps_first", [True, False])
+def test_another_sps_takes_all_of_its_pps_along_and_none_of_the_former_one(sps_first: bool) -> None:
+    """Encoders may use several PPS at once, and each is needed to decode what refers to it."""
+    reader = Depacketiser()
+    shows = (pictures(Source(STREAMS), recorded(0.05, look))[0] for look in (Look(), Look(width=640, height=360)))
+    small, large = (show.parameters.sps for show in shows if isinstance(show.parameters, Parameters))
+    former, later = (b"\x68\xc8", b"\x68\x48", b"\x68\x68"), (b"\x68\xce", b"\x68\x4e")  # ids 0, 1, 2 and 0, 1
+    seq = 0
+    taken: list[Picture] = []
+    for timestamp, (sps, pps) in enumerate([(small, former), (large, later), (large, later)]):
+        for nal in (*((sps, *pps) if sps_first else (*pps, sps)), b"\x65\x88\x84"):
+            taken += reader.push(Ordered(packet(seq, 3000 * timestamp, nal, nal[0] == 0x65), False))
+            seq += 1
+        assert reader.parameters is not None
+        assert (reader.parameters.sps, reader.parameters.pps) == (sps, pps)
+    assert [each.keyframe for each in taken] == [True, True, True]
+
+
 def test_an_aggregate_and_a_fragment_of_nonsense_cost_one_picture() -> None:
     keyframe = b"\x65\x88\x84"
     sets = [each.data[12:] for _, each in recorded(0.02) if each.stream == VIDEO]

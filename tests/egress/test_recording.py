@@ -13,7 +13,7 @@ import pytest
 
 from costream.painting import read
 from costream.tones import detect
-from relay.egress.events import RecordingFileClosed
+from relay.egress.events import EgressChanged, RecordingFileClosed
 from relay.egress.mp4 import box
 from relay.egress.record import GROWING, recover
 from relay.errors import NotFound
@@ -93,6 +93,8 @@ async def test_a_killed_process_leaves_a_clean_file_and_the_next_goes_on(world: 
     await world.manager.stop(egress)
     first, second = files(world)
     assert [path.name for path in (first, second)] == world.manager.get(egress)["files"]
+    told = [(each.name, each.bytes) for each in world.events if isinstance(each, RecordingFileClosed)]
+    assert told == [(path.name, path.stat().st_size) for path in (first, second)]
     assert ffmpeg_errors(first, second) == ""
     assert counters(first)[-1] < counters(second)[0]
     assert world.states(egress) == ["starting", "running", "retrying", "running", "ended"]
@@ -207,6 +209,48 @@ async def test_a_source_that_ends_is_waited_for(world: World, feeds: LiveFeeds) 
     await until(lambda: "retrying" in world.states(egress))
     await until(lambda: world.states(egress)[-1] == "running")
     assert world.codes(egress) == {"no-source"}
+
+
+async def test_the_last_file_is_told_before_the_end_also_when_the_source_was_away(
+    world: World, feeds: LiveFeeds
+) -> None:
+    feeds.start()
+    egress = await world.start("recording")
+    hls = await world.start("hls")  # so that the process goes on without the recording
+    await world.running(egress)
+    (feed,) = feeds.opened
+    feed.on_end()
+    await until(lambda: "retrying" in world.states(egress))
+    await until(lambda: len(world.manager.get(egress)["files"]) == 2)
+    await world.running(egress)
+    facts = await world.manager.stop(egress)
+    told = [each for each in world.events if each.id == egress]
+    closed = [each.name for each in told if isinstance(each, RecordingFileClosed)]
+    assert closed == facts["files"]
+    assert told[-1] == EgressChanged(egress, "demo", "recording", "program", "ended", "", "")
+    await world.running(hls)
+
+
+async def test_what_a_killed_process_left_is_finished_when_its_source_never_returns(
+    world: World, feeds: LiveFeeds, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def refuse(*_: object) -> None:
+        raise NotFound("it left", code="publication-not-found")
+
+    feeds.start()
+    egress = await world.start("recording")
+    await world.running(egress)
+    await grown(world, 40_000)
+    monkeypatch.setattr(world.feeds, "open", refuse)
+    (pid,) = world.pids()
+    os.kill(pid, signal.SIGKILL)
+    await until(lambda: "no-source" in world.codes(egress))
+    facts = await world.manager.stop(egress)
+    (path,) = files(world)
+    assert facts["files"] == [path.name]
+    assert ffmpeg_errors(path) == ""
+    closed = [each.name for each in world.events if isinstance(each, RecordingFileClosed)]
+    assert closed == [path.name]
 
 
 async def test_no_source_is_said_at_once(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,11 +11,13 @@ import pytest
 from relay.mix.audio.input import PacketQueue, packet_queue
 from relay.mix.audio.messages import (
     AddInput,
+    AnchorInput,
     CloseMix,
     CommandRefused,
     FromProcess,
     InputDamaged,
     InputRefused,
+    InputReport,
     InputReturned,
     InputsReported,
     InputStopped,
@@ -23,11 +25,13 @@ from relay.mix.audio.messages import (
     RemoveInput,
     SetGain,
     SpeakerChanged,
+    WaitForPicture,
     WaitForPictures,
 )
 from relay.mix.audio.mix import Encoding
 from relay.mix.audio.room import Room
 from relay.mix.jitter_steps import JitterSettings
+from relay.plane.reference.rtp import parse
 from tests.mix.audio_world import (
     FRAME,
     TICK_US,
@@ -145,6 +149,46 @@ def test_who_leaves_fades_out_and_who_joins_fades_in() -> None:
     assert amplitude_of(sound[60 * FRAME : 98 * FRAME], 440) <= 0.001
     assert amplitude_of(sound[60 * FRAME : 98 * FRAME], 700) == pytest.approx(0.3, rel=0.1)
     assert roughest(sound[20 * FRAME :], [(440, 0.3), (700, 0.3)]) <= 1.6
+
+
+def test_gains_and_another_source_of_somebody_make_no_click() -> None:
+    show = Show()
+    show.join("ann", 440, 0.2)
+    show.join("bob", 1000, 0.1)
+    ear, own = show.listen("program"), show.listen("bob", exclude=("bob",))
+    show.run(50)
+    for gain, seconds in ((0.25, 0.0), (1.5, 0.5), (1.0, 0.0)):
+        show.room.change(SetGain("show", "ann", gain, False, seconds))
+        show.run(40)
+    show.join("ann", 700, 0.2)  # in the place of the one before, which fades out
+    show.run(50)
+    for listener, more in ((ear, [(1000.0, 0.1)]), (own, [])):
+        sound = listener.hear()[20 * FRAME :]
+        assert roughest(sound, [(440, 0.3), (700, 0.2), *more]) <= 1.6
+        assert amplitude_of(sound[35 * FRAME : 65 * FRAME], 440) == pytest.approx(0.05, rel=0.1)
+        assert amplitude_of(sound[-30 * FRAME :], 440) <= 0.001
+        assert amplitude_of(sound[-30 * FRAME :], 700) == pytest.approx(0.2, rel=0.1)
+
+
+def test_a_fade_goes_on_in_other_hands() -> None:
+    """Whoever mutes, changes a gain or leaves while a mixer is replaced is faded all the same."""
+    show = Show()
+    show.join("ann", 440, 0.2)
+    show.join("bob", 1000, 0.1)
+    show.join("eve", 700, 0.1)
+    ear = show.listen("program")
+    show.run(60)
+    show.room.change(SetGain("show", "ann", 1.0, True, 0.1))
+    show.run(2)  # in the middle of the fade
+    show.room.change(RemoveInput("show", "eve"))
+    show.room = show.room.rescued()
+    show.run(60)
+    sound = ear.hear()[20 * FRAME :]
+    assert roughest(sound, [(440, 0.2), (1000, 0.1), (700, 0.1)]) <= 3
+    for hz in (440, 700):
+        assert amplitude_of(sound[-40 * FRAME :], hz) <= 0.001
+    assert amplitude_of(sound[-40 * FRAME :], 1000) == pytest.approx(0.1, rel=0.1)
+    assert not any(ear.jumps())
 
 
 def test_nobody_hears_himself_who_asked_for_one_sound() -> None:
@@ -363,6 +407,40 @@ def test_a_room_waits_for_its_pictures_while_it_has_any_and_forgets_it_in_no_han
     show.room.change(WaitForPictures("show", 0))
     show.run(200)
     assert delay() <= 60
+
+
+def test_one_waits_for_his_own_picture_and_tells_how_late_his_sound_is() -> None:
+    show = Show()
+    show.join("ann", 440)
+    show.join("bob", 1000)
+    show.run(100)
+    show.room.change(WaitForPicture("show", "bob", 120))
+    newest = parse(show.people["ann"][0].packet(), 0)
+    assert newest is not None
+    show.room.change(AnchorInput("show", "ann", newest.ssrc, newest.timestamp, 77_000_000))
+    show.run(100)
+
+    def reports() -> dict[str, InputReport]:
+        told = show.told(InputsReported)[-1]
+        assert isinstance(told, InputsReported)
+        return {one.identity: one for one in told.inputs}
+
+    assert reports()["ann"].delay_ms <= 60
+    assert 110 <= reports()["bob"].delay_ms <= 145
+    lag = reports()["ann"].report_lag
+    assert lag is not None
+    assert abs(lag + 77_000_000 - 1100 * TICK_US) < 40_000, "ann's packet of tick 1100, captured at 77 s"
+    assert reports()["ann"].capture_lag is reports()["bob"].report_lag is None
+    show.room = show.room.rescued()
+    show.run(100)
+    assert reports()["ann"].report_lag == lag
+    assert 110 <= reports()["bob"].delay_ms <= 145
+    show.room.change(WaitForPicture("show", "bob", 0))
+    show.run(400)
+    assert reports()["bob"].delay_ms <= 60
+    show.room.change(AnchorInput("show", "nobody", 1, 2, 3))
+    show.run(1)
+    assert [event.command for event in show.told(CommandRefused)] == ["AnchorInput"]  # type: ignore[union-attr]
 
 
 def test_a_wrong_command_is_told_and_changes_nothing() -> None:

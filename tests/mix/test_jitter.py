@@ -132,6 +132,19 @@ def test_delay_follows_jitter_up_fast_and_down_slowly() -> None:
     assert heard.played == sorted(set(heard.played))
 
 
+def test_how_late_sound_comes_is_known_by_the_capture_of_any_packet() -> None:
+    buffer = JitterBuffer()
+    assert buffer.lag(1, 0, 0) is None
+    dice = random.Random(2)
+    for sent in stream(100, lambda _: 10_000 + dice.randrange(30_000)):
+        buffer.put(sent.ssrc, sent.seq, sent.timestamp, payload(sent.number), sent.at)
+    for number in (0, 50, 99, 200):
+        captured = 10**15 + number * TICK
+        lag = buffer.lag(1, (2**32 - 48_000 + number * FRAME) & 0xFFFFFFFF, captured)
+        assert lag == pytest.approx(START + 10_000 - 10**15, abs=3000)
+    assert buffer.lag(2, 0, 0) is None
+
+
 def test_sound_that_has_to_wait_for_pictures_does_so_at_once_also_while_it_is_loud() -> None:
     buffer = JitterBuffer()
     first, second = stream(200), stream(400, start=200)

@@ -92,22 +92,20 @@ def test_a_slow_clock_is_followed() -> None:
         assert abs(line.due(media) - arrival) <= 2 * WINDOW_US * 0.0003 + 100
 
 
-def test_sound_and_picture_meet_by_the_senders_clock() -> None:
-    """The picture takes 70 ms longer to arrive than the sound, for coding; both are due together."""
+@pytest.mark.parametrize("ago", [0, 3 * SECOND])
+def test_how_late_pictures_come_is_known_by_the_capture_of_any_of_them(ago: int) -> None:
+    """The picture takes 70 ms longer to arrive than the sound, for coding. `ago`: before the newest frame."""
     sound, picture = InputTimeline(60_000, 48_000), InputTimeline(60_000)
     sender = 10**15  # his clock, µs
-    for step in range(100):
+    start = 2**32 - 90_000
+    for step in range(200):
         moment = step * 20_000
-        heard, _ = sound.receive(step * 960 + 7, moment + 20_000)
-        sound.align(step * 960 + 7, sender + moment)
-        seen, _ = picture.receive(step * 1800 + 99, moment + 90_000)
-        picture.align(step * 1800 + 99, sender + moment)
-    assert sound.lag is not None
-    assert picture.lag is not None
-    lag = max(sound.lag, picture.lag)
-    assert picture.lag - sound.lag == 70_000
-    assert sound.due(heard, lag) == picture.due(seen, lag)
-    assert picture.due(seen, lag) == picture.due(seen)
+        sound.receive((start + step * 960) % 2**32, moment + 20_000)
+        picture.receive((start + step * 1800) % 2**32, moment + 90_000)
+    at = 199 * 20_000 - ago
+    heard = sound.lag((start + at * 48 // 1000) % 2**32, sender + at)
+    assert heard == 20_000 - sender
+    assert picture.lag((start + at * 90 // 1000) % 2**32, sender + at) - heard == 70_000
 
 
 def test_frames_are_taken_when_they_are_due_and_the_first_at_once() -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
+
 import av
+import pytest
 
 from costream.painting import TestPicture
 from relay.mix.video.encoder import Encoder, Shape
-from relay.mix.video.inputs import HEAL_US, Input
-from relay.mix.video.messages import InputSpec, InputTrouble, KeyframeNeeded
+from relay.mix.video.inputs import HEAL_US, LAG_STEP_US, Input
+from relay.mix.video.messages import InputSpec, InputTrouble, KeyframeNeeded, LagMeasured
 from relay.mix.video.packets import Packetizer
 from relay.process.control import Message
 
@@ -61,3 +64,28 @@ def test_keyframes_are_asked_for_again_some_time_after_a_fault_that_was_noticed(
     while line.now < start + HEAL_US[-1] + 1_000_000:
         line.frame()
     assert line.asked() == healed + len(HEAL_US)
+
+
+def test_how_late_pictures_come_is_told_by_capture_times_and_by_reports_when_it_changes() -> None:
+    line = Line()
+    line.frame(keyframe=True)
+    for second in range(3):
+        line.input.anchor(7, 15 * second * 6000, 10**15 + second * 1_000_000)
+        for _ in range(15):
+            line.frame()
+    line.input.anchor(7, 0, 10**15 - 20_000)  # the reports say another thing now
+    line.input.anchor(7, 0, 10**15 - 20_000)
+    for _ in range(15):
+        line.frame()
+    for _ in range(75):
+        line.frame()
+    line.input.anchor(8, 0, 0)  # of another stream
+    for _ in range(30):
+        line.frame()
+    told = [message for message in line.told if isinstance(message, LagMeasured)]
+    by_reports = [each.lag + 10**15 for each in told if each.told == "report"]
+    assert by_reports == [pytest.approx(1_000_000, abs=100), *[pytest.approx(1_020_000, abs=100)] * 2]
+    # Every frame says that it was taken at the same time: so that comes to be later and later.
+    by_capture = [each.lag for each in told if each.told == "capture"]
+    assert len(by_capture) >= 5
+    assert all(later - sooner >= LAG_STEP_US for sooner, later in itertools.pairwise(by_capture))

@@ -71,6 +71,23 @@ def test_a_mark_is_read_back_from_its_cell(way: dict[str, bool], box: Box) -> No
     assert read(canvas.planes[0], region) == Painted(5, 9, 0)
 
 
+@pytest.mark.parametrize("fit", ["crop", "letterbox"])
+@pytest.mark.parametrize("name", ["yuv422p", "yuv444p", "yuv420p10le", "gray", "gray10le"])
+def test_pictures_of_every_format_and_shape_have_their_place(name: str, fit: Fit) -> None:
+    """H264 has them all, and one that cannot be drawn would end the program."""
+    large = Canvas(1280, 720)
+    for width, height in ((18, 4096), (4096, 18), (100, 2046), (2046, 100)):
+        large.place(av.VideoFrame(width, height, name), Box(0, 0, 1280, 720), fit)
+    canvas, box = Canvas(640, 360), Box(0, 0, 640, 360)
+    canvas.place(picture(640, 480).reformat(format=name), box, fit)
+    shown = 480 if fit == "letterbox" else 640
+    whole = Canvas(shown, 480 if fit == "crop" else 360)
+    whole.place(picture(640, 480), Box(0, 0, whole.width, whole.height), "letterbox")
+    left, top = (640 - shown) // 2, (whole.height - 360) // 2
+    got, meant = canvas.planes[0][:, left : left + shown], whole.planes[0][top : top + 360]
+    assert np.abs(got.astype(int) - meant).mean() <= 4
+
+
 @given(boxes, st.integers(16, 2000), st.integers(16, 2000), st.sampled_from(["crop", "letterbox"]))
 def test_aspect_is_kept_and_all_is_even(box: Box, width: int, height: int, fit: Fit) -> None:
     target, part = inner(box, width, height, fit)

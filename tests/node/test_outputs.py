@@ -13,6 +13,8 @@ import pytest
 from relay.cluster import EmbeddedServer, RedisStore
 from relay.cluster.leases import RedisLeases
 from relay.egress.events import EgressRequest
+from relay.egress.mp4 import box
+from relay.egress.record import GROWING
 from relay.errors import BadRequest, Conflict, NotFound
 from relay.metrics import Metrics
 from relay.node import Node
@@ -159,8 +161,14 @@ async def test_what_a_crash_left_is_tidied_unless_another_node_runs_there(
         return made
 
     left.write_bytes(b"x")
+    torn = tmp_path / "recordings" / "demo" / f"alice-eg-1-0001{GROWING}"
+    torn.parent.mkdir(parents=True)
+    whole = b"".join(box(kind, b"x") for kind in (b"ftyp", b"moov", b"moof", b"mdat"))
+    torn.write_bytes(whole + box(b"moof", b"y"))
     first = await started("n1")
     assert not left.exists()
+    assert [path.name for path in torn.parent.iterdir()] == ["alice-eg-1-0001.mp4"]
+    assert (torn.parent / "alice-eg-1-0001.mp4").read_bytes() == whole
     left.parent.mkdir(parents=True)
     left.write_bytes(b"x")
     second = await started("n2")

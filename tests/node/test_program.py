@@ -175,6 +175,33 @@ async def test_a_layout_change_is_on_exactly_the_frame_that_was_named(
     assert all(near), "marks next to the change have to be readable for this to prove anything"
 
 
+async def test_the_layout_of_a_speaker_shows_who_speaks_unless_it_names_somebody(
+    node: Node, store: RedisStore, show: tuple[Peer, Peer, Peer]
+) -> None:
+    def large(identity: str) -> Box:
+        found = cells(Layout("speaker", order=(identity,)), ("alice", "bob"), WIDTH, HEIGHT)
+        return next(cell.box for cell in found if cell.identity == identity)
+
+    async def only(identity: str) -> None:
+        for each in ("alice", "bob"):
+            await change(store, lambda s, n=each: rooms.mute(s, OWNER, n, audio=n != identity, video=False))  # type: ignore[misc]
+
+    seen = show[2].watched
+    await both_on(seen)
+    await only("bob")
+    await change(store, lambda state: programs.change_layout(state, OWNER, time.time(), Layout("speaker")))
+    await until(amid(seen, large("bob"), 2), PATIENCE_S)
+    await only("alice")
+    await until(amid(seen, large("alice"), 1), PATIENCE_S)
+    named = Layout("speaker", order=("bob",))
+    await change(store, lambda state: programs.change_layout(state, OWNER, time.time(), named))
+    await until(amid(seen, large("bob"), 2), PATIENCE_S)
+    await change(store, lambda state: programs.change_layout(state, OWNER, time.time(), Layout("speaker")))
+    await until(amid(seen, large("alice"), 1), PATIENCE_S)
+    state = RoomState.from_json(await store.read("demo"))
+    assert programs.program_view(state)["layout"] == {"kind": "speaker", "fit": "letterbox"}
+
+
 async def test_hosts_come_mute_go_and_the_program_ends(
     node: Node, store: RedisStore, show: tuple[Peer, Peer, Peer]
 ) -> None:
@@ -265,6 +292,39 @@ async def test_nothing_is_left_when_the_node_ends(store: RedisStore, settings: N
     state = RoomState.from_json(await store.read("demo"))
     assert state.program is not None
     assert state.program.node == "", "another node may mix"
+
+
+def spoil(peer: Peer) -> None:
+    """From now on nothing of a host's pictures can be decoded; his sound stops."""
+    for sender in peer.pc.getSenders():
+        if sender.kind == "audio":
+            sender.replaceTrack(None)
+            continue
+        encoded = sender._next_encoded_frame
+
+        async def rubbish(codec: Any, encoded: Any = encoded) -> Any:
+            frame = await encoded(codec)
+            if frame is not None:
+                frame.payloads = [each[:4] + b"\xff" * (len(each) - 4) for each in frame.payloads]
+            return frame
+
+        sender._next_encoded_frame = rubbish
+
+
+async def test_a_corrupt_and_silent_host_is_told_of_and_the_mix_goes_on(
+    node: Node, store: RedisStore, show: tuple[Peer, Peer, Peer]
+) -> None:
+    seen = show[2].watched
+    boxes = await both_on(seen)
+    spoil(show[1])
+    deadline, faults = time.monotonic() + PATIENCE_S, set[tuple[str, str]]()
+    while not {("bob", "corrupt"), ("bob", "silent")} <= faults:
+        assert time.monotonic() < deadline, faults
+        faults = {(one["identity"], one["fault"]) for one in await told(store, "program.input_troubled")}
+    assert {identity for identity, _ in faults} == {"bob"}
+    await until(amid(seen, boxes["alice"], 1, 15), PATIENCE_S)
+    await until(lambda: seen.hears(440) > 0.05 and seen.hears(1000) < 0.01, PATIENCE_S)
+    assert await told(store, "program.interrupted") == []
 
 
 async def test_too_many_for_one_picture_are_told_and_come_in_when_others_go(

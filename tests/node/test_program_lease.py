@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any, cast
 
 import pytest
 
+from relay.errors import Overloaded
+from relay.mix.video import events as picture
 from relay.node.clocks import TrackClocks
-from relay.node.program import QUESTION_S, TURN_S, RoomProgram, in_line
+from relay.node.program import QUESTION_S, RETRY_S, TURN_S, RoomProgram, in_line
 from relay.node.programs import Pools
 from relay.stage import program as programs
 from relay.stage import publications
@@ -18,14 +21,19 @@ from tests.stage.rooms import GUEST, OTHER, OWNER, new_room, publish
 
 
 class NoPools:
-    """Never ready: what is asked before mixing begins is all that counts here."""
+    """Ready only if told so: what is asked before mixing begins is all that counts here."""
 
     def __init__(self) -> None:
         self.rooms: set[str] = set()
+        self.troubles: list[str] = []
+        self.ready = False
 
     def wanted(self, room: str, program: object) -> bool:
         self.rooms.add(room)
-        return False
+        return self.ready
+
+    def count_trouble(self, fault: str) -> None:
+        self.troubles.append(fault)
 
     def unwanted(self, room: str) -> None:
         self.rooms.discard(room)
@@ -155,6 +163,51 @@ def test_a_room_that_closes_gives_the_lease_back(world: World) -> None:
     assert (one.pools.rooms, one.asked) == (set(), 0)
     world.wait(60)
     assert one.asked == 0
+
+
+def test_a_room_is_told_what_its_program_gives_up_and_gets_back(world: World) -> None:
+    one = world.nodes["n1"]
+    for event in (
+        picture.ProgramRecovered("demo", 2),  # one more hand, while nothing was given up
+        picture.ProgramDegraded("demo", 15.0, 1280, 720, 2),
+        picture.ProgramDegraded("demo", 7.5, 960, 540, 2),
+        picture.ProgramRecovered("demo", 2),
+        picture.ProgramRecovered("demo", 1),
+        picture.ProgramDegraded("demo", 15.0, 1280, 720, 2),
+        picture.WorkerLost("here", "it hangs", ("demo",)),
+        picture.StageMoved("demo", "there", 250_000),
+        picture.InputTroubled("demo", "bob", "resized", "to 640x360"),
+        picture.InputTroubled("demo", "bob", "resized", "to 320x180"),  # not so soon again
+        picture.InputTroubled("demo", "bob", "clock_jumped", "by 3.000 s"),
+    ):
+        one.program.picture_told(event)
+    assert [kind.removeprefix("program.") for kind, _ in one.told] == [
+        "degraded", "degraded", "restored", "degraded", "interrupted", "recovered", "restored", "input_troubled",
+        "input_troubled",
+    ]  # fmt: skip
+    assert one.told[1][1] == {"fps": 7.5, "width": 960, "height": 540}
+    assert one.told[5][1] == {"part": "video", "gap_ms": 250}
+    assert one.pools.troubles == ["resized", "resized", "clock_jumped"]
+
+
+def test_what_cannot_be_mixed_is_told_once_and_tried_again(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    one = world.nodes["n1"]
+    tries: list[float] = []
+
+    def fail() -> None:
+        tries.append(world.now)
+        raise Overloaded("all 4 video workers are in use")
+
+    monkeypatch.setattr(one.program, "_make", fail)
+    one.pools.ready = True
+    world.switch_on()
+    one.program.lease_changed(7)
+    for _ in range(10):
+        world.wait(RETRY_S / 2)
+    failed = [data for kind, data in one.told if kind == "program.failed"]
+    assert failed == [{"node": "n1", "reason": "all 4 video workers are in use"}]
+    assert len(tries) >= 5
+    assert all(later - earlier >= RETRY_S for earlier, later in pairwise(tries))
 
 
 def test_without_links_the_first_hosts_node_mixes_and_asks_nobody(world: World) -> None:

@@ -6,6 +6,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
+from statistics import median
 
 import pytest
 
@@ -22,6 +23,7 @@ from relay.stage.layout import Layout
 from relay.stage.permissions import Actor, Role
 from relay.stage.room import changing
 from tests.link.quic_world import identity
+from tests.node.claps import apart
 from tests.node.peers import until
 from tests.node.program_peers import Peer, Watched
 
@@ -141,3 +143,19 @@ async def test_one_sound_is_mixed_where_its_listener_is(pair: list[Node], store:
 
 def _plays(node: Node, peer: Peer) -> str | None:
     return node.session(peer.session)["slots"][0]["publication"]  # type: ignore[no-any-return]
+
+
+async def test_lips_match_for_a_host_of_another_node_who_sends_no_capture_times(
+    pair: list[Node], store: RedisStore
+) -> None:
+    """His sender reports stay at his node: the one that mixes has what they say from its catalog."""
+    a, b = pair
+    zoe = Peer(a, "zoe", "guest")
+    try:
+        await zoe.publish(3, 0, video=False)  # says nothing; but a mixes, where somebody was first
+        await until(lambda: a.knows("demo") and a.knows("demo")["seats"], PATIENCE_S)  # type: ignore[index]
+        together = await apart(b, b, store, late_s=0.12, settle_s=12.0)
+        assert [node.mixing.ready for node in pair] == [True, False]
+    finally:
+        await zoe.close()
+    assert abs(median(together)) <= 20 + 500 / FPS

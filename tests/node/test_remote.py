@@ -13,6 +13,7 @@ from relay.stage import publications
 from relay.stage.live import LiveRoom
 from relay.stage.live_model import SlotSpec
 from relay.stage.permissions import Role
+from relay.stage.sender_clock import Anchor
 from tests.stage.rooms import GUEST, new_room, publish
 
 VP8 = PayloadType(96, "vp8", 90_000)
@@ -53,10 +54,11 @@ class World:
         self.live = LiveRoom(lambda slot, track: track.number)
         self.submitted: list[Command] = []
         self.owned: set[int] = set()
+        self.captured: dict[tuple[int, int], Anchor | None] = {}
         self.handles = iter(range(1, 100))
         self.state, _ = publish(new_room(), GUEST, node="there", epoch=5)
         self.remote = RemotePublications(
-            "show", "here", self.live, self.links, self.submit, lambda: next(self.handles), self.owns
+            "show", "here", self.live, self.links, self.submit, lambda: next(self.handles), self.owns, self.learns
         )
 
     def submit(self, *commands: Command) -> None:
@@ -64,6 +66,9 @@ class World:
 
     def owns(self, handle: int, present: bool) -> None:
         (self.owned.add if present else self.owned.discard)(handle)
+
+    def learns(self, handle: int, layer: int, captured: Anchor | None) -> None:
+        self.captured[handle, layer] = captured
 
     def update(self, *, watched: bool = True) -> None:
         self.live.update(self.state, self.now)
@@ -101,6 +106,20 @@ def playing() -> World:
     world.offer()
     world.watch()
     return world
+
+
+def test_what_the_origin_knows_of_capture_times_comes_with_its_catalog() -> None:
+    world = playing()
+    (handle,) = world.owned
+    assert world.captured == {(handle, layer): None for layer in range(3)}
+    entry = world.links.catalogs["there"][CAMERA]
+    layers = (entry.layers[0], entry.layers[1].model_copy(update={"captured": (7, 3000, 10**15)}), entry.layers[2])
+    offered = messages.Catalog(version=1, publications=(entry.model_copy(update={"layers": layers}),))
+    told = messages.decode(messages.encode(offered, 65_536)[messages.LENGTH_BYTES :])
+    assert isinstance(told, messages.Catalog)
+    world.remote.offered("there", {CAMERA: told.publications[0]}, world.now)
+    assert world.captured[handle, 1] == Anchor(7, 3000, 10**15)
+    assert world.captured[handle, 2] is None
 
 
 def test_what_a_slot_shows_is_subscribed_to() -> None:

@@ -76,3 +76,21 @@ def test_before_the_publisher_reports_arrival_is_the_clock() -> None:
         expected = before.timestamp + (wall - WALL - (before.at - 5 * MS)) * 48_000 // SECOND
         assert abs(rtp.timestamp_delta(timestamp, expected)) < 48
     assert world.of(SlotSwitched)
+
+
+def test_what_a_publisher_reports_is_seen_by_its_layers() -> None:
+    world = World()
+    publisher = Publisher(world)
+    video, audio = publisher.video()[0].start(), publisher.audio().start()
+    world.run(SECOND)
+    assert world.plane.stats().tracks[video.track][0].report_ntp == 0
+    for stream in (video, audio):
+        world.run(SECOND)
+        stream.send_report(7200 * SECOND)
+        sent, timestamp = world.now, stream.timestamp(world.now)
+        world.run(100 * MS)
+        layer = world.plane.stats().tracks[stream.track][0]
+        assert (layer.report_ssrc, layer.report_timestamp) == (stream.ssrc, timestamp)
+        assert layer.report_ssrc == layer.ssrc
+        assert wall_us_from_ntp(layer.report_ntp) == sent + WALL + 7200 * SECOND
+        assert layer.report_arrival_us == sent + publisher.up.delay

@@ -133,6 +133,17 @@ async def test_answers_of_all_kinds(names: list[str], reply: bytes, reason: str)
     assert outcome.reason == reason
 
 
+@pytest.mark.parametrize("dead", ["127.0.0.9", "192.0.2.1"])
+async def test_another_address_of_a_name_is_tried_where_one_does_not_answer(
+    monkeypatch: pytest.MonkeyPatch, dead: str
+) -> None:
+    """As of a host with IPv6 that a network does not carry: it refuses, or says nothing."""
+    monkeypatch.setattr(module, "look_up", lambda *_: [dead, "127.0.0.1"])
+    async with answering(b"HTTP/1.1 204 No Content\r\n\r\n") as (port, heads):
+        assert await send(f"http://{NAME}:{port}/", timeout_s=4.0) == Outcome(True)
+    assert len(heads) == 1
+
+
 async def test_one_that_says_nothing_is_given_up(names: list[str]) -> None:
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read()

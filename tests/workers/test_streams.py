@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from relay.errors import PeerError
 from relay.link import messages as m
-from relay.mix.video.messages import AlignInput, LagMeasured, OpenStage, SendKeyframe, StageSpec
+from relay.mix.video.messages import AnchorInput, LagMeasured, OpenStage, SendKeyframe, StageSpec
 from relay.plane.reference import rtp
 from relay.workers.stand_in import MadeProgram, from_host, to_host
 from relay.workers.streams import WAITING, Offers, Takes
@@ -52,8 +52,9 @@ def test_moments_and_lags_are_said_in_the_other_clock_and_back() -> None:
     assert there == OpenStage(replace(SPEC, epoch=5_000_300, wall_offset=700, cores=2))
     assert isinstance(there, OpenStage)
     assert there.spec.epoch + there.spec.wall_offset == SPEC.epoch + SPEC.wall_offset  # the same moment by the wall
-    assert to_host(AlignInput("s", "ann", 50), 300, 2) == AlignInput("s", "ann", 350)
-    assert from_host(LagMeasured("s", "ann", 350), 300) == LagMeasured("s", "ann", 50)
+    anchor = AnchorInput("s", "ann", 7, 3000, 50)  # the host's time is of no matter to the sender's clock
+    assert to_host(anchor, 300, 2) == anchor
+    assert from_host(LagMeasured("s", "ann", 350, "report"), 300) == LagMeasured("s", "ann", 50, "report")
     assert to_host(SendKeyframe("s"), 300, 2) == SendKeyframe("s")
 
 

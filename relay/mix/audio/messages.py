@@ -111,6 +111,27 @@ class WaitForPictures(Message):
 
 
 @dataclass(frozen=True, slots=True)
+class WaitForPicture(Message):
+    """Have an input of a room wait for `more_ms` longer than the others: its own picture comes so much later."""
+
+    room: str
+    identity: str
+    more_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class AnchorInput(Message):
+    """By its sender's reports, RTP timestamp `timestamp` of an input's stream `ssrc` is of `captured`, µs of the
+    sender's clock."""
+
+    room: str
+    identity: str
+    ssrc: int
+    timestamp: int
+    captured: int
+
+
+@dataclass(frozen=True, slots=True)
 class FailMixer(Message):
     """A drill: have a mixer thread die in the middle of its work, or hang for some seconds."""
 
@@ -118,11 +139,11 @@ class FailMixer(Message):
     hang_s: float = 0.0
 
 
-RoomCommand = AddInput | SetGain | RemoveInput | OpenMix | CloseMix | WaitForPictures
+RoomCommand = AddInput | SetGain | RemoveInput | OpenMix | CloseMix | WaitForPictures | WaitForPicture | AnchorInput
 Command = Configure | Begin | OpenRoom | CloseRoom | RoomCommand | FailMixer
 COMMANDS = (
     Configure, Begin, OpenRoom, CloseRoom, AddInput, SetGain, RemoveInput, OpenMix, CloseMix, WaitForPictures,
-    FailMixer,
+    WaitForPicture, AnchorInput, FailMixer,
 )  # fmt: skip
 
 # --- events ---------------------------------------------------------------------------------------------------------
@@ -157,6 +178,10 @@ class InputReport(Message):
     lost: int
     late: int
     damaged: int
+    capture_lag: int | None = None
+    """How long after capture the fastest packets come by the sender's clock (µs), by the packets' capture times."""
+    report_lag: int | None = None
+    """By the sender's reports."""
 
 
 @dataclass(frozen=True, slots=True)

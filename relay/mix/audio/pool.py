@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from relay.errors import Overloaded, UsageError
 from relay.mix.audio.messages import (
     AddInput,
+    AnchorInput,
     Begin,
     CloseMix,
     CloseRoom,
@@ -34,6 +35,7 @@ from relay.mix.audio.messages import (
     Ready,
     RemoveInput,
     SetGain,
+    WaitForPicture,
     WaitForPictures,
 )
 from relay.mix.audio.ports import RingPlane, Sink, Source
@@ -54,6 +56,7 @@ class _Input:
     gain: float
     muted: bool
     payload_type: int | None
+    more_ms: int = 0
 
 
 @dataclass(slots=True)
@@ -155,7 +158,8 @@ class AudioPool:
         _check_gain(gain, 0.0)
         if identity in inputs:
             inputs[identity].source.close()
-        inputs[identity] = one = _Input(source, gain, muted, payload_type)
+        before = inputs.get(identity)
+        inputs[identity] = one = _Input(source, gain, muted, payload_type, before.more_ms if before else 0)
         if self._active is not None:
             self._send_input(self._active, room, identity, one)
 
@@ -188,6 +192,20 @@ class AudioPool:
         if found.wait_ms != wait_ms:
             found.wait_ms = wait_ms
             self._tell(WaitForPictures(room, wait_ms))
+
+    def wait_for_picture(self, room: str, identity: str, more_ms: int) -> None:
+        """Have somebody's sound wait longer than that of others, as his picture comes later."""
+        if more_ms < 0:
+            raise UsageError("nobody can wait for less than no time")
+        one = self._input(room, identity)
+        if one.more_ms != more_ms:
+            one.more_ms = more_ms
+            self._tell(WaitForPicture(room, identity, more_ms))
+
+    def anchor_input(self, room: str, identity: str, ssrc: int, timestamp: int, captured: int) -> None:
+        """See `AnchorInput`; the input's next reports tell what follows. It is not kept for another process."""
+        self._input(room, identity)
+        self._tell(AnchorInput(room, identity, ssrc, timestamp, captured))
 
     def open_mix(
         self, room: str, mix: str, sink: Sink, *, exclude: tuple[str, ...] = (), payload_type: int = 111
@@ -302,6 +320,8 @@ class AudioPool:
         with contextlib.suppress(UsageError):  # the ring or the track is gone, and its owner will be told
             stream = one.source.open(process.tap)
             process.tell(AddInput(room, identity, stream, one.gain, one.muted, one.payload_type))
+            if one.more_ms:
+                process.tell(WaitForPicture(room, identity, one.more_ms))
 
     def _send_mix(self, process: AudioProcess, one: _Mix) -> None:
         with contextlib.suppress(UsageError):

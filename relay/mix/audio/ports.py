@@ -60,7 +60,7 @@ class TrackSource:
 
     def open(self, ring: TapRing) -> int:
         self._tap = tap = self._number()
-        self._submit(AddTap(tap, self._track, self._layer, ring=ring.number))
+        self._submit(AddTap(tap, self._track, self._layer, ring=ring.number, canonical=True))
         return tap
 
     def close(self) -> None:

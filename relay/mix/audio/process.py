@@ -22,6 +22,7 @@ from relay.mix.audio.input import PacketQueue, packet_queue
 from relay.mix.audio.messages import (
     COMMANDS,
     AddInput,
+    AnchorInput,
     Begin,
     CloseMix,
     CloseRoom,
@@ -36,6 +37,7 @@ from relay.mix.audio.messages import (
     RemoveInput,
     RoomCommand,
     SetGain,
+    WaitForPicture,
     WaitForPictures,
 )
 from relay.mix.audio.mix import FRAME, Encoding
@@ -182,7 +184,9 @@ class Process:
             case RemoveInput(room, identity):
                 mixers.find(room).change(command)
                 self._forget(room, identity)
-            case SetGain(room) | OpenMix(room) | CloseMix(room) | WaitForPictures(room):
+            case SetGain(room) | OpenMix(room) | CloseMix(room):
+                mixers.find(room).change(command)
+            case WaitForPictures(room) | WaitForPicture(room) | AnchorInput(room):
                 mixers.find(room).change(command)
             case FailMixer(mixer, hang_s):
                 mixers.fail(mixer, hang_s)

@@ -18,6 +18,7 @@ from relay.errors import UsageError
 from relay.mix.audio.input import Input, PacketQueue
 from relay.mix.audio.messages import (
     AddInput,
+    AnchorInput,
     CloseMix,
     CommandRefused,
     FromProcess,
@@ -32,6 +33,7 @@ from relay.mix.audio.messages import (
     RoomCommand,
     SetGain,
     SpeakerChanged,
+    WaitForPicture,
     WaitForPictures,
 )
 from relay.mix.audio.mix import FRAME, Encoding, Line, Mix
@@ -76,7 +78,8 @@ class Room:
         self.ticked: int | None = None
         """The last tick whose packets went out. Kept by who sends them."""
         self._encoding, self._jitter, self._max_inputs, self._tell = encoding, jitter, max_inputs, tell
-        self._least_us = jitter.least_us
+        self._least_us = self._wait_us = jitter.least_us
+        self._more_us: dict[str, int] = {}
         self._changes: deque[tuple[RoomCommand, PacketQueue | None]] = deque()
         self.inputs: dict[str, Input] = {}
         self._leaving: list[tuple[str, Input]] = []
@@ -101,7 +104,8 @@ class Room:
         other.mixes = {name: mix.rescued() for name, mix in self.mixes.copy().items()}
         other._speaker, other._voices = self._speaker, self._voices
         other._limiter, other._before = copy.copy(self._limiter), self._before
-        other.failures, other._least_us = self.failures, self._least_us
+        other.failures, other._least_us, other._wait_us = self.failures, self._least_us, self._wait_us
+        other._more_us = self._more_us.copy()
         other._stopped, other._damaged = self._stopped.copy(), self._damaged.copy()
         return other
 
@@ -168,7 +172,13 @@ class Room:
                 case CloseMix(_, mix):
                     self.mixes.pop(mix, None)
                 case WaitForPictures(_, wait_ms):
-                    self._wait(wait_ms * 1000)
+                    self._wait_us = wait_ms * 1000
+                    self._wait()
+                case WaitForPicture(_, identity, more_ms):
+                    self._more_us[identity] = more_ms * 1000
+                    self._wait()
+                case AnchorInput(_, identity, ssrc, timestamp, captured):
+                    self._input(identity).anchor(ssrc, timestamp, captured)
                 case _:
                     assert_never(command)
         except UsageError as error:
@@ -195,17 +205,19 @@ class Room:
         self.inputs[told.identity] = one
         self._stopped[told.identity] = False
 
-    def _wait(self, wait_us: int) -> None:
-        least = max(wait_us, self._least_us)
+    def _wait(self) -> None:
+        least = max(self._wait_us, self._least_us)
         self._jitter = self._jitter.waiting(least)
-        for one in self.inputs.values():
-            one.wait_at_least(least)
+        self._more_us = {name: more for name, more in self._more_us.items() if name in self.inputs}
+        for name, one in self.inputs.items():
+            one.wait_at_least(least, self._more_us.get(name, 0))
 
     def _remove_input(self, identity: str) -> None:
         one = self._input(identity)
         del self.inputs[identity]
         self._stopped.pop(identity, None)
         self._damaged.pop(identity, None)
+        self._more_us.pop(identity, None)
         one.ramp.move(0.0)
         self._leaving.append((identity, one))
 
@@ -251,4 +263,6 @@ class Room:
             counts.lost,
             counts.late,
             one.damaged + counts.malformed,
+            one.lag("capture"),
+            one.lag("report"),
         )

@@ -39,6 +39,7 @@ class AccessUnit:
     keyframe: bool
     arrival: int
     capture: int | None = None
+    ssrc: int = 0
 
 
 class Assembler:
@@ -142,7 +143,7 @@ class Assembler:
         self.broken = False
         value = first.extension(_CAPTURE_TIME_ID)
         capture = int.from_bytes(value[:8], "big") if value and len(value) >= 8 else None
-        return [AccessUnit(data, first.timestamp, keyframe, frame[-1].arrival, capture)]
+        return [AccessUnit(data, first.timestamp, keyframe, frame[-1].arrival, capture, first.ssrc)]
 
     def _begins(self, packet: rtp.Packet) -> bool:
         """A delimiter or SEI may stand before the parameter sets of an H264 keyframe."""

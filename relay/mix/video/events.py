@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from relay.mix.lips import Told
 from relay.mix.video.messages import InputFault
 
 
@@ -72,12 +73,12 @@ class InputRefused:
 
 @dataclass(frozen=True, slots=True)
 class InputLagged:
-    """How long after capture a participant's picture arrives, by his own clock. Compare it with his sound's, and give
-    the greater of both to `VideoPool.align` and to the sound's mixer."""
+    """How long after capture a participant's picture arrives, by his own clock: see `relay.mix.lips`."""
 
     stage: str
     identity: str
     lag: int
+    told: Told
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from relay.mix.lips import Told
 from relay.mix.timeline import DueQueue, InputTimeline
 from relay.mix.video.assembly import AccessUnit, Assembler
 from relay.mix.video.composer import Content
@@ -21,6 +22,8 @@ TELL_US = 1_000_000
 """Between two events about the same fault."""
 LAG_STEP_US = 3000
 """A lag that moved by less is not worth telling, nor more than once a second."""
+LAG_REPEAT_US = 5_000_000
+"""But then it is told again: who compares it may have begun later."""
 _NTP = 1 << 32
 
 Tell = Callable[[Message], object]
@@ -29,6 +32,12 @@ Tell = Callable[[Message], object]
 class _Waiting(NamedTuple):
     media: int
     unit: AccessUnit
+
+
+class _Anchor(NamedTuple):
+    ssrc: int
+    timestamp: int
+    captured: int
 
 
 class Input:
@@ -46,8 +55,9 @@ class Input:
         self._showing = False
         self._told: dict[str, int] = {}
         self._size: tuple[int, int] | None = None
-        self._lag: int | None = None
-        self._lag_told = now - TELL_US
+        self._anchors: dict[Told, _Anchor] = {}
+        self._lags: dict[Told, tuple[int, int]] = {}
+        """What was told of them, and when."""
         self._lost = 0
         self._decoder = None if spec.codec is None else Decoder(spec.codec)
         self._assembler = None if spec.codec is None else Assembler(spec.codec)
@@ -111,8 +121,9 @@ class Input:
             self._queue.restart()
             self._trouble("silent", f"for {(now - self._seen) / 1e6:.1f} s", now)
 
-    def align(self, lag: int) -> None:
-        self._queue.lag = lag
+    def anchor(self, ssrc: int, timestamp: int, captured: int) -> None:
+        """By its sender's reports, a timestamp of this stream is of this moment (µs of the sender's clock)."""
+        self._anchors["report"] = _Anchor(ssrc, timestamp, captured)
 
     def wait(self, delay: int) -> None:
         """Show pictures so long after they could have come at the earliest."""
@@ -129,8 +140,7 @@ class Input:
         media, jumped = self._queue.timeline.receive(unit.timestamp, unit.arrival)
         if jumped is not None:
             self._trouble("clock_jumped", f"by {jumped.by_us / 1e6:.3f} s", unit.arrival)
-        if unit.capture is not None:
-            self._align(unit)
+        self._measure(unit)
         if not self._queue.push(media, _Waiting(media, unit)):
             assert self._assembler is not None
             self._assembler.fault()
@@ -144,17 +154,20 @@ class Input:
         self._picture = picture
         self._version += 1
 
-    def _align(self, unit: AccessUnit) -> None:
-        assert unit.capture is not None
-        timeline = self._queue.timeline
-        # Whole seconds of the sender's clock mean nothing here; only its pace and its distance to his sound's do.
-        timeline.align(unit.timestamp, unit.capture * 1_000_000 // _NTP)
-        lag = timeline.lag
-        if lag is None or unit.arrival - self._lag_told < TELL_US:
-            return
-        if self._lag is None or abs(lag - self._lag) > LAG_STEP_US:
-            self._lag, self._lag_told = lag, unit.arrival
-            self._tell(LagMeasured(self._stage, self.spec.identity, lag))
+    def _measure(self, unit: AccessUnit) -> None:
+        """Tell how late pictures are by the sender's clock, as far as anything says what that is."""
+        if unit.capture is not None:
+            # Whole seconds of the sender's clock mean nothing here; only its pace and its distance to his sound's do.
+            self._anchors["capture"] = _Anchor(unit.ssrc, unit.timestamp, unit.capture * 1_000_000 // _NTP)
+        for told, anchor in self._anchors.items():
+            if anchor.ssrc != unit.ssrc:
+                continue
+            lag = self._queue.timeline.lag(anchor.timestamp, anchor.captured)
+            before, at = self._lags.get(told, (None, unit.arrival - TELL_US))
+            moved = before is None or abs(lag - before) > LAG_STEP_US
+            if unit.arrival - at >= (TELL_US if moved else LAG_REPEAT_US):
+                self._lags[told] = lag, unit.arrival
+                self._tell(LagMeasured(self._stage, self.spec.identity, lag, told))
 
     def _trouble(self, fault: Any, detail: str, now: int) -> None:
         last = self._told.get(fault)

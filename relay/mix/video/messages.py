@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from relay.mix.lips import Told
 from relay.mix.video.assembly import VideoCodec
 from relay.process.control import Message
 from relay.stage.layout import LayoutChange, OverlayChange
@@ -108,12 +109,15 @@ class DelayInput(Message):
 
 
 @dataclass(frozen=True, slots=True)
-class AlignInput(Message):
-    """The greater lag of a participant's sound and picture, µs, where his clock is known: see `FrameQueue.lag`."""
+class AnchorInput(Message):
+    """By its sender's reports, RTP timestamp `timestamp` of an input's stream `ssrc` is of `captured`, µs of the
+    sender's clock."""
 
     stage: str
     identity: str
-    lag: int
+    ssrc: int
+    timestamp: int
+    captured: int
 
 
 # --- worker → relay -------------------------------------------------------------------------------------------------
@@ -160,11 +164,13 @@ class KeyframeNeeded(Message):
 
 @dataclass(frozen=True, slots=True)
 class LagMeasured(Message):
-    """How long after capture an input's picture arrives, by its sender's clock: to be compared with its sound's."""
+    """How long after capture an input's picture arrives, by its sender's clock (µs): to be compared with the sound's
+    that is told in the same way."""
 
     stage: str
     identity: str
     lag: int
+    told: Told
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,7 +212,7 @@ TO_WORKER = (
     ChangeLayout,
     ChangeOverlays,
     SendKeyframe,
-    AlignInput,
+    AnchorInput,
     DelayInput,
 )
 FROM_WORKER = (

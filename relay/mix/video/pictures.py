@@ -100,14 +100,14 @@ class Canvas:
         target, part = inner(box, picture.width, picture.height, fit)
         if target != box:
             self.clear(box)
+        if part[:2] != (0, 0) and picture.format.name not in _PLANAR:
+            picture = picture.reformat(format="yuv420p", threads=1)
         scaling = None
         if self._native and picture.format.name == "yuv420p":
             scaling = _scaling(part.width, part.height, target.width, target.height)
         if scaling is not None:
             scaling.run(_places(picture.planes, part), _places(self.frame.planes, target))
-        elif self._scaler is None or (
-            part != Box(0, 0, part.width, part.height) and picture.format.name not in _PLANAR
-        ):
+        elif self._scaler is None:
             self._copy(picture, target, part)
         elif target.width % STEP:
             # swscale writes whole steps: beside the picture, so that no neighbour is hit.

@@ -189,9 +189,9 @@ class VideoPool:
                 return True
         return False
 
-    def align(self, stage: str, identity: str, lag: int) -> None:
-        """See InputLagged. Raises NotFound."""
-        self._tell(self._found(stage), messages.AlignInput(stage, identity, lag))
+    def anchor_input(self, stage: str, identity: str, ssrc: int, timestamp: int, captured: int) -> None:
+        """See `AnchorInput`; InputLagged tells what follows. It is not kept for another worker. Raises NotFound."""
+        self._tell(self._found(stage), messages.AnchorInput(stage, identity, ssrc, timestamp, captured))
 
     def set_delay(self, stage: str, identity: str, delay: int) -> None:
         """Show somebody's pictures `delay` µs after they could have come at the earliest, as long as his sound waits;
@@ -351,7 +351,7 @@ class VideoPool:
             case messages.KeyframeNeeded():
                 self._ask(found.inputs.get(message.identity))
             case messages.LagMeasured():
-                yield events.InputLagged(name, message.identity, message.lag)
+                yield events.InputLagged(name, message.identity, message.lag, message.told)
             case messages.StageMeasured():
                 found.layouts.advance(self.sync_id())
                 figures = message.frames, message.skipped, message.lateness_p95, message.busy

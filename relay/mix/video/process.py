@@ -31,7 +31,7 @@ from relay.mix.video.inputs import Input
 from relay.mix.video.messages import (
     TO_WORKER,
     AddInput,
-    AlignInput,
+    AnchorInput,
     ChangeLayout,
     ChangeOverlays,
     CloseStage,
@@ -177,9 +177,9 @@ class Worker:
                 stage.change(message)
             case SendKeyframe():
                 stage.want_keyframe()
-            case AlignInput():
+            case AnchorInput():
                 if (one := stage.inputs.get(message.identity)) is not None:
-                    one.align(message.lag)
+                    one.anchor(message.ssrc, message.timestamp, message.captured)
             case DelayInput():
                 if (one := stage.inputs.get(message.identity)) is not None:
                     one.wait(message.delay)

@@ -22,7 +22,7 @@ from relay.mix.video.messages import (
 )
 from relay.mix.video.packets import Packetizer
 from relay.mix.video.page import Page, StageWords
-from relay.stage.layout import STEP, SyncLog
+from relay.stage.layout import MAX_CHANGES, STEP, C, SyncLog
 
 MEASURE_US = 1_000_000
 ALONE = 0.6
@@ -108,11 +108,11 @@ class Stage:
         self.inputs.pop(identity, None)
 
     def change(self, message: ChangeLayout | ChangeOverlays) -> None:
-        """Take a change for its time. Raises BadRequest when too many wait."""
+        """Take a change for its time."""
         if isinstance(message, ChangeLayout):
-            self._layouts.log.add(message.change)
+            _add(self._layouts.log, message.change)
         else:
-            self._overlays.add(message.change)
+            _add(self._overlays, message.change)
 
     def want_keyframe(self) -> None:
         self._keyframe = True
@@ -225,3 +225,10 @@ class Stage:
         bitrate = spec.bitrate * plan.quarters // 4
         self._encoder = self._encoders.take(Shape(spec.codec, width, height, spec.fps, bitrate, spec.keyframe_ms))
         self._keyframe = True
+
+
+def _add(log: SyncLog[C], change: C) -> None:
+    """Where as many wait as may, the relay, which goes by its clock, has let go of the oldest: its time has come."""
+    if len(log.changes) > MAX_CHANGES:
+        log.advance(log.changes[1].at)
+    log.add(change)

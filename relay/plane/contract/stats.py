@@ -48,6 +48,14 @@ class LayerStats:
     """RTP timestamp of the newest frame of stream `ssrc`; -1 before any."""
     arrival_us: int = 0
     """When the first packet of that frame came, as `now`."""
+    report_ssrc: int = 0
+    """Of the newest sender report of a stream that carried the layer (RFC 3550 6.4.1), its repairs left out."""
+    report_ntp: int = 0
+    """Its 64-bit NTP time; 0 before the first report."""
+    report_timestamp: int = 0
+    """The RTP timestamp of that moment."""
+    report_arrival_us: int = 0
+    """When it came, as `now`."""
 
 
 @dataclass(slots=True)

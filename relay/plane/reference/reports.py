@@ -79,6 +79,11 @@ def _sender_report(core: Core, session: Session, report: rtcp.SenderReport, now:
     source.report_ntp = report.ntp
     source.report_rtp = report.rtp_timestamp
     source.report_arrival = now
+    layer = source.layer
+    if layer.source is source:
+        stats = layer.stats
+        stats.report_ssrc, stats.report_ntp = report.ssrc, report.ntp
+        stats.report_timestamp, stats.report_arrival_us = report.rtp_timestamp, now
     sample = now + core.config.wall_offset_us - rtcp.wall_us_from_ntp(report.ntp)
     offset = session.ntp_offset
     if offset is not None:

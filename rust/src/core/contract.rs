@@ -169,6 +169,10 @@ pub struct LayerStats {
     pub ssrc: u32,
     pub timestamp: i64, // -1 before any frame
     pub arrival_us: i64,
+    pub report_ssrc: u32, // of the newest sender report of a stream that carried the layer
+    pub report_ntp: u64,  // 0 before the first
+    pub report_timestamp: u32,
+    pub report_arrival_us: i64,
 }
 
 impl LayerStats {
@@ -191,6 +195,10 @@ impl LayerStats {
             ssrc: 0,
             timestamp: -1,
             arrival_us: 0,
+            report_ssrc: 0,
+            report_ntp: 0,
+            report_timestamp: 0,
+            report_arrival_us: 0,
         }
     }
 }

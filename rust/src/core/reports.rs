@@ -92,8 +92,8 @@ fn act(core: &mut State, key: usize, packet: Packet<'_>, now: i64) {
 /// clock runs slow is followed. One offset for the whole session keeps its audio and video together.
 fn sender_report(core: &mut State, key: usize, report: &SenderInfo, now: i64) {
     let session = &mut core.sessions[key];
-    let Some(&source) = session.sources.get(&report.ssrc).filter(|_| report.ntp != 0) else { return };
-    let source = &mut core.sources[source];
+    let Some(&place) = session.sources.get(&report.ssrc).filter(|_| report.ntp != 0) else { return };
+    let source = &mut core.sources[place];
     source.report_ntp = report.ntp;
     source.report_rtp = report.rtp_timestamp;
     source.report_arrival = now;
@@ -103,6 +103,12 @@ fn sender_report(core: &mut State, key: usize, report: &SenderInfo, now: i64) {
     }
     session.ntp_offset = Some(sample);
     session.ntp_offset_at = now;
+    let layer = core.layer_mut(core.sources[place].layer);
+    if layer.source == Some(place) {
+        let stats = &mut layer.stats;
+        (stats.report_ssrc, stats.report_ntp) = (report.ssrc, report.ntp);
+        (stats.report_timestamp, stats.report_arrival_us) = (report.rtp_timestamp, now);
+    }
     reported(core, key);
 }
 

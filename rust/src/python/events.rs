@@ -100,6 +100,10 @@ impl Contract {
                 stats.ssrc.into_bound_py_any(py)?,
                 stats.timestamp.into_bound_py_any(py)?,
                 stats.arrival_us.into_bound_py_any(py)?,
+                stats.report_ssrc.into_bound_py_any(py)?,
+                stats.report_ntp.into_bound_py_any(py)?,
+                stats.report_timestamp.into_bound_py_any(py)?,
+                stats.report_arrival_us.into_bound_py_any(py)?,
             ],
         )?;
         self.layer.bind(py).call1(fields)
