@@ -7,7 +7,7 @@ A real browser, codec or cluster leaves about half of a small machine unused, bu
 - A *patient* one talks to a store, in its process otherwise, and gives each call a minute: it gets little (nice 10).
 - All others are in real time.
 
-docs/decisions/0027 says why.
+docs/decisions/0029 says why.
 """
 
 from __future__ import annotations
