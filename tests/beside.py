@@ -58,6 +58,7 @@ PURE = (
     "tests/links/test_readings.py",
     "tests/mix/test_audio_positions.py",
     "tests/mix/test_audio_room.py",
+    "tests/mix/test_audio_room_faults.py",
     "tests/mix/test_jitter.py",
     "tests/mix/test_layout.py",
     "tests/mix/test_limiter.py",
