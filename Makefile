@@ -23,8 +23,8 @@ setup-tests: .venv/.test  ## install what the tests need: Python packages, real 
 	@scripts/image.sh setup
 
 .PHONY: test
-test: setup-tests  ## run all tests
-	$(BIN)/python -m pytest $(ARGS)
+test: setup-tests  ## run all tests, on two workers; with ARGS as they say
+	$(BIN)/python -m pytest $(or $(ARGS),-n 2)
 
 .PHONY: cluster-tests
 cluster-tests: setup-tests  ## faults on a whole cluster in namespaces (root; some fifteen minutes on a quiet machine)
@@ -54,7 +54,7 @@ contracts: .venv/.test  ## who may import whom
 .PHONY: native
 native: .venv/.test  ## say whether the native plane was built and runs; test, format and lint the crate
 	$(BIN)/python -c "from relay.plane import native_missing as m; import sys; sys.exit(m() or None)"
-	cd rust && nice cargo fmt --check && nice cargo clippy --quiet --locked --all-targets -- -D warnings
+	cd rust && nice cargo fmt --check && nice cargo clippy --quiet --locked --release --all-targets -- -D warnings
 	cd rust && nice cargo test --quiet --locked --release
 	@if command -v valgrind >/dev/null; then $(MAKE) --no-print-directory native-memcheck; \
 	    else echo "no valgrind: make native-memcheck was left out"; fi

@@ -33,12 +33,17 @@ class Watched:
         self.sound: npt.NDArray[np.float64] = np.zeros(0)
         self.sound_end = 0
         """Time of the sample after the last, counted from the first."""
+        self._marks: dict[tuple[int, Box], Painted | None] = {}
 
     def mark(self, box: Box, number: int = -1) -> Painted | None:
-        """What is painted in a cell of a picture."""
-        luma = self.pictures[number][1]
-        height, width = luma.shape
-        return read(luma, (box.x / width, box.y / height, box.width / width, box.height / height))
+        """What is painted in a cell of a picture. It is read once, so that who looks for something again and again does
+        not take the time of what he waits for."""
+        pts, luma = self.pictures[number]
+        if (pts, box) not in self._marks:
+            height, width = luma.shape
+            region = box.x / width, box.y / height, box.width / width, box.height / height
+            self._marks[pts, box] = read(luma, region)
+        return self._marks[pts, box]
 
     def counters(self, box: Box, publisher: int, since: int = 0) -> list[int]:
         marks = (self.mark(box, number) for number in range(since, len(self.pictures)))

@@ -50,9 +50,21 @@ b() {
         --root "$IMAGE_CACHE/$IMAGE_DRIVER" --runroot "$IMAGE_CACHE/$IMAGE_DRIVER-run" "$@"
 }
 
+# Begin anew in a mount namespace, and a build in a process namespace, too: however it ends, by a kill as well, the kernel
+# takes the mounts away and ends the processes. Builds are one at a time, so that the second finds what the first has made.
+go_apart() {
+    local namespaces=(--mount)
+    mkdir -p "$IMAGE_CACHE"
+    if [ "$command" = build ]; then
+        namespaces+=(--pid --mount-proc --fork --kill-child)
+        exec 9>"$IMAGE_CACHE/lock"
+        flock 9
+    fi
+    IMAGE_APART=yes IMAGE_ENGINE=buildah exec unshare "${namespaces[@]}" "$PWD/scripts/image.sh" "$command" "$@"
+}
+
 # vfs copies the whole tree for each layer; overlay needs a kernel and a file system that allow it.
 choose_driver() {
-    mkdir -p "$IMAGE_CACHE"
     if [ -z "${IMAGE_DRIVER:-}" ]; then
         IMAGE_DRIVER=overlay
         b info >/dev/null 2>&1 || IMAGE_DRIVER=vfs
@@ -81,6 +93,14 @@ make_base() {
     rm -rf "$root"
 }
 
+# The containers of a build that was interrupted. Those of `run` and `health` have names of their own.
+remove_leftovers() {
+    local name
+    b containers --format '{{.ContainerName}}' | while read -r name; do
+        case $name in *-working-container*) b rm "$name" >/dev/null ;; esac
+    done
+}
+
 build() {
     local name arguments=() bundle=${PIP_CERT:-${SSL_CERT_FILE:-/etc/ssl/certs/ca-certificates.crt}}
     for name in PIP_INDEX_URL PIP_EXTRA_INDEX_URL PIP_TRUSTED_HOST PIP_DEFAULT_TIMEOUT http_proxy https_proxy no_proxy; do
@@ -92,6 +112,7 @@ build() {
         arguments+=(--secret "id=ca_bundle,src=$bundle")
     fi
     if [ "$ENGINE" = buildah ]; then
+        remove_leftovers
         make_base
         # The health check needs the docker format; OCI's has no field for it.
         b build --layers --format docker --pull-never "${arguments[@]}" --tag "$IMAGE" .
@@ -114,7 +135,7 @@ run() {
     if [ "$ENGINE" != buildah ]; then
         exec "$ENGINE" run --rm --network host "${environment[@]}" "$IMAGE" "$@"
     fi
-    CONTAINER=$(b from --pull-never "$IMAGE")
+    CONTAINER=$(b from --pull-never --name "costream-run-$$" "$IMAGE")
     trap remove_container EXIT
     # buildah does not run the entry point by itself, nor does it hand on signals.
     b run --user costream --workingdir /var/lib/costream "${environment[@]}" "$CONTAINER" -- costream "$@" &
@@ -142,7 +163,7 @@ health() {
     if [ "$ENGINE" != buildah ]; then
         exec "$ENGINE" run --rm --network host --entrypoint python3 "$IMAGE" -c "$check"
     fi
-    CONTAINER=$(b from --pull-never "$IMAGE")
+    CONTAINER=$(b from --pull-never --name "costream-run-$$" "$IMAGE")
     trap remove_container EXIT
     b run "$CONTAINER" -- python3 -c "$check"
 }
@@ -176,11 +197,14 @@ if [ "$command" = setup ]; then
     exit
 fi
 ENGINE=$(engine)
-if [ "$ENGINE" = buildah ]; then
-    choose_driver
-fi
 case $command in
-build | run | health) "$command" "$@" ;;
+build | run | health)
+    if [ "$ENGINE" = buildah ]; then
+        [ -n "${IMAGE_APART:-}" ] || go_apart "$@"
+        choose_driver
+    fi
+    "$command" "$@"
+    ;;
 engine) echo "$ENGINE" ;;
 *) fail "unknown command $command: build, run, health, setup or engine" ;;
 esac

@@ -1,4 +1,5 @@
-"""Rate limits: the generic cell rate algorithm (ITU-T I.371) over a bounded, least-recently-used table.
+"""Rate limits: the generic cell rate algorithm (ITU-T I.371) over a bounded, least-recently-used table, which forgets a
+key as soon as it says nothing any more.
 
 Own rather than the `limits` package: its in-memory storage grows with the number of keys and sweeps them by a timer,
 while an attacker chooses the addresses; here the oldest key makes room.
@@ -35,6 +36,6 @@ class RateLimiter:
             return max(1, math.ceil(wait))
         self._due[key] = due + self._interval
         self._due.move_to_end(key)
-        if len(self._due) > self._max_keys:
+        while self._due and (len(self._due) > self._max_keys or next(iter(self._due.values())) <= now):
             self._due.popitem(last=False)
         return 0

@@ -17,6 +17,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 from redis.asyncio import ConnectionPool, Redis, RedisCluster
 from redis.asyncio.cluster import ClusterNode
+from redis.asyncio.connection import AbstractConnection
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import Sentinel, SentinelConnectionPool
 from redis.backoff import NoBackoff
@@ -66,8 +67,28 @@ def parse_topology(url: str) -> Topology | None:
         raise SettingsError(f"the store's URL has to be {wanted}: {error}") from None
 
 
-def open_client(url: str, *, socket_timeout_s: float, connect_timeout_s: float) -> Client:
-    """Return a client that connects when first used. `socket_timeout_s` bounds each answer.
+class _Idle(ConnectionPool):
+    """Closes connections that nobody uses, the longest unused first, beyond `most_idle`. redis-py keeps as many as were
+    ever in use at the same moment."""
+
+    most_idle = MOST_CONNECTIONS
+
+    async def release(self, connection: AbstractConnection) -> None:
+        await super().release(connection)
+        while len(self._available_connections) > self.most_idle:
+            # Taken out before anything is waited for: nobody can be given it.
+            await self._available_connections.pop(0).disconnect(nowait=True)
+
+
+class _IdleSentinel(_Idle, SentinelConnectionPool):
+    """The same of the one that Sentinel names."""
+
+
+def open_client(
+    url: str, *, socket_timeout_s: float, connect_timeout_s: float, most_idle: int = MOST_CONNECTIONS
+) -> Client:
+    """Return a client that connects when first used. `socket_timeout_s` bounds each answer. `most_idle` connections
+    that nobody uses stay open; a cluster's all do.
 
     Nothing is tried again here: whoever calls has a deadline and decides. Raises SettingsError for a malformed URL.
     """
@@ -79,10 +100,10 @@ def open_client(url: str, *, socket_timeout_s: float, connect_timeout_s: float) 
     }
     topology = parse_topology(url)
     if topology is None:
-        return _single(url, options)
+        return _single(url, most_idle, options)
     named = {"username": topology.username, "password": topology.password}
     options |= {name: value for name, value in named.items() if value is not None}
-    return _cluster(topology, options) if topology.kind == "cluster" else _sentinel(topology, options)
+    return _cluster(topology, options) if topology.kind == "cluster" else _sentinel(topology, most_idle, options)
 
 
 async def server_time(url: str, *, socket_timeout_s: float, connect_timeout_s: float) -> float:
@@ -100,11 +121,12 @@ async def server_time(url: str, *, socket_timeout_s: float, connect_timeout_s: f
         await client.close()
 
 
-def _single(url: str, options: dict[str, Any]) -> Client:
+def _single(url: str, most_idle: int, options: dict[str, Any]) -> Client:
     try:
-        pool = ConnectionPool.from_url(url, max_connections=MOST_CONNECTIONS, **options)
+        pool = _Idle.from_url(url, max_connections=MOST_CONNECTIONS, **options)
     except ValueError as error:
         raise SettingsError(f"the store's URL cannot be used: {error}") from None
+    pool.most_idle = most_idle
     client: Any = Redis.from_pool(pool)
 
     async def close() -> None:
@@ -114,16 +136,17 @@ def _single(url: str, options: dict[str, Any]) -> Client:
     return Client(client, close)
 
 
-def _sentinel(topology: Topology, options: dict[str, Any]) -> Client:
+def _sentinel(topology: Topology, most_idle: int, options: dict[str, Any]) -> Client:
     own = {name: value for name, value in options.items() if name.startswith("socket_") or name == "retry"}
     named = {"username": topology.sentinel_username, "password": topology.sentinel_password}
     own |= {name: value for name, value in named.items() if value is not None}
     # One sentinel of several may hang; asking the next has to fit into the time of one call.
     own |= dict.fromkeys(("socket_timeout", "socket_connect_timeout"), options["socket_timeout"] / 4)
     sentinel = Sentinel(topology.hosts, sentinel_kwargs=own)  # type: ignore[no-untyped-call]
-    pool = SentinelConnectionPool(  # type: ignore[no-untyped-call]
+    pool = _IdleSentinel(  # type: ignore[no-untyped-call]
         topology.service, sentinel, max_connections=MOST_CONNECTIONS, db=topology.db, ssl=topology.tls, **options
     )
+    pool.most_idle = most_idle
     client: Any = Redis.from_pool(pool)
 
     async def close() -> None:

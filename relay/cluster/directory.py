@@ -14,6 +14,7 @@ from relay.cluster import directory_scripts as scripts
 from relay.cluster.connect import open_client
 from relay.cluster.gate import StoreGate
 from relay.cluster.records import RecordReader, write_record
+from relay.ending import end
 from relay.errors import CostreamError, StoreUnavailable
 from relay.ports import NodeDirectory, NodeRecord
 
@@ -120,9 +121,8 @@ class Registration:
 
     async def stop(self) -> None:
         """Leave the directory, within the store's time-out; if the store is gone the record expires."""
-        while self._task is not None and not self._task.done():
-            self._task.cancel()  # again: Python 3.11's wait_for, with which the client sends, can swallow one
-            await asyncio.wait([self._task], timeout=0.1)
+        if self._task is not None:
+            await end([self._task])
         try:
             await self._directory.withdraw(self._record().id)
         except StoreUnavailable:

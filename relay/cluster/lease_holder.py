@@ -9,6 +9,7 @@ from collections.abc import Callable
 import structlog
 
 from relay.cluster.lease_keeper import Acquire, LeaseEvent, LeaseKeeper, Release, Renew, Request
+from relay.ending import end
 from relay.errors import LeaseHeld, StoreUnavailable
 from relay.ports import LeaseStore
 
@@ -59,13 +60,13 @@ class LeaseHolder:
 
     async def close(self) -> None:
         """Give everything back, within a second; what the store does not hear of ends by itself."""
-        await _end({self._task} if self._task is not None else set())
+        await end({self._task} if self._task is not None else set())
         for room, publication in self._keeper.kept():
             self._keeper.give_up(room, publication)
         self._ask()
         if self._asking:
             await asyncio.wait(self._asking, timeout=_CLOSE_S)
-        await _end(self._asking)
+        await end(self._asking)
         await self._store.close()
 
     async def _run(self) -> None:
@@ -113,10 +114,3 @@ class LeaseHolder:
             self._on_event(event)
         except Exception:
             log.exception("what became of a lease could not be told", lease=event)
-
-
-async def _end(tasks: set[asyncio.Task[None]]) -> None:
-    while running := [task for task in tasks if not task.done()]:
-        for task in running:
-            task.cancel()  # again: Python 3.11's wait_for, with which the client sends, can swallow one
-        await asyncio.wait(running, timeout=0.1)

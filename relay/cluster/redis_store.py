@@ -16,7 +16,7 @@ from relay.cluster import scripts
 from relay.cluster.connect import open_client
 from relay.cluster.flight import SharedFlights
 from relay.cluster.follow import READ_TIMEOUT_S, Readers, RoomReader
-from relay.cluster.gate import REST_S, StoreGate
+from relay.cluster.gate import CONNECTIONS, REST_S, StoreGate
 from relay.cluster.pk_store import RedisPkStore
 from relay.errors import Conflict, CorruptDocument, NotFound, Overloaded, StoreUnavailable
 from relay.ids import HybridClock, from_stream_id, sync_id_milliseconds, to_stream_id
@@ -27,6 +27,8 @@ KEEP_EVENTS = 1000
 TOMBSTONE_S = 60
 VIEWER_TTL_S = 45.0
 """A viewer whose presence was not renewed for this long is gone; renew at a third of it."""
+IDLE_READERS = 4
+"""Connections kept for rooms to come; a reader gives its own back between two reads, and takes it again at once."""
 _ATTEMPTS = 64
 _BACKLOG = 500
 INDEX = "costream:rooms"
@@ -57,10 +59,10 @@ class RedisStore:
         self._viewer_ttl = viewer_ttl
         self._on_close = on_close
         self._gate = StoreGate(socket_timeout_s)
-        # Followers wait in the server for news, on connections with a longer time-out.
+        # Followers wait in the server for news, on connections with a longer time-out: as many as there are rooms.
         self._opened = [
-            open_client(url, socket_timeout_s=timeout, connect_timeout_s=connect_timeout_s)
-            for timeout in (socket_timeout_s, READ_TIMEOUT_S)
+            open_client(url, socket_timeout_s=timeout, connect_timeout_s=connect_timeout_s, most_idle=idle)
+            for timeout, idle in ((socket_timeout_s, CONNECTIONS), (READ_TIMEOUT_S, IDLE_READERS))
         ]
         self._client: Redis = self._opened[0].redis
         self._reading: Redis = self._opened[1].redis

@@ -6,19 +6,17 @@ another one, whose body uses `LocalEnds` again.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import AsyncExitStack
+from collections.abc import Iterable, Sequence
 from typing import Any, Protocol
 
 from relay.errors import NotFound
 from relay.ids import HybridClock
 from relay.link import messages
-from relay.link.dial import ConnectionName, LinkClient, Route
+from relay.link.dial import LinkClient
 from relay.link.hooks import OriginHooks, SubscriberHooks
-from relay.link.quic import Endpoint, HeldTickets, Identity, open_endpoint
-from relay.link.quic.h3 import ALPN as H3_ALPN
-from relay.link.roq import ALPN as ROQ_ALPN
+from relay.link.quic import Identity
 from relay.link.serve import LinkServer
+from relay.link.sockets import Sockets, open_sockets
 from relay.link.transport import Remote
 from relay.links.dialled import Taking
 from relay.ports import RoomEvent
@@ -113,42 +111,21 @@ class LocalEnds:
         self._node = node
         self._clock = clock
         self._origin = origin
-        self._exits = AsyncExitStack()
-        self._primary: Endpoint
-        self._backup: Endpoint
+        self._sockets: Sockets | None = None
 
     async def open(self) -> None:
-        settings, tickets = self._settings, HeldTickets()
-        async with AsyncExitStack() as stack:
-
-            def opened(endpoint: Endpoint) -> Endpoint:
-                stack.push_async_callback(endpoint.close)
-                return endpoint
-
-            served = opened(open_endpoint(settings, self._identity, alpns=(H3_ALPN, ROQ_ALPN)))
-            self._primary, self._backup = (
-                opened(open_endpoint(settings, self._identity, host=host, port=0, interface=interface, tickets=tickets))
-                for host, interface in (
-                    (settings.primary_host, settings.primary_interface),
-                    (settings.backup_host, settings.backup_interface),
-                )
-            )
-            self.server = LinkServer(served, self._node, self._origin, self._clock, settings.flow, settings.breaker)
-            self.server.start()
-            stack.push_async_callback(self.server.close)
-            self._exits = stack.pop_all()
+        self._sockets = await open_sockets(self._settings, self._identity, self._node, self._origin, self._clock)
+        self.server = self._sockets.server
 
     async def close(self) -> None:
-        await self._exits.aclose()
+        if self._sockets is not None:
+            await self._sockets.exits.aclose()
 
     def dial(self, node: str, addresses: Sequence[str], hooks: SubscriberHooks) -> LinkClient:
+        assert self._sockets is not None
         primary = remote_of(addresses[0])
         backup = remote_of(addresses[1]) if len(addresses) > 1 else primary
-        routes: Mapping[ConnectionName, Route] = {
-            "metadata": Route(self._primary, primary),
-            "primary": Route(self._primary, primary),
-            "backup": Route(self._backup, backup),
-        }
+        routes = self._sockets.routes(primary, backup)
         return LinkClient(self._node, node, routes, hooks, self._clock, self._settings.flow)
 
     def drain(self) -> None:

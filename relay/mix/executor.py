@@ -56,6 +56,8 @@ class Executor(Protocol):
 
     start_s: float
     """One that has not begun its work by then hangs."""
+    keeps: int
+    """So many workers without work are kept for the next program, however few shall wait."""
 
     def start(self, body: Body, wire: Wire[Message], on_message: OnMessage, on_end: OnEnd) -> Running:
         """Start one. `on_end` is called once, in the loop, with why it ended. Raises OSError when it cannot be."""
@@ -91,6 +93,7 @@ class LocalProcesses:
     """The default executor."""
 
     start_s = 20.0
+    keeps = 1
 
     def start(self, body: Body, wire: Wire[Message], on_message: OnMessage, on_end: OnEnd) -> LocalProcess:
         return LocalProcess(Child(body.module, body.arguments, body.fds, wire, on_message, on_end))

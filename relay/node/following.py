@@ -13,8 +13,8 @@ from dataclasses import dataclass, replace
 
 import structlog
 
+from relay.ending import end
 from relay.errors import Conflict, CorruptDocument, NotFound, RequestError, StoreUnavailable
-from relay.node.ending import end
 from relay.ports import RoomEvent, RoomStore
 from relay.stage.document import RoomChange, RoomState
 from relay.stage.room import changing

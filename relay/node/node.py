@@ -17,6 +17,7 @@ import structlog
 
 from relay.edge.negotiation import answer_publish, answer_watch
 from relay.edge.session_state import SessionKind
+from relay.ending import end
 from relay.errors import NotFound, Overloaded
 from relay.ids import HybridClock
 from relay.link.hooks import LinkEvent, LinkMoved
@@ -223,9 +224,7 @@ class Node:
     async def shut_down(self) -> None:
         """End every session and free the port; bounded, repeatable."""
         self._admission.draining = True
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await end(self._tasks)
         await self.egress.close()
         self._sessions.close("drain")
         await self._rooms.close()

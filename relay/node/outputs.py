@@ -19,6 +19,7 @@ import structlog
 from relay.egress.events import FINAL, EgressChanged, EgressEvent, EgressRequest
 from relay.egress.manager import EgressManager
 from relay.egress.playback import PlaylistReply
+from relay.ending import end
 from relay.errors import Conflict, CostreamError, LeaseHeld, RequestError, StoreUnavailable
 from relay.node.rooms import HostedRooms
 from relay.node.taps import RoomFeeds
@@ -89,9 +90,7 @@ class Outputs:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(FLUSH_S):
                     await self._untold.join()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await end(self._tasks)
         if self._leases is not None:
             await self._leases.close()
         if self._lock is not None:

@@ -7,8 +7,8 @@ from collections.abc import Callable, Coroutine, Iterable
 from typing import Any
 
 from relay.edge.session import SessionInfo
+from relay.ending import end
 from relay.errors import NotFound, RequestError, StoreUnavailable
-from relay.node.ending import end
 from relay.ports import RoomStore
 from relay.stage.permissions import Role
 

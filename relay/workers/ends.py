@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from contextlib import AsyncExitStack
-
 from relay.clock import now_us
 from relay.ids import HybridClock
-from relay.link.dial import ConnectionName, LinkClient, Route
-from relay.link.quic import Endpoint, HeldTickets, Identity, open_endpoint
-from relay.link.quic.h3 import ALPN as H3_ALPN
-from relay.link.roq import ALPN as ROQ_ALPN
-from relay.link.serve import LinkServer
+from relay.link.dial import LinkClient
+from relay.link.quic import Identity
+from relay.link.sockets import Sockets, open_sockets
 from relay.link.transport import Remote
 from relay.settings import LinkFlowSettings, LinkSettings
 from relay.workers.streams import Offers, Takes
@@ -24,43 +20,29 @@ class LinkEnds:
 
     def __init__(self, identity: Identity, peer: str, address: str, offers: Offers, takes: Takes) -> None:
         """`address` is one of this machine's, at which the peer reaches it."""
-        self._settings = LinkSettings(host=address, port=0, flow=LinkFlowSettings(ping_ms=PING_MS))
+        flow = LinkFlowSettings(ping_ms=PING_MS)
+        self._settings = LinkSettings(host=address, primary_host=address, backup_host=address, port=0, flow=flow)
         self._identity, self._peer = identity, peer
         self._offers, self._takes = offers, takes
-        self._exits = AsyncExitStack()
         self._clock = HybridClock()
-        self._served: Endpoint
-        self._dialled: dict[ConnectionName, Endpoint] = {}
+        self._sockets: Sockets | None = None
         self._client: LinkClient | None = None
 
     async def open(self) -> int:
         """Open the sockets and serve; returns the port. Raises SettingsError when one cannot be opened."""
-        settings, flow = self._settings, self._settings.flow
-        async with AsyncExitStack() as stack:
-
-            def opened(endpoint: Endpoint) -> Endpoint:
-                stack.push_async_callback(endpoint.close)
-                return endpoint
-
-            self._served = opened(open_endpoint(settings, self._identity, alpns=(H3_ALPN, ROQ_ALPN)))
-            tickets = HeldTickets()
-            primary, backup = (opened(open_endpoint(settings, self._identity, tickets=tickets)) for _ in range(2))
-            self._dialled = {"metadata": primary, "primary": primary, "backup": backup}
-            server = LinkServer(self._served, self._identity.name, self._offers, self._clock, flow, settings.breaker)
-            self._offers.serve(server)
-            server.start()
-            stack.push_async_callback(server.close)
-            self._exits = stack.pop_all()
-        return self._served.address[1]
+        identity = self._identity
+        self._sockets = await open_sockets(self._settings, identity, identity.name, self._offers, self._clock)
+        self._offers.serve(self._sockets.server)
+        return self._sockets.port
 
     def dial(self, remote: Remote) -> None:
         """Subscribe to all that the peer offers there, and go on dialling."""
-        routes = {name: Route(endpoint, remote) for name, endpoint in self._dialled.items()}
-        client = LinkClient(self._identity.name, self._peer, routes, self._takes, self._clock, self._settings.flow)
-        self._client = client
+        assert self._sockets is not None
+        routes, flow = self._sockets.routes(remote, remote), self._settings.flow
+        self._client = client = LinkClient(self._identity.name, self._peer, routes, self._takes, self._clock, flow)
         self._takes.subscribe, self._takes.unsubscribe = client.subscribe, client.unsubscribe
         client.start()
-        self._exits.push_async_callback(client.close)
+        self._sockets.exits.push_async_callback(client.close)
 
     @property
     def joined(self) -> bool:
@@ -82,4 +64,5 @@ class LinkEnds:
 
     async def close(self) -> None:
         """End the links and close the sockets. Repeatable."""
-        await self._exits.aclose()
+        if self._sockets is not None:
+            await self._sockets.exits.aclose()

@@ -50,6 +50,8 @@ class RayWorker(LocalProcess):
 class RayActors:
     """See `relay.mix.executor.Executor`."""
 
+    keeps = 0  # a worker without work would keep its machine from being given back
+
     def __init__(self, settings: MixRaySettings, hang_ms: int) -> None:
         """Raises SettingsError when Ray is not installed."""
         if find_spec("ray") is None:

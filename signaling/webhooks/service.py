@@ -18,6 +18,7 @@ from typing import Any
 
 import structlog
 
+from relay.ending import end
 from relay.errors import Conflict, NotFound, StoreUnavailable
 from relay.metrics import Metrics
 from relay.outbox import Delivery, Endpoint, Outbox, Secret
@@ -73,18 +74,14 @@ class Webhooks:
 
     async def close(self) -> None:
         """Send what happened last, unless others will; let tries that are under way end, within a few seconds."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await end(self._tasks)
         if self._tasks and self._settings.deliver and self._endpoints:
             with suppress(StoreUnavailable, TimeoutError):
                 async with asyncio.timeout(LAST_S):
                     await self._last_round()
         if self._deliveries:
             await asyncio.wait(self._deliveries, timeout=min(LAST_S, self._settings.timeout_s))
-        for delivery in self._deliveries:
-            delivery.cancel()
-        await asyncio.gather(*self._deliveries, return_exceptions=True)
+        await end(self._deliveries)
         await self._sender.close()
         await self._outbox.close()
 

@@ -11,9 +11,11 @@ from redis.asyncio import Redis
 
 from relay.cluster import EmbeddedServer, RedisStore
 from relay.cluster import redis_store as subject
+from relay.cluster.gate import CONNECTIONS
 from relay.errors import Conflict, CorruptDocument, Forbidden, NotFound
 from relay.ids import make_sync_id
 from relay.ports import RoomEvent
+from tests.cluster.servers import eventually
 
 Told = list[tuple[str, dict[str, Any]]]
 
@@ -296,3 +298,32 @@ def test_keys_of_a_room_share_a_hash_slot() -> None:
     assert (
         len({key_slot(key.encode()) for key in subject._keys("demo", "room", "events", "heartbeats", "viewers")}) == 1
     )
+
+
+async def test_rooms_that_ended_leave_few_connections_and_those_that_go_on_keep_theirs(server: EmbeddedServer) -> None:
+    store = RedisStore(server.url, socket_timeout_s=10, connect_timeout_s=10)
+    counts = Redis.from_url(server.url, decode_responses=True)
+    rooms = [f"r{number}" for number in range(24)]
+    for room in rooms:
+        await store.create(room, {"n": 0})
+    following = [asyncio.create_task(take(store.events(room), 2)) for room in rooms]
+    await eventually(lambda: _waiting(counts, len(rooms)), "all of them wait in the server")
+    opened = int((await counts.info("stats"))["total_connections_received"])
+    for room in rooms:
+        await store.append(room, [("app.x", {})])
+    await eventually(lambda: _waiting(counts, len(rooms)), "all of them wait again")
+    assert int((await counts.info("stats"))["total_connections_received"]) - opened <= CONNECTIONS
+    for room in rooms:
+        await store.delete(room, ("room.ended", {}))
+    assert [[event.type for event in events] for events in await asyncio.gather(*following)] == [
+        ["app.x", "room.ended"]
+    ] * len(rooms)
+    await eventually(lambda: _waiting(counts, 0), "nobody waits any more")
+    assert len(await counts.client_list()) <= CONNECTIONS + subject.IDLE_READERS + 1
+    await counts.aclose()
+    await store.close()
+
+
+async def _waiting(counts: Redis, wanted: int) -> bool:
+    """Whether so many wait for news in the server. One that does has the flag b."""
+    return sum("b" in one["flags"] for one in await counts.client_list()) == wanted

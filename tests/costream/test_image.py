@@ -1,6 +1,7 @@
 """The container image, built and started for real: docker, podman, or buildah where no engine runs.
 
-Skips loudly where neither is there; fails instead with CI=true. Building takes minutes the first time, seconds after.
+Skips loudly where neither is there; fails instead with CI=true. Building takes minutes the first time, seconds after;
+it goes on beside the tests before these.
 """
 
 from __future__ import annotations
@@ -21,10 +22,9 @@ import pytest
 
 from costream.synthetic import Show, SyntheticHost, allow_loopback
 from signaling.tokens import mint
+from tests.costream.image_build import SCRIPT, build
 from tests.interop.clients.wrtc_client import Watcher
 
-ROOT = Path(__file__).parents[2]
-SCRIPT = str(ROOT / "scripts" / "image.sh")
 HTTP_PORT = 7080  # the image's health check looks there, so it cannot be another one
 KEYS = {"test": "t" * 32}
 _START_TIMEOUT_S = 60.0
@@ -35,15 +35,15 @@ pytestmark = [pytest.mark.image, pytest.mark.timeout(1500)]
 
 @pytest.fixture(scope="module")
 def image() -> str:
-    """Build the image; its name."""
+    """The image's name, once it is built: that was begun with the session."""
     engine = subprocess.run([SCRIPT, "engine"], capture_output=True, text=True, check=False)
     if engine.returncode != 0:
         reason = f"no image was built: {engine.stderr.strip()}"
         if os.environ.get("CI") == "true":
             pytest.fail(reason)
         pytest.skip(reason)
-    built = subprocess.run([SCRIPT, "build"], capture_output=True, text=True, check=False)
-    assert built.returncode == 0, built.stdout[-2000:] + built.stderr[-4000:]
+    code, said = build.wait()
+    assert code == 0, said[-6000:]
     return "costream:dev"
 
 

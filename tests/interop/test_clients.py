@@ -48,7 +48,7 @@ def check(session: Received, publisher: int, tone: float) -> None:
     counters = [painted.counter for painted in session.painted]
     assert {painted.publisher for painted in session.painted} == {publisher}
     assert counters == sorted(counters)
-    assert len(counters) >= 0.9 * session.frames
+    assert len(counters) >= 0.9 * session.frames, session.summary()
     sound = session.heard()
     assert sound
     assert sound.frequency == pytest.approx(tone, abs=3)

@@ -1,98 +1,31 @@
-"""A room in virtual time: real Opus in, real Opus out, ticks by hand."""
+"""What a room in virtual time mixes, for whom, and what changes in it (`tests.mix.audio_show`)."""
 
 from __future__ import annotations
-
-import random
-from collections.abc import Callable
 
 import numpy as np
 import pytest
 
-from relay.mix.audio.input import PacketQueue, packet_queue
 from relay.mix.audio.messages import (
-    AddInput,
     AnchorInput,
     CloseMix,
     CommandRefused,
-    FromProcess,
-    InputDamaged,
-    InputRefused,
     InputReport,
-    InputReturned,
     InputsReported,
-    InputStopped,
-    OpenMix,
     RemoveInput,
     SetGain,
     SpeakerChanged,
     WaitForPicture,
     WaitForPictures,
 )
-from relay.mix.audio.mix import Encoding
-from relay.mix.audio.room import Room
-from relay.mix.jitter_steps import JitterSettings
 from relay.plane.reference.rtp import parse
+from tests.mix.audio_show import LATENCY, Show, steady
 from tests.mix.audio_world import (
     FRAME,
     TICK_US,
-    Listener,
-    Publisher,
     amplitude_of,
     residue,
     roughest,
-    rtp,
 )
-
-START = 1000  # first tick
-LATENCY = 3  # frames from an input's packet to its sound in the mix, at most
-
-
-class Show:
-    """A room with people who publish at every tick; `listen` opens a mix."""
-
-    def __init__(self, channels: int = 2, max_inputs: int = 16) -> None:
-        self.events: list[FromProcess] = []
-        self.room = Room("show", Encoding(channels, 96_000, 5), JitterSettings(), max_inputs, self.events.append)
-        self.people: dict[str, tuple[Publisher, PacketQueue]] = {}
-        self.ears: dict[str, Listener] = {}
-        self.counts: dict[str, int] = {}
-        self.number = START
-        self.network: Callable[[str, bytes], bytes | None] = lambda _, packet: packet
-        self.amplitudes: dict[str, float] = {}
-        self.payloads: dict[str, list[bytes]] = {}
-
-    def join(self, identity: str, hz: float, amplitude: float = 0.2, *, voice: bool = False, gain: float = 1.0) -> None:
-        queue = packet_queue()
-        self.people[identity] = Publisher(hz, amplitude, ssrc=len(self.people) + 1, voice=voice), queue
-        self.room.change(AddInput("show", identity, len(self.people), gain), queue)
-
-    def listen(self, mix: str, exclude: tuple[str, ...] = ()) -> Listener:
-        self.ears[mix] = listener = Listener()
-        number = len(self.ears)
-        self.room.change(OpenMix("show", mix, exclude, number, number, number, 65_000, 2**32 - 9 * FRAME, 111))
-        return listener
-
-    def run(self, ticks: int) -> None:
-        for _ in range(ticks):
-            now = self.number * TICK_US
-            for identity, (publisher, queue) in self.people.items():
-                packet = self.network(identity, publisher.packet(self.amplitudes.get(identity)))
-                if packet is not None:
-                    queue.append((now - 5_000, packet))
-            for mix, payload in self.room.tick(self.number, now):
-                name = mix.told.mix
-                count = self.counts[name] = self.counts.get(name, -1) + 1
-                self.payloads.setdefault(name, []).append(payload)
-                self.ears[name].take(mix.packet(self.number, count, payload))
-            self.number += 1
-
-    def told(self, kind: type[FromProcess]) -> list[FromProcess]:
-        return [event for event in self.events if isinstance(event, kind)]
-
-
-def steady(listener: Listener, begin: int, end: int) -> np.ndarray:
-    """What was heard between two ticks."""
-    return listener.hear()[begin * FRAME : end * FRAME]
 
 
 @pytest.mark.parametrize("channels", [1, 2])
@@ -264,111 +197,6 @@ def test_only_what_somebody_hears_is_encoded() -> None:
     assert len(show.payloads["program"]) == 5
 
 
-@pytest.mark.parametrize("voice", [False, True])
-def test_two_percent_loss_leaves_the_tones_and_no_click(voice: bool) -> None:
-    dice = random.Random(7)
-    show = Show()
-    show.join("ann", 440, 0.2, voice=voice)
-    show.join("bob", 1000, 0.1)
-    ear = show.listen("program")
-    show.run(10)
-    show.network = lambda identity, packet: None if identity == "ann" and dice.random() < 0.02 else packet
-    show.run(490)
-    sound = steady(ear, 20, 495)
-    assert amplitude_of(sound, 440) == pytest.approx(0.2, rel=0.1)
-    assert residue(sound, [440, 1000]) <= 0.01
-    assert roughest(sound, [(440, 0.2), (1000, 0.1)]) <= (6 if voice else 3)  # a jump to nothing makes some 80
-    counts = show.room.inputs["ann"].jitter.counts
-    assert counts.lost >= 5
-    assert counts.recovered >= 5
-
-
-def test_redundancy_brings_back_what_concealment_cannot_know() -> None:
-    """The tone changes with the very packet that is lost: only its redundant copy knows of the new one."""
-    heard = []
-    for lost in (False, True):
-        show = Show(1)
-        show.join("ann", 300, 0.3, voice=True)
-        ear = show.listen("program")
-        show.run(50)
-        show.people["ann"][0].hz = 800
-        if lost:
-            show.network = lambda _, __: None
-        show.run(1)
-        show.network = lambda _, packet: packet
-        show.run(30)
-        heard.append(ear.hear())
-    whole, repaired = heard
-    begin = next(at for at in range(48 * FRAME, len(whole), 240) if amplitude_of(whole[at : at + 480], 800) > 0.15)
-    assert amplitude_of(repaired[begin : begin + 480], 800) >= 0.5 * amplitude_of(whole[begin : begin + 480], 800)
-
-
-def test_damaged_packets_cost_only_themselves_and_are_told() -> None:
-    dice = random.Random(3)
-    show = Show()
-    show.join("ann", 440, 0.2)
-    show.join("bob", 1000, 0.2)
-    ear = show.listen("program")
-    show.run(20)
-
-    def damage(identity: str, packet: bytes) -> bytes:
-        if identity == "bob" or dice.random() > 0.1:
-            return packet
-        return dice.choice([b"", packet[:7], packet[:12], dice.randbytes(60), packet[:12] + dice.randbytes(40)])
-
-    show.network = damage
-    show.run(200)
-    sound = steady(ear, 25, 215)
-    assert amplitude_of(sound, 1000) == pytest.approx(0.2, rel=0.1)
-    assert np.isfinite(sound).all()
-    told = show.told(InputDamaged)
-    assert told
-    assert all(event.identity == "ann" for event in told)  # type: ignore[union-attr]
-
-
-def test_silent_and_absent_inputs_are_told_and_the_mix_goes_on() -> None:
-    show = Show()
-    show.join("ann", 440)
-    show.room.change(AddInput("show", "ghost", 9), packet_queue())
-    ear = show.listen("program")
-    show.run(160)
-    assert show.told(InputStopped) == [InputStopped("show", "ghost")]
-    show.network = lambda _, __: None
-    show.run(150)
-    assert InputStopped("show", "ann") in show.events
-    assert InputReturned("show", "ann") not in show.events
-    show.network = lambda _, packet: packet
-    show.run(100)
-    assert InputReturned("show", "ann") in show.events
-    sound = ear.hear()
-    assert np.abs(sound[200 * FRAME : 300 * FRAME]).max() <= 0.001
-    assert amplitude_of(sound[350 * FRAME : 400 * FRAME], 440) == pytest.approx(0.2, rel=0.1)
-    assert roughest(sound[20 * FRAME :], [(440, 0.2)]) <= 2
-    assert not any(ear.jumps())
-
-
-def test_the_seventeenth_is_refused_and_the_sixteen_play_on() -> None:
-    show = Show()
-    for number in range(17):
-        show.join(f"p{number}", 300 + 100 * number, 0.03)
-    ear = show.listen("program")
-    show.run(80)
-    assert show.told(InputRefused) == [InputRefused("show", "p16", "16 are mixed already")]
-    sound = steady(ear, 20, 78)
-    for number in range(17):
-        loud = amplitude_of(sound, 300 + 100 * number)
-        assert loud <= 0.002 if number == 16 else loud == pytest.approx(0.03, rel=0.15)
-
-
-def test_sixteen_who_shout_at_once_stay_below_full_scale() -> None:
-    show = Show()
-    for number in range(16):
-        show.join(f"p{number}", 200 + 37 * number, 0.9)
-    ear = show.listen("program")
-    show.run(60)
-    assert np.abs(ear.hear()).max() <= 1.0
-
-
 def test_who_speaks_is_told_with_the_delay_of_each_input() -> None:
     show = Show()
     show.join("ann", 440)
@@ -443,18 +271,6 @@ def test_one_waits_for_his_own_picture_and_tells_how_late_his_sound_is() -> None
     assert [event.command for event in show.told(CommandRefused)] == ["AnchorInput"]  # type: ignore[union-attr]
 
 
-def test_a_wrong_command_is_told_and_changes_nothing() -> None:
-    show = Show()
-    show.join("ann", 440)
-    show.run(2)
-    show.room.change(SetGain("show", "nobody", 1.0, False, 0.02))
-    show.room.change(SetGain("show", "ann", -1.0, False, 0.02))
-    show.room.change(RemoveInput("show", "nobody"))
-    show.run(1)
-    assert [event.command for event in show.told(CommandRefused)] == ["SetGain", "SetGain", "RemoveInput"]  # type: ignore[union-attr]
-    assert list(show.room.inputs) == ["ann"]
-
-
 def test_a_room_goes_on_in_other_hands_without_a_gap() -> None:
     show = Show()
     show.join("ann", 440, 0.2)
@@ -470,16 +286,3 @@ def test_a_room_goes_on_in_other_hands_without_a_gap() -> None:
         assert residue(sound, [hz for hz, _ in tones]) <= 0.01
         quiet = [at for at in range(0, len(sound) - 480, 480) if np.abs(sound[at : at + 480]).max() < 0.02]
         assert len(quiet) <= 2  # 20 ms
-
-
-def test_a_payload_type_that_is_not_opus_is_passed_over() -> None:
-    show = Show()
-    queue = packet_queue()
-    show.room.change(AddInput("show", "ann", 1, payload_type=111), queue)
-    publisher = Publisher(440)
-    ear = show.listen("program")
-    for number in range(50):
-        queue.append((show.number * TICK_US, publisher.packet()))
-        queue.append((show.number * TICK_US, rtp(1, number, number * 160, b"\xd5" * 160, payload_type=8)))
-        show.run(1)
-    assert amplitude_of(steady(ear, 20, 48), 440) == pytest.approx(0.2, rel=0.1)

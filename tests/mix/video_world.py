@@ -56,11 +56,16 @@ class Seen(NamedTuple):
     keyframe: bool
     luma: npt.NDArray[np.uint8]
     at: float
+    marks: dict[Box, Painted | None]
+    """What was read already: who looks for something again and again must not take the time of what he waits for."""
 
     def mark(self, box: Box) -> Painted | None:
         """What is painted in a cell."""
-        height, width = self.luma.shape
-        return read(self.luma, (box.x / width, box.y / height, box.width / width, box.height / height))
+        if box not in self.marks:
+            height, width = self.luma.shape
+            region = box.x / width, box.y / height, box.width / width, box.height / height
+            self.marks[box] = read(self.luma, region)
+        return self.marks[box]
 
 
 class Publisher:
@@ -130,7 +135,7 @@ class Viewer:
         assert unit.capture is not None
         sync_ms = (unit.capture * 1_000_000 + (1 << 31) >> 32) // 1000 - NTP_EPOCH_S * 1000
         luma = picture.to_ndarray()[: picture.height].copy()
-        return Seen(unit.timestamp, sync_ms, unit.keyframe, luma, unit.arrival / 1e6)
+        return Seen(unit.timestamp, sync_ms, unit.keyframe, luma, unit.arrival / 1e6, {})
 
 
 class World:

@@ -47,6 +47,8 @@ class Painter(MediaStreamTrack):
         self._number, self._start = 0, time.monotonic()
 
     async def recv(self) -> av.VideoFrame:
+        # Like a camera: what nobody took in time is not there any more, and a busy machine has no queue to work off.
+        self._number = max(self._number, int((time.monotonic() - self._start) * FPS))
         await asyncio.sleep(max(0.0, self._start + self._number / FPS - time.monotonic()))
         painted = self._picture.frame(self._number, int(time.monotonic() * 1000))
         frame = av.VideoFrame.from_ndarray(painted, format="yuv420p")

@@ -13,6 +13,7 @@ import pytest
 from relay.cluster import EmbeddedServer
 from relay.ids import sync_id_microseconds
 from relay.settings import NodeSettings
+from relay.stage import pk_room
 from relay.stage.pk_room import current
 from tests.node.peers import PATIENCE_S, Peer, until
 from tests.node.pk_world import Two, two_nodes
@@ -148,7 +149,8 @@ async def test_a_node_that_was_cut_off_learns_that_it_is_over(two: Two) -> None:
     assert await two.runs() == (False, False)
 
 
-async def test_the_death_of_a_node_ends_it_for_both(two: Two) -> None:
+async def test_the_death_of_a_node_ends_it_for_both(two: Two, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pk_room, "AWAY_S", 2.0)
     viewers = await on_stage(two, "a", "b")
     await two.invite()
     await two.desk.accept("pk1", "blue", "bea")

@@ -30,7 +30,14 @@ PATIENCE_S = 90.0
 @pytest.fixture
 def settings() -> NodeSettings:
     picture = {"mix.video.width": WIDTH, "mix.video.height": HEIGHT, "mix.video.fps": FPS, "mix.video.spares": 0}
-    return dev_settings(environ={}, overrides={"media.port": 0, "media.slab_packets": 16_384, **picture})
+    media = {"media.port": 0, "media.slab_packets": 16_384, "session.consent_timeout_s": 3 * PATIENCE_S}
+    return dev_settings(environ={}, overrides={**media, **picture})
+
+
+@pytest.fixture(autouse=True)
+def patient_peers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody gives a connection up before the test gives up waiting, however busy the machine is."""
+    monkeypatch.setattr("aioice.ice.CONSENT_FAILURES", 1000)
 
 
 @pytest.fixture

@@ -16,6 +16,8 @@ from relay.settings import dev_settings
 from signaling.webhooks.service import Webhooks
 from tests.signaling.api_client import RATES, Api
 
+PATIENCE_S = 60.0  # a busy machine must not decide a test: most of these run beside others (tests/beside.py)
+
 
 @pytest.fixture
 def overrides() -> dict[str, object]:
@@ -35,7 +37,7 @@ def store_url() -> Iterator[str]:
 
 @pytest.fixture
 async def store(store_url: str) -> AsyncIterator[RoomStore]:
-    store = await open_store(store_url, socket_timeout_s=5.0)  # a busy machine must not decide a test
+    store = await open_store(store_url, socket_timeout_s=PATIENCE_S, connect_timeout_s=PATIENCE_S)
     yield store
     await store.close()
     with Redis.from_url(store_url) as client:
@@ -46,7 +48,8 @@ async def store(store_url: str) -> AsyncIterator[RoomStore]:
 async def api(store: RoomStore, store_url: str, overrides: dict[str, object]) -> AsyncIterator[Api]:
     """An app with the room `demo`."""
     settings = dev_settings(environ={}, overrides=RATES | overrides)
-    webhooks = Webhooks(settings.webhooks, RedisOutbox(store_url, socket_timeout_s=5.0), Metrics(), "api")
+    outbox = RedisOutbox(store_url, socket_timeout_s=PATIENCE_S, connect_timeout_s=PATIENCE_S)
+    webhooks = Webhooks(settings.webhooks, outbox, Metrics(), "api")
     api = Api(settings, store, webhooks=webhooks)
     created = await api.call("POST", "/v1/rooms", "owner", json={"id": "demo", "max_seats": 2})
     assert created.status_code == 201, created.text

@@ -33,6 +33,17 @@ def test_forgets_the_least_recently_used_key() -> None:
     assert limiter.take("a", 1.0) == 0
 
 
+def test_forgets_keys_that_would_pass_a_whole_burst_again() -> None:
+    limiter = RateLimiter(per_minute=60)
+    for number in range(1000):
+        assert limiter.take(f"k{number}", number / 10) == 0
+        assert len(limiter) <= 11
+    assert [limiter.take("a", 200.0) for _ in range(11)] == [0] * 10 + [1]
+    assert limiter.take("b", 205.0) == 0
+    assert len(limiter) == 2
+    assert [limiter.take("a", 205.0) for _ in range(6)] == [0] * 5 + [1]
+
+
 @settings(max_examples=50, deadline=None)
 @given(st.integers(1, 600), st.lists(st.floats(0, 5), max_size=200))
 def test_never_passes_more_than_the_rate_and_one_burst(per_minute: int, gaps: list[float]) -> None:

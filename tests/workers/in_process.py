@@ -124,6 +124,7 @@ class InProcesses:
     """See `relay.mix.executor.Executor`."""
 
     start_s = 20.0
+    keeps = 0
 
     def __init__(self) -> None:
         self.started: list[InProcess] = []

@@ -11,7 +11,7 @@ import datetime
 import os
 import socket
 import time
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -27,6 +27,7 @@ from relay.link.quic import identity as identities
 from relay.link.quic import window
 from relay.link.quic.adapter import Quic, Wire, configure
 from relay.link.quic.connection import Connection
+from relay.link.quic.goodbyes import Goodbyes
 from relay.link.quic.host import Limits
 from relay.link.quic.identity import Identity
 from relay.link.quic.sockets import open_socket
@@ -37,9 +38,6 @@ from relay.link.transport import HandshakeFailed, Remote
 BATCH = 64  # datagrams per wake-up
 ID_BYTES = 8  # of our connection ids
 SMALLEST_INITIAL = 1200  # bytes, RFC 9000 section 14.1
-LINGER_S = 3.0  # three probe timeouts of a bad path
-MAX_LINGERING = 1024  # connection ids
-MAX_REPEATS = 16  # per connection
 _READ = 65_536
 _VERSION_1 = b"\0\0\0\1"
 _LONG, _FIXED, _INITIAL_MASK = 0x80, 0x40, 0x30
@@ -56,15 +54,6 @@ class EndpointCounts:
     versions: int = 0
     refused: int = 0
     dropped: Counter[str] = field(default_factory=Counter)
-
-
-@dataclass(slots=True)
-class _Goodbye:
-    """The last words of a closed connection, for a peer that missed them."""
-
-    datagrams: list[tuple[bytes, Wire]]
-    until: float
-    repeats: int = 0
 
 
 def _ignore(*_: Any) -> None:
@@ -110,7 +99,7 @@ class Endpoint:
         self._ids: dict[Connection, set[bytes]] = {}
         self._handshakes: set[Connection] = set()
         self._dirty: set[Connection] = set()
-        self._lingering: OrderedDict[bytes, _Goodbye] = OrderedDict()
+        self._goodbyes = Goodbyes()
         self._tick: asyncio.Handle | None = None
         self._closed = False
         self._socket = open_socket(host, port, interface, socket_buffer)
@@ -228,11 +217,7 @@ class Endpoint:
             self._tick = self._loop.call_soon(self._settle_dirty)
 
     def linger(self, connection: Connection, last: list[tuple[bytes, Wire]]) -> None:
-        goodbye = _Goodbye(last, time.monotonic() + LINGER_S)
-        for connection_id in self._ids.get(connection, ()):
-            self._lingering[connection_id] = goodbye
-        while len(self._lingering) > MAX_LINGERING:
-            self._lingering.popitem(last=False)
+        self._goodbyes.keep(self._ids.get(connection, ()), last, time.monotonic())
 
     def announced(self, connection: Connection) -> None:
         self.on_connection(connection)
@@ -249,17 +234,6 @@ class Endpoint:
             self.counts.refused += 1
             log.warning("link refused", remote=connection.remote, peer=connection.peer, reason=reason)
             self.on_refused(connection.remote, reason)
-
-    def _repeat(self, name: bytes, now: float) -> None:
-        """The peer still talks on a connection that we closed: it has not heard."""
-        goodbye = self._lingering[name]
-        if now > goodbye.until or goodbye.repeats >= MAX_REPEATS:
-            del self._lingering[name]
-            return
-        goodbye.repeats += 1
-        self.send(goodbye.datagrams)
-
-    # --- inside --------------------------------------------------------------------------------------------------
 
     def _settle_dirty(self) -> None:
         self._tick = None
@@ -295,8 +269,8 @@ class Endpoint:
         name = data[1 : 1 + ID_BYTES] if data[0] < _LONG else data[6 : 6 + data[5]]
         connection = self._routes.get(name)
         if connection is None:
-            if name in self._lingering:
-                self._repeat(name, now)
+            if name in self._goodbyes:
+                self.send(self._goodbyes.again(name, now))
                 return None
             connection = self._stranger(data, address, name, now)
         if connection is not None:

@@ -8,7 +8,6 @@ system's where PyAV was built against that. Calls release the GIL. Sound is floa
 from __future__ import annotations
 
 import ctypes
-import ctypes.util
 import functools
 import importlib.util
 from pathlib import Path
@@ -43,9 +42,7 @@ def library() -> Any:
     spec = importlib.util.find_spec("av")  # importing it would take 80 ms
     bundled = Path(spec.origin if spec and spec.origin else "av").parent.parent / "av.libs"
     found = [str(path) for path in sorted(bundled.glob("libopus-*.so*"))]
-    for name in (*found, ctypes.util.find_library("opus"), "libopus.so.0"):
-        if name is None:
-            continue
+    for name in (*found, "libopus.so.0", "libopus.dylib"):  # find_library would run a compiler
         try:
             return _declare(ctypes.CDLL(name))
         except OSError:

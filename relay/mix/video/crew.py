@@ -91,7 +91,8 @@ class Crew:
 
     def settle(self, worker: PoolWorker) -> None:
         """Keep a worker that has no stage any more, or end it when enough wait."""
-        if worker.idle and sum(one.idle and one.ready for one in self._workers) > max(1, self._settings.spares):
+        keep = max(self._executor.keeps, self._settings.spares)
+        if worker.idle and sum(one.idle and one.ready for one in self._workers) > keep:
             worker.stopping = True
             task = asyncio.get_running_loop().create_task(worker.running.stop())
             self._tasks.add(task)

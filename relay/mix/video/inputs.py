@@ -116,7 +116,8 @@ class Input:
         if heals or (self._assembler.broken and now - self._asked > (ASK_US if self._version else ASK_US // 2)):
             self._asked = now
             self._tell(KeyframeNeeded(self._stage, self.spec.identity))
-        if self._showing and now - self._seen > self._silence:
+        # What waits to be decoded shows that it is not silent, and what will follow refers to it.
+        if self._showing and not self._queue and now - self._seen > self._silence:
             self._showing, self._picture = False, None
             self._queue.restart()
             self._trouble("silent", f"for {(now - self._seen) / 1e6:.1f} s", now)

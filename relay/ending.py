@@ -1,4 +1,4 @@
-"""The end of tasks that wait for the store."""
+"""The end of tasks that wait for the store or for another library."""
 
 from __future__ import annotations
 
