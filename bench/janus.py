@@ -10,10 +10,11 @@ viewers send no RTCP. All of them get AES-128-GCM. In the end one libwebrtc view
 from __future__ import annotations
 
 import asyncio
+import functools
 import random
 import statistics
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from bench.janus_doors import DECIDED, OFFERED, Doors, janus_doors, relay_doors
@@ -250,23 +251,26 @@ def _figures(ours: Found, theirs: Found, beside: str) -> list[Figure]:
 
 
 def _parts(ours: Found, theirs: Found, beside: str) -> list[Figure]:
-    def medians(found: Found, part: str) -> list[float]:
-        return [statistics.median(join.since_previous(part) for join in joins) * 1e3 for joins in found.joins]
-
-    rows = [
+    # Janus's last answer comes while ICE is under way, so what signaling takes is not told apart from ICE
+    rows: list[tuple[str, Callable[[Join], float]]] = [
+        ("signaling", lambda join: join.at[PARTS[0]]),
+        ("signaling and ICE", lambda join: join.at[PARTS[1]]),
+        *((f"from then until {part}", functools.partial(Join.since_previous, part=part)) for part in PARTS[2:]),
+    ]
+    figures = [
         figure(
-            f"of it, until {part} (median)" if part != PARTS[0] else "of it, signaling (median)",
-            medians(ours, part),
+            f"of it, {name} (median)",
+            [statistics.median(map(taken, joins)) * 1e3 for joins in ours.joins],
             "ms",
             beside=beside,
-            beside_values=medians(theirs, part),
+            beside_values=[statistics.median(map(taken, joins)) * 1e3 for joins in theirs.joins],
             command=COMMAND,
         )
-        for part in PARTS
+        for name, taken in rows
     ]
     work = [statistics.median(join.at[DECIDED] - join.at[OFFERED] for join in joins) * 1e3 for joins in theirs.joins]
     name = f"of {beside}'s signaling: the client makes its answer, which WHEP's makes before"
-    return [*rows, figure(name, work, "ms", command=COMMAND)]
+    return [*figures, figure(name, work, "ms", command=COMMAND)]
 
 
 def _packets(ours: Found, theirs: Found, beside: str) -> list[Figure]:
