@@ -99,6 +99,10 @@ bench-link: .venv/.test  ## measure a path between two nodes beside stock aioqui
 bench-mix: .venv/.test  ## measure mixing beside ffmpeg and GStreamer (installed when missing, as root), and a program from glass to glass
 	$(BIN)/python -m bench mix mix_audio mix_glass mix_stages $(ARGS)
 
+.PHONY: bench-janus
+bench-janus: .venv/.test  ## measure a relay beside Janus (installed when missing, as root), with the same clients
+	$(BIN)/python -m bench janus $(ARGS)
+
 .PHONY: bench-ray
 bench-ray: .venv/.test  ## measure workers on a Ray cluster of this machine beside local ones
 	$(BIN)/python -m bench mix_ray $(ARGS)

@@ -1,7 +1,7 @@
 """`python -m bench [NAMES…] [--quick]`: measure, print a table each, and write `bench/results/<name>.json`.
 
 All of them take about a quarter of an hour, with `--quick` about four minutes: that is for seeing that they run. Whole
-nodes run on the reference plane, save where a row says otherwise, and for `mix_glass` and `mix_stages`.
+nodes run on the reference plane, save where a row says otherwise, and for `mix_glass`, `mix_stages` and `janus`.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ BENCHES = (
     "mix_glass",
     "mix_stages",
     "mix_ray",
+    "janus",
 )
 EACH_AT_MOST_S = 480.0
 

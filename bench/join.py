@@ -10,6 +10,7 @@ import contextlib
 import random
 import statistics
 import time
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -94,31 +95,28 @@ async def _joins(server: Server, count: int, seed: int, settle_s: float) -> list
     gaps = random.Random(seed)
     await asyncio.sleep(settle_s)
     # the first viewer of a process also pays for its imports and for what is made once
-    await _join(server, f"first{seed}")
+    await join_relay(server, f"first{seed}")
     joins = []
     for number in range(count):
         await asyncio.sleep(gaps.uniform(*GAPS_S))
-        joins.append(await _join(server, f"viewer{seed}-{number}"))
+        joins.append(await join_relay(server, f"viewer{seed}-{number}"))
         server.alive()
     return joins
 
 
-async def _join(server: Server, identity: str) -> Join:
+async def join_relay(server: Server, identity: str) -> Join:
     """One viewer from its offer to its first picture, and out again."""
-    pc = webrtc.RTCPeerConnection(webrtc.RTCConfiguration(bundle_policy="max-bundle"))
-    join, begin = Join(), 0.0
-    ice, dtls = asyncio.Event(), asyncio.Event()
+    viewer = Viewer()
+    async with entered_relay(server, identity, viewer) as track:
+        return await viewer.picture(track)
 
-    def changed(_: object) -> None:
-        if str(pc.ice_connection_state) in ("connected", "completed"):
-            join.at.setdefault("ICE connected", time.monotonic() - begin)
-            ice.set()
-        if str(pc.connection_state) == "connected":
-            join.at.setdefault("DTLS connected", time.monotonic() - begin)
-            dtls.set()
 
-    pc.on("iceconnectionstatechange", changed)
-    pc.on("connectionstatechange", changed)
+@contextlib.asynccontextmanager
+async def entered_relay(
+    server: Server, identity: str, viewer: Viewer, through: Callable[[str], str] = str
+) -> AsyncIterator[Any]:
+    """Yields the track of pictures that a viewer gets by WHEP until then; `through` may change the answer."""
+    pc = viewer.pc
     resource: Resource | None = None
     async with Endpoint(server.whep, token(identity, "viewer")) as endpoint:
         try:
@@ -127,23 +125,55 @@ async def _join(server: Server, identity: str) -> Join:
             track = pc.add_transceiver("video", receive).receiver.track
             await pc.set_local_description(await pc.create_offer())
             offer = await gathered(pc)
-            begin = time.monotonic()
+            viewer.begin()
             resource = await endpoint.offer(offer)
-            join.at["POST answered"] = time.monotonic() - begin
-            await pc.set_remote_description(webrtc.RTCSessionDescriptionInit(type="answer", sdp=resource.answer))
-            async with asyncio.timeout(FIRST_FRAME_S):
-                await _first_frame(track)
-                join.at[PARTS[-1]] = time.monotonic() - begin
-                await ice.wait()
-                await dtls.wait()
-            # a mean over few frames may reach back too far
-            first_packet = join.at[PARTS[-1]] - await _decoding(pc)
-            join.at["first packet"] = max(first_packet, join.at["DTLS connected"])
+            viewer.over("POST answered")
+            answer = webrtc.RTCSessionDescriptionInit(type="answer", sdp=through(resource.answer))
+            await pc.set_remote_description(answer)
+            yield track
         finally:
             if resource is not None:
                 await endpoint.delete(resource)
             pc.close()
-    return join
+
+
+class Viewer:
+    """A libwebrtc client on its way to its first picture. Its `pc` is the caller's to close."""
+
+    def __init__(self) -> None:
+        self.pc = webrtc.RTCPeerConnection(webrtc.RTCConfiguration(bundle_policy="max-bundle"))
+        self._join, self._begin = Join(), 0.0
+        self._ice, self._dtls = asyncio.Event(), asyncio.Event()
+        self.pc.on("iceconnectionstatechange", self._changed)
+        self.pc.on("connectionstatechange", self._changed)
+
+    def begin(self) -> None:
+        """From now on times count."""
+        self._begin = time.monotonic()
+
+    def over(self, part: str) -> None:
+        """Note when a part was over for the first time."""
+        self._join.at.setdefault(part, time.monotonic() - self._begin)
+
+    async def picture(self, track: Any) -> Join:
+        """Wait for the first picture. Raises TimeoutError."""
+        async with asyncio.timeout(FIRST_FRAME_S):
+            await _first_frame(track)
+            self.over(PARTS[-1])
+            await self._ice.wait()
+            await self._dtls.wait()
+        at = self._join.at
+        # a mean over few frames may reach back too far
+        at["first packet"] = max(at[PARTS[-1]] - await _decoding(self.pc), at["DTLS connected"])
+        return self._join
+
+    def _changed(self, _: object) -> None:
+        if str(self.pc.ice_connection_state) in ("connected", "completed"):
+            self.over("ICE connected")
+            self._ice.set()
+        if str(self.pc.connection_state) == "connected":
+            self.over("DTLS connected")
+            self._dtls.set()
 
 
 async def _first_frame(track: Any) -> None:

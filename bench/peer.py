@@ -1,11 +1,12 @@
 """A light WebRTC peer for loads: SDP from a template, ICE checks, DTLS and SRTP by the relay's own parts, no codecs.
 
-It answers a full ICE agent's checks too, so that the stock aiortc peer can be loaded with the same client.
+It answers a full ICE agent's checks and offers too, so that stock aiortc and Janus can be loaded with the same client.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
 import secrets
 import socket
@@ -41,6 +42,20 @@ _EXTENSIONS = (
     "a=extmap:3 http://www.ietf.org/id/draft-holmer-rmcat-transport-wide-cc-extensions-01",
 )
 VIDEO_SSRC = 0x0B00_0001
+_THEIRS = tuple(
+    f"a={name}"
+    for name in (
+        "ice-",
+        "fingerprint",
+        "setup",
+        "candidate",
+        "end-of-candidates",
+        "ssrc",
+        "msid",
+        "sendonly",
+        "sendrecv",
+    )
+)
 
 
 class Peer:
@@ -49,8 +64,11 @@ class Peer:
     `times` has, in seconds since the POST: `answer` (201 came), `ice` (check answered), `dtls` (keys are there).
     """
 
-    def __init__(self, certificate: Certificate, kinds: str, *, publish: bool = False) -> None:
-        """`kinds` names the m-lines: "aavv" are two audio and two video ones."""
+    def __init__(
+        self, certificate: Certificate, kinds: str, *, publish: bool = False, address: str = "127.0.0.1"
+    ) -> None:
+        """`kinds` names the m-lines: "aavv" are two audio and two video ones. `address` is what its candidate says."""
+        self._address = address
         self.times: dict[str, float] = {}
         self.srtp: Srtp | None = None
         self.on_media: Callable[[bytes], None] = lambda _: None
@@ -64,6 +82,7 @@ class Peer:
         self._remote: tuple[str, int] = ("", 0)
         self._remote_ufrag = self._remote_password = ""
         self._checked = asyncio.Event()
+        self._controlled = False
         self._dtls: DtlsEnd | None = None
 
     async def connect(self, client: httpx2.AsyncClient, url: str, identity: str, role: Role = "viewer") -> None:
@@ -75,7 +94,11 @@ class Peer:
             raise RuntimeError(f"{response.status_code}: {response.text[:300]}")
         self.times["answer"] = time.perf_counter() - begin
         self.location = response.headers["location"]
-        self._read(response.text)
+        await self.establish(response.text, begin)
+
+    async def establish(self, remote: str, begin: float) -> None:
+        """Do all of ICE and DTLS with the end that wrote `remote`. `times` count from `begin`, of `perf_counter`."""
+        self._read(remote)
         asyncio.get_running_loop().add_reader(self.socket.fileno(), self._readable)
         await self._check()
         self.times["ice"] = time.perf_counter() - begin
@@ -107,8 +130,22 @@ class Peer:
             lines.append("a=sendonly" if self._publish else "a=recvonly")
             if self._publish:
                 lines += ["a=msid:bench bench", f"a=ssrc:{VIDEO_SSRC + mid} cname:bench"]
-            lines.append(f"a=candidate:1 1 udp 2130706431 127.0.0.1 {self._port()} typ host")
+            lines.append(f"a=candidate:1 1 udp 2130706431 {self._address} {self._port()} typ host")
             lines.append("a=end-of-candidates")
+        return "\r\n".join(lines) + "\r\n"
+
+    def answer(self, offer: str) -> str:
+        """Take all that is offered, receive only; `establish` then needs the offer. `setup:passive`: the other end
+        says hello when it is ready for it, and not before, which OpenSSL would make up for after a second only."""
+        self._controlled = True  # who offers controls (RFC 8445 6.1.1)
+        digest = self._certificate.fingerprints[0]
+        ours = [f"a=ice-ufrag:{self._ufrag}", f"a=ice-pwd:{self._password}", "a=setup:passive", "a=recvonly"]
+        ours += [f"a=fingerprint:{digest.algorithm} {digest.value}"]
+        ours += [f"a=candidate:1 1 udp 2130706431 {self._address} {self._port()} typ host", "a=end-of-candidates"]
+        lines = []
+        for line in offer.splitlines():
+            if not line.startswith(_THEIRS):
+                lines += [line, *ours] if line.startswith("a=mid:") else [line]
         return "\r\n".join(lines) + "\r\n"
 
     def _port(self) -> int:
@@ -132,22 +169,25 @@ class Peer:
             raise RuntimeError(f"the answer lacks {missing}:\n{answer}")
         self._remote_ufrag, self._remote_password = found["ufrag"][1], found["password"][1]  # type: ignore[index]
         self._remote = (found["candidate"][1], int(found["candidate"][2]))  # type: ignore[index]
-        role = "client" if found["setup"][1] == "passive" else "server"  # type: ignore[index]
+        role = "server" if self._controlled or found["setup"][1] == "active" else "client"  # type: ignore[index]
         self._dtls = DtlsEnd(self._certificate, role, _fingerprints(answer), self._send)
 
     async def _check(self) -> None:
         async with asyncio.timeout(CONNECT_S):
             while not self._checked.is_set():
                 self._send_check()
-                try:
+                with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._checked.wait(), CHECK_S)
-                except TimeoutError:
-                    continue
 
     def _send_check(self) -> None:
         username = f"{self._remote_ufrag}:{self._ufrag}"
         key = self._remote_password.encode()
-        self._send(stun.binding_request(secrets.token_bytes(12), username, key, use_candidate=True))
+        controlled = self._controlled
+        self._send(
+            stun.binding_request(
+                secrets.token_bytes(12), username, key, controlled=controlled, use_candidate=not controlled
+            )
+        )
 
     def _send(self, datagram: bytes) -> None:
         self.socket.sendto(datagram, self._remote)

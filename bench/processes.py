@@ -98,6 +98,10 @@ def _threads(pid: int) -> list[int]:
         return []
 
 
+def _resident(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * _PAGE
+
+
 class Child:
     """A running process. Use `started`, which ends it."""
 
@@ -129,13 +133,24 @@ class Child:
         fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / _TICK
 
+    def cpu_of_all(self) -> float:
+        """Seconds of processor time so far, to 1 ns, of the threads that it and its descendants have now."""
+        threads = [
+            f"/proc/{pid}/task/{thread}" for pid in (self.pid, *_descendants(self.pid)) for thread in _threads(pid)
+        ]
+        return sum(int(Path(f"{each}/schedstat").read_text().split()[0]) for each in threads) / 1e9
+
     def waited(self) -> float:
         """Seconds that its main thread was ready but others had the core: what a shared machine costs."""
         return int(Path(f"/proc/{self.pid}/schedstat").read_text().split()[1]) / 1e9
 
     def resident(self) -> int:
         """Bytes of resident memory."""
-        return int(Path(f"/proc/{self.pid}/statm").read_text().split()[1]) * _PAGE
+        return _resident(self.pid)
+
+    def resident_of_all(self) -> int:
+        """`resident`, with its descendants."""
+        return sum(map(_resident, (self.pid, *_descendants(self.pid))))
 
 
 @contextlib.asynccontextmanager
@@ -229,7 +244,7 @@ async def relay(*cores: int, urgent: bool = False, plane: PlaneKind = "reference
         settings = [word for key, value in wanted.items() for word in ("--set", f"{key}={value}")]
         ports = ["--port", str(media), "--http-port", str(http)]
         run = ["-c", "from costream.cli import main; main()", "dev", *ports, *settings]
-        async with _serving(run, cores, http, "/healthz", urgent=urgent) as server:
+        async with serving(run, cores, http, "/healthz", urgent=urgent) as server:
             yield server
 
 
@@ -237,15 +252,22 @@ async def relay(*cores: int, urgent: bool = False, plane: PlaneKind = "reference
 async def stock(core: int, *options: str) -> AsyncIterator[Server]:
     """The stock aiortc peer, `bench.stock`, ready to answer."""
     port = free_port()
-    async with _serving(["-m", "bench.stock", str(port), *options], [core], port, "/") as server:
+    async with serving(["-m", "bench.stock", str(port), *options], [core], port, "/") as server:
         yield server
 
 
 @contextlib.asynccontextmanager
-async def _serving(
-    arguments: Sequence[str], cores: Sequence[int], port: int, path: str, *, urgent: bool = False
+async def serving(
+    arguments: Sequence[str],
+    cores: Sequence[int],
+    port: int,
+    path: str,
+    *,
+    urgent: bool = False,
+    program: str = sys.executable,
 ) -> AsyncIterator[Server]:
-    async with started(arguments, *cores, urgent=urgent) as child:
+    """`started`, and at `path` of `port` it answers 200."""
+    async with started(arguments, *cores, urgent=urgent, program=program) as child:
         server = Server(child._process, child._log)
         server.base = f"http://127.0.0.1:{port}"
         deadline = time.monotonic() + START_S

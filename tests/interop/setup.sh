@@ -20,6 +20,7 @@ declare -A WANTED=(
   [gstreamer1.0-plugins-ugly]=/usr/lib/*/gstreamer-1.0/libgstx264.so
   [fonts-dejavu-core]=/usr/share/fonts/truetype/dejavu/DejaVuSans.ttf
   [iproute2]=ip
+  [janus]=janus
   [libfaketime]=/usr/lib/*/faketime/libfaketimeMT.so.1
 )
 
@@ -42,6 +43,8 @@ debian_packages() {
     say "only root can install: apt-get install --no-install-recommends ${missing[*]}"
   else
     apt-get update -qq >/dev/null || say "apt-get update failed; the package lists may be old."
+    # only benches start it, on ports of their own; the package would start a service
+    [[ " ${missing[*]} " == *" janus "* && -d /run/systemd/system ]] && systemctl -q mask janus
     DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null 2>&1 ||
       for package in "${missing[@]}"; do
         DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$package" >/dev/null 2>&1 ||

@@ -26,6 +26,7 @@ _PACKAGES = {
     "whip-client": "Debian package simple-whip-client",
     "gstreamer": "Debian package gstreamer1.0-tools",
     "libdatachannel": "PyPI package libdatachannel-py with PyAV, which need Python >= 3.12",
+    "janus": "Debian package janus",
     "wrtc": "PyPI package wrtc",
 }
 
@@ -40,6 +41,7 @@ def find(name: str) -> str | None:
         "whip-client": lambda: shutil.which("whip-client"),
         "gstreamer": lambda: shutil.which("gst-launch-1.0"),
         "libdatachannel": _datachannel,
+        "janus": lambda: shutil.which("janus"),
         "wrtc": lambda: _module("webrtc"),
     }
     return finders[name]()
