@@ -43,13 +43,14 @@ debian_packages() {
     say "only root can install: apt-get install --no-install-recommends ${missing[*]}"
   else
     apt-get update -qq >/dev/null || say "apt-get update failed; the package lists may be old."
-    # only benches start it, on ports of their own; the package would start a service
-    [[ " ${missing[*]} " == *" janus "* && -d /run/systemd/system ]] && systemctl -q mask janus
     DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null 2>&1 ||
       for package in "${missing[@]}"; do
         DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$package" >/dev/null 2>&1 ||
           say "apt-get could not install $package; its tests will be missing."
       done
+    if [[ " ${missing[*]} " == *" janus "* && -d /run/systemd/system ]]; then
+      systemctl -q disable --now janus || true  # the package starts a service; benches start one of their own
+    fi
   fi
 }
 
