@@ -41,9 +41,7 @@ async def janus_missing() -> str:
         if os.geteuid() or shutil.which("apt-get") is None:
             return f"install {PACKAGE}"
         try:
-            if _has_systemd():  # or the package starts a service, for all of the network
-                await run(["systemctl", "mask", "--quiet", "janus"])
-            await run(["apt-get", "install", "-y", "-qq", "--no-install-recommends", PACKAGE])
+            await _install()
         except RuntimeError as error:
             return str(error).splitlines()[-1]
     if not own_address():
@@ -54,8 +52,15 @@ async def janus_missing() -> str:
     return ""
 
 
-def _has_systemd() -> bool:
-    return Path("/run/systemd/system").exists()
+async def _install() -> None:
+    """Without the service that the package would start, for all of the network."""
+    has_systemd = Path("/run/systemd/system").exists()
+    if has_systemd:
+        await run(["systemctl", "mask", "--runtime", "--quiet", "janus"])
+    await run(["apt-get", "install", "-y", "-qq", "--no-install-recommends", PACKAGE])
+    if has_systemd:
+        await run(["systemctl", "unmask", "--runtime", "--quiet", "janus"])
+        await run(["systemctl", "disable", "--quiet", "janus"])
 
 
 async def janus_name(server: Server) -> str:

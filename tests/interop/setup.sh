@@ -43,13 +43,17 @@ debian_packages() {
     say "only root can install: apt-get install --no-install-recommends ${missing[*]}"
   else
     apt-get update -qq >/dev/null || say "apt-get update failed; the package lists may be old."
+    local service= # that a package would start: benches start one of their own
+    [[ " ${missing[*]} " == *" janus "* && -d /run/systemd/system ]] && service=janus
+    [ -z "$service" ] || systemctl -q mask --runtime "$service"
     DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null 2>&1 ||
       for package in "${missing[@]}"; do
         DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$package" >/dev/null 2>&1 ||
           say "apt-get could not install $package; its tests will be missing."
       done
-    if [[ " ${missing[*]} " == *" janus "* && -d /run/systemd/system ]]; then
-      systemctl -q disable --now janus || true  # the package starts a service; benches start one of their own
+    if [ -n "$service" ]; then
+      systemctl -q unmask --runtime "$service"
+      systemctl -q disable "$service" || say "the service $service could not be disabled."
     fi
   fi
 }
