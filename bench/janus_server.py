@@ -52,9 +52,13 @@ async def janus_missing() -> str:
     return ""
 
 
+def _has_systemd() -> bool:
+    return Path("/run/systemd/system").exists()
+
+
 async def _install() -> None:
     """Without the service that the package would start, for all of the network."""
-    has_systemd = Path("/run/systemd/system").exists()
+    has_systemd = _has_systemd()
     if has_systemd:
         await run(["systemctl", "mask", "--runtime", "--quiet", "janus"])
     await run(["apt-get", "install", "-y", "-qq", "--no-install-recommends", PACKAGE])
