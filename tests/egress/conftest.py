@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -38,5 +39,9 @@ async def world(feeds: LiveFeeds, tmp_path: Path) -> AsyncIterator[World]:
 
 def _left() -> tuple[set[int], int]:
     """Children of this process by their ids, and the number of its descriptors."""
-    children = {child.pid for child in psutil.Process().children(recursive=True) if "relay.egress" in child.cmdline()}
+    children = set()
+    for child in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):  # it has just ended, or nobody has asked yet how
+            if "relay.egress" in child.cmdline():
+                children.add(child.pid)
     return children, len(os.listdir("/proc/self/fd"))
