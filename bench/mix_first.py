@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 from bench.mix_clips import clip, frames
-from bench.mix_world import PATIENCE_S, Feed, Mixer
+from bench.mix_world import Feed, Mixer
 from bench.plan import Plan
 from bench.report import Figure, figure, percentile
 from relay.ids import sync_id_milliseconds
@@ -55,7 +55,7 @@ async def first_picture(mixer: Mixer, stage: str, identity: str, coded: list[byt
     mixer.pool.add_input(stage, identity, "Ann", feed.source)
     start = time.monotonic_ns() // 1000
     number = 0
-    async with asyncio.timeout(PATIENCE_S):
+    async with mixer.patience(f"picture of {identity} in {stage}"):
         while True:
             if time.monotonic_ns() // 1000 - start >= number * 1_000_000 // 30:
                 feed.send(number)

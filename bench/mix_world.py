@@ -88,9 +88,19 @@ class Mixer:
         await self.until(events.InputShown, inputs)
 
     async def until(self, kind: type, count: int) -> None:
-        async with asyncio.timeout(PATIENCE_S):
+        async with self.patience(f"{count} × {kind.__name__}"):
             while sum(isinstance(event, kind) for event in self.told) < count:
                 await asyncio.sleep(0.002)
+
+    @contextlib.asynccontextmanager
+    async def patience(self, what: str) -> AsyncIterator[None]:
+        """Raises TimeoutError, with what was told last, when something takes too long."""
+        try:
+            async with asyncio.timeout(PATIENCE_S):
+                yield
+        except TimeoutError:
+            last = f"{self.pictures} pictures, and at last {self.told[-8:]}"
+            raise TimeoutError(f"no {what} within {PATIENCE_S:.0f} s; there were {last}") from None
 
     def _on_taps(self, tapped: list[tuple[int, bytes, int]]) -> None:
         for _, data, arrival in tapped:
