@@ -39,7 +39,8 @@ class Mixer:
         self.pictures = 0
         self.sent: dict[int, int] = {}
         """When a picture's last packet came out, by the ms of its wall time."""
-        self._captured = 0
+        self._captured: dict[int, int] = {}
+        """Of each program's newest picture, by SSRC: packets of several programs come between each other."""
         self.plane.on_taps = self._on_taps
         self.plane.start()
         self.pool = VideoPool(self.plane, lambda: next(self.handles), settings, self.told.append, executor=executor)
@@ -108,10 +109,10 @@ class Mixer:
             assert packet is not None
             if (value := packet.extension(INJECT_EXTENSIONS["abs_capture_time"])) is not None:
                 micros = int.from_bytes(value, "big") * 1_000_000 + (1 << 31) >> 32
-                self._captured = micros // 1000 - NTP_EPOCH_S * 1000
+                self._captured[packet.ssrc] = micros // 1000 - NTP_EPOCH_S * 1000
             if packet.marker:
                 self.pictures += 1
-                self.sent[self._captured] = arrival
+                self.sent[self._captured.get(packet.ssrc, 0)] = arrival
 
 
 class Feed:
