@@ -14,18 +14,19 @@ import numpy as np
 
 from relay.errors import PeerError
 from relay.mix.audio.opus import Block, Decoder
+from relay.mix.capture import captured_ntp
 from relay.mix.jitter import FRAME, JitterBuffer
 from relay.mix.jitter_steps import Conceal, JitterSettings, Play, Quiet, Recover, Skip, Step
 from relay.mix.lips import Told
 from relay.mix.voices import Ramp, cross_fade, energy
-from relay.plane.reference.rtp import EXTENSIONS, parse
+from relay.plane.reference.rtcp import wall_us_from_ntp
+from relay.plane.reference.rtp import parse
+from relay.stage.sender_clock import Anchor
 
 QUEUE = 256  # packets between two ticks; 20 ms have one to eight
 TAIL = 480  # samples of continuation to fade from
 QUIET = 1e-6  # mean square (-60 dBov) below which nobody hears a frame that is left out
 STOPPED_US = 2_000_000
-_CAPTURE_TIME_ID = list(EXTENSIONS).index("abs_capture_time") + 1  # as in canonical packets
-_NTP = 1 << 32
 
 
 PacketQueue = deque[tuple[int, bytes]]
@@ -61,7 +62,7 @@ class Input:
         self._settings = settings
         self._channels = channels
         self._payload_type = payload_type
-        self._anchors: dict[Told, tuple[int, int, int]] = {}
+        self._anchors: dict[Told, Anchor] = {}
         self._decoder = Decoder(channels)
         self._ready: deque[tuple[int, Block | None]] = deque()
         self._samples = 0
@@ -126,9 +127,8 @@ class Input:
             self.last_packet = now
             if not packet.payload:
                 continue  # padding only
-            if packet.extensions and (capture := packet.extension(_CAPTURE_TIME_ID)) and len(capture) >= 8:
-                captured = int.from_bytes(capture[:8], "big") * 1_000_000 // _NTP
-                self._anchors["capture"] = packet.ssrc, packet.timestamp, captured
+            if (ntp := captured_ntp(packet)) is not None:
+                self._anchors["capture"] = Anchor(packet.ssrc, packet.timestamp, wall_us_from_ntp(ntp))
             self.jitter.put(packet.ssrc, packet.seq, packet.timestamp, packet.payload, packet.arrival)
 
     def wait_at_least(self, least_us: int, more_us: int) -> None:
@@ -138,7 +138,7 @@ class Input:
 
     def anchor(self, ssrc: int, timestamp: int, captured: int) -> None:
         """By its sender's reports, a timestamp of this stream is of this moment (µs of the sender's clock)."""
-        self._anchors["report"] = ssrc, timestamp, captured
+        self._anchors["report"] = Anchor(ssrc, timestamp, captured)
 
     def lag(self, told: Told) -> int | None:
         """How long after capture the fastest packets come by the sender's clock, µs; None while that is not known."""

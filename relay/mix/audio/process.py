@@ -184,9 +184,14 @@ class Process:
             case RemoveInput(room, identity):
                 mixers.find(room).change(command)
                 self._forget(room, identity)
-            case SetGain(room) | OpenMix(room) | CloseMix(room):
-                mixers.find(room).change(command)
-            case WaitForPictures(room) | WaitForPicture(room) | AnchorInput(room):
+            case (
+                SetGain(room)
+                | OpenMix(room)
+                | CloseMix(room)
+                | WaitForPictures(room)
+                | WaitForPicture(room)
+                | AnchorInput(room)
+            ):
                 mixers.find(room).change(command)
             case FailMixer(mixer, hang_s):
                 mixers.fail(mixer, hang_s)

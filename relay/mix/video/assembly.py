@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from relay.mix.capture import captured_ntp
 from relay.plane.reference import rtp
 from relay.plane.reference.descriptors import inspect_h264, inspect_vp8
 from relay.plane.vp8_payload import vp8_frame
@@ -26,7 +27,6 @@ MAX_EARLY = 128
 say, where the first to come need not be the first."""
 
 _START_CODE = b"\x00\x00\x00\x01"
-_CAPTURE_TIME_ID = list(rtp.EXTENSIONS).index("abs_capture_time") + 1  # as in canonical packets
 _STAP_A, _FU_A = 24, 28
 
 
@@ -141,9 +141,7 @@ class Assembler:
             self.broken = True
             return []
         self.broken = False
-        value = first.extension(_CAPTURE_TIME_ID)
-        capture = int.from_bytes(value[:8], "big") if value and len(value) >= 8 else None
-        return [AccessUnit(data, first.timestamp, keyframe, frame[-1].arrival, capture, first.ssrc)]
+        return [AccessUnit(data, first.timestamp, keyframe, frame[-1].arrival, captured_ntp(first), first.ssrc)]
 
     def _begins(self, packet: rtp.Packet) -> bool:
         """A delimiter or SEI may stand before the parameter sets of an H264 keyframe."""

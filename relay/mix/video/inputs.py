@@ -11,7 +11,9 @@ from relay.mix.video.assembly import AccessUnit, Assembler
 from relay.mix.video.composer import Content
 from relay.mix.video.decoder import BadStream, Decoder
 from relay.mix.video.messages import FrameShown, InputSpec, InputTrouble, KeyframeNeeded, LagMeasured
+from relay.plane.reference.rtcp import wall_us_from_ntp
 from relay.process.control import Message
+from relay.stage.sender_clock import Anchor
 
 ASK_US = 500_000
 """Between two requests for a keyframe; the relay coalesces them further."""
@@ -24,7 +26,6 @@ LAG_STEP_US = 3000
 """A lag that moved by less is not worth telling, nor more than once a second."""
 LAG_REPEAT_US = 5_000_000
 """But then it is told again: who compares it may have begun later."""
-_NTP = 1 << 32
 
 Tell = Callable[[Message], object]
 
@@ -32,12 +33,6 @@ Tell = Callable[[Message], object]
 class _Waiting(NamedTuple):
     media: int
     unit: AccessUnit
-
-
-class _Anchor(NamedTuple):
-    ssrc: int
-    timestamp: int
-    captured: int
 
 
 class Input:
@@ -55,7 +50,7 @@ class Input:
         self._showing = False
         self._told: dict[str, int] = {}
         self._size: tuple[int, int] | None = None
-        self._anchors: dict[Told, _Anchor] = {}
+        self._anchors: dict[Told, Anchor] = {}
         self._lags: dict[Told, tuple[int, int]] = {}
         """What was told of them, and when."""
         self._lost = 0
@@ -124,7 +119,7 @@ class Input:
 
     def anchor(self, ssrc: int, timestamp: int, captured: int) -> None:
         """By its sender's reports, a timestamp of this stream is of this moment (µs of the sender's clock)."""
-        self._anchors["report"] = _Anchor(ssrc, timestamp, captured)
+        self._anchors["report"] = Anchor(ssrc, timestamp, captured)
 
     def wait(self, delay: int) -> None:
         """Show pictures so long after they could have come at the earliest."""
@@ -159,7 +154,7 @@ class Input:
         """Tell how late pictures are by the sender's clock, as far as anything says what that is."""
         if unit.capture is not None:
             # Whole seconds of the sender's clock mean nothing here; only its pace and its distance to his sound's do.
-            self._anchors["capture"] = _Anchor(unit.ssrc, unit.timestamp, unit.capture * 1_000_000 // _NTP)
+            self._anchors["capture"] = Anchor(unit.ssrc, unit.timestamp, wall_us_from_ntp(unit.capture))
         for told, anchor in self._anchors.items():
             if anchor.ssrc != unit.ssrc:
                 continue

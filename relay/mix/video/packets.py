@@ -5,6 +5,7 @@ Each frame carries its wall time as abs-capture-time, so that a viewer can align
 
 from __future__ import annotations
 
+from relay.mix.capture import CAPTURE_TIME_ID
 from relay.mix.video.assembly import VideoCodec
 from relay.plane.reference import rtp
 
@@ -13,7 +14,6 @@ MAX_PAYLOAD = 1180
 NTP_EPOCH_S = 2_208_988_800
 """Seconds from 1900 to 1970 (RFC 5905)."""
 
-_CAPTURE_TIME_ID = list(rtp.EXTENSIONS).index("abs_capture_time") + 1
 _STAP_A, _FU_A = 24, 28
 _PICTURE_IDS = 1 << 15
 
@@ -35,7 +35,7 @@ class Packetizer:
             payloads = h264_payloads(frame)
         made = []
         last = len(payloads) - 1
-        capture = [(_CAPTURE_TIME_ID, ntp(wall_us))]
+        capture = [(CAPTURE_TIME_ID, ntp(wall_us))]
         for index, payload in enumerate(payloads):
             extensions = capture if index == 0 else ()
             header = rtp.build_header(
