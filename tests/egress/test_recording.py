@@ -19,6 +19,7 @@ from relay.egress.record import GROWING, recover
 from relay.errors import NotFound
 from tests.egress.show import AUDIO, VIDEO, LiveFeeds, Look, Rtp, Show
 from tests.egress.world import World, ffmpeg_errors, until
+from tests.processes import ended
 
 
 def counters(path: Path) -> list[int]:
@@ -83,7 +84,7 @@ async def test_a_killed_process_leaves_a_clean_file_and_the_next_goes_on(world: 
     last = feeds.show.video.pictures
     (pid,) = world.pids()
     os.kill(pid, signal.SIGKILL)
-    await until(lambda: not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE)
+    await ended(pid)
     assert ffmpeg_errors(growing) == ""  # as it lies there
     assert last - counters(growing)[-1] <= 40  # it had all but the last second
     await until(lambda: len(world.manager.get(egress)["files"]) == 2)

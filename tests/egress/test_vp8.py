@@ -9,7 +9,6 @@ from pathlib import Path
 from struct import pack
 
 import av
-import psutil  # type: ignore[import-untyped]
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -29,6 +28,7 @@ from relay.plane.vp8_payload import vp8_frame
 from tests.egress.show import VIDEO, LiveFeeds, Look, Rtp, Show
 from tests.egress.test_recording import counters, files, grown, sizes
 from tests.egress.world import FFMPEG, World, ffmpeg_errors, until
+from tests.processes import ended
 
 LOOK = Look(codec="vp8", gop=15)
 KEYFRAME = b"\x10\x02\x00\x9d\x01\x2a\x40\x01\xb4\x00" + bytes(40)
@@ -212,7 +212,7 @@ async def test_a_recording_survives_a_kill_and_other_sizes(tmp_path: Path) -> No
         last = feeds.show.video.pictures
         (pid,) = world.pids()
         os.kill(pid, signal.SIGKILL)
-        await until(lambda: not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE)
+        await ended(pid)
         assert ffmpeg_errors(growing) == ""
         assert last - counters(growing)[-1] <= 40
         await until(lambda: len(world.manager.get(egress)["files"]) == 2)

@@ -23,6 +23,7 @@ import psutil  # type: ignore[import-untyped]
 from costream.synthetic import Show, SyntheticHost
 from signaling.tokens import mint
 from tests.interop.clients.wrtc_client import Watcher
+from tests.processes import runs
 
 ROOT = Path(__file__).resolve().parents[2]
 ARTIFACTS = ROOT / "tests" / "artifacts"
@@ -146,7 +147,7 @@ class Relay:
 
     def store_is_running(self) -> bool:
         """Whether the server that `store` found last is still there."""
-        return self._store is not None and self._store.is_running() and self._store.status() != psutil.STATUS_ZOMBIE
+        return self._store is not None and runs(self._store.pid)
 
     async def room(self, **wanted: object) -> Room:
         """A new room; `wanted` are fields of the API's CreateRoom."""

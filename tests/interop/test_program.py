@@ -18,6 +18,7 @@ from tests.interop.clients.tones import RATE, level
 from tests.interop.clients.wrtc_client import Slot, Watcher
 from tests.interop.relays import Relay, Room, eventually, is_advancing, on_stage, session_of, tone_of
 from tests.interop.test_pages import join
+from tests.processes import ended
 
 WIDTH, HEIGHT, FPS = 640, 360, 15
 PATIENCE_S = 40.0
@@ -102,7 +103,7 @@ async def test_two_hosts_are_one_picture_and_one_sound_whatever_dies(mixing: Rel
         busiest = max(videos, key=lambda each: sum(each.cpu_times()[:2]))
         for victim in (busiest, audio):
             victim.kill()
-        await eventually(_gone(busiest, audio), bool)
+        await ended(busiest.pid, audio.pid)
         await watcher.complete()
 
         assert (await room.request("DELETE", "program")).status_code == 204
@@ -117,13 +118,6 @@ async def _quiet(slot: Slot) -> bool:
     before = slot.frames
     await asyncio.sleep(1)
     return slot.frames == before
-
-
-def _gone(*processes: psutil.Process) -> Callable[[], Any]:
-    async def gone() -> bool:
-        return not any(each.is_running() and each.status() != psutil.STATUS_ZOMBIE for each in processes)
-
-    return gone
 
 
 async def test_the_pages_switch_arrange_and_show_it(mixing: Relay, chromium: Chromium) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 import numpy as np
-import psutil  # type: ignore[import-untyped]
 import pytest
 
 from costream.whip import Refused
@@ -15,6 +14,7 @@ from tests.interop.clients.wrtc_client import Watcher
 from tests.interop.relays import Relay, Room, eventually, on_stage, session_of, tone_of
 from tests.interop.test_pages import SOUNDING, faults
 from tests.interop.test_program import workers
+from tests.processes import ended
 
 HOSTS = (1, 2, 3)
 PATIENCE_S = 40.0
@@ -74,7 +74,7 @@ async def test_three_hosts_hear_the_other_two(small: Relay) -> None:
 
         killed = max(workers(small, "relay.mix.audio"), key=lambda each: sum(each.cpu_times()[:2]))
         killed.kill()
-        await eventually(_gone(killed), bool)
+        await ended(killed.pid)
         for watcher in alone:
             watcher.audios[0].sound.clear()
         for watcher, others in alone.items():
@@ -86,13 +86,6 @@ async def test_three_hosts_hear_the_other_two(small: Relay) -> None:
         async with Watcher(f"{room.whep}?sound=mix", room.token("h4", "guest"), videos=0) as fourth:
             await fourth.until(lambda: heard(fourth) == {1, 2}, PATIENCE_S)
     assert small.stop() == 0
-
-
-def _gone(process: psutil.Process) -> Callable[[], object]:
-    async def gone() -> bool:
-        return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
-
-    return gone
 
 
 async def test_the_studio_has_a_box_for_it(small: Relay, chromium: Chromium) -> None:

@@ -22,6 +22,7 @@ from relay.mix.audio.messages import (
 from relay.settings import MixAudioSettings
 from tests.mix.audio_node import Ear, Studio, studio
 from tests.mix.audio_world import FRAME, Listener, amplitude_of, residue
+from tests.processes import ended
 
 UNREAD = 25
 """Packets that may be lost with the ring of a killed process: half a second, for a plane that a busy machine kept from
@@ -145,8 +146,7 @@ async def test_the_process_ends_with_the_relays_process() -> None:
         family = [child, *psutil.Process(parent.pid).children()]
         parent.kill()
         await parent.wait()
-        while any(one.is_running() and one.status() != psutil.STATUS_ZOMBIE for one in family):
-            await asyncio.sleep(0.02)
+    await ended(*(one.pid for one in family))
 
 
 async def test_the_seventeenth_is_refused_and_let_go() -> None:
