@@ -55,7 +55,7 @@ contracts: .venv/.test  ## who may import whom
 native: .venv/.test  ## say whether the native plane was built and runs; test, format and lint the crate
 	$(BIN)/python -c "from relay.plane import native_missing as m; import sys; sys.exit(m() or None)"
 	cd rust && nice cargo fmt --check && nice cargo clippy --quiet --locked --release --all-targets -- -D warnings
-	cd rust && nice cargo test --quiet --locked --release
+	cd rust && nice cargo test --quiet --locked --release --lib --tests
 	@if command -v valgrind >/dev/null; then $(MAKE) --no-print-directory native-memcheck; \
 	    else echo "no valgrind: make native-memcheck was left out"; fi
 
@@ -65,7 +65,7 @@ MEMCHECK += --show-leak-kinds=definite
 .PHONY: native-memcheck
 native-memcheck:  ## run the tests of the crate's files with `unsafe` (I/O and slab) under valgrind
 	cd rust && PROPTEST_CASES=8 nice cargo test --quiet --locked --release \
-	    --config "target.'cfg(unix)'.runner = '$(MEMCHECK)'" --lib --test io_no_allocation -- --test-threads=1 \
+	    --config "target.'cfg(unix)'.runner = '$(MEMCHECK)'" --lib --test no_allocation -- --test-threads=1 \
 	    io:: core::packets rings:: out:: a_round_of_sending
 
 .PHONY: cluster

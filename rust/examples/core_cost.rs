@@ -4,8 +4,11 @@
 //!
 //! `cargo run --release --example core_cost [-- VIEWERS…]`; `valgrind --tool=callgrind` on it counts instructions repeatably.
 
+#[cfg(not(test))]
 #[path = "../tests/support/counting.rs"]
 mod counting;
+#[cfg(test)] // a module of a test
+use crate::counting;
 
 use std::net::SocketAddr;
 use std::time::Instant;

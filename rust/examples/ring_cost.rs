@@ -4,8 +4,11 @@
 //!
 //! `cargo run --release --example ring_cost`
 
+#[cfg(not(test))]
 #[path = "../tests/support/counting.rs"]
 mod counting;
+#[cfg(test)] // a module of a test
+use crate::counting;
 
 use std::os::unix::net::UnixStream;
 use std::time::Instant;

@@ -1,6 +1,4 @@
-//! In steady state the socket's side allocates nothing: not to receive, not to plan, not to send.
-#[path = "support/counting.rs"]
-mod counting;
+//! The socket's side: not to receive, not to plan, not to send.
 
 use std::net::{Ipv4Addr, UdpSocket};
 use std::sync::Arc;
@@ -8,6 +6,8 @@ use std::sync::Arc;
 use _native::io::probe::Abilities;
 use _native::io::{KernelWire, Receiver, Sender, set_joined, socket};
 use _native::out::OutBatch;
+
+use crate::counting;
 
 fn bind() -> UdpSocket {
     socket::bind(Ipv4Addr::LOCALHOST.into(), 0, 1 << 20).expect("a port")
