@@ -18,7 +18,12 @@ run: setup  ## start an all-in-one node with two synthetic hosts on stage
 	$(BIN)/costream dev --demo $(ARGS)
 
 .PHONY: setup-tests
-setup-tests: .venv/.test  ## install what the tests need: Python packages, real clients, image tools
+setup-tests:  ## install what the tests need: Python packages, real clients, image tools
+	@$(MAKE) --no-print-directory -j2 .venv/.test clients
+
+# Beside pip, which uses one core at most for most of its time.
+.PHONY: clients
+clients:
 	@if [ -f tests/interop/setup.sh ]; then bash tests/interop/setup.sh; fi
 	@scripts/image.sh setup
 
@@ -51,16 +56,25 @@ types: .venv/.test  ## mypy --strict on the packages
 contracts: .venv/.test  ## who may import whom
 	$(BIN)/lint-imports
 
+CLIPPY := nice cargo clippy --quiet --locked --release --all-targets -- -D warnings
+CRATE_TESTS := nice cargo test --quiet --locked --release --lib --tests
+
 .PHONY: native
 native: .venv/.test  ## say whether the native plane was built and runs; test, format and lint the crate
 	$(BIN)/python -c "from relay.plane import native_missing as m; import sys; sys.exit(m() or None)"
-	cd rust && nice cargo fmt --check && nice cargo clippy --quiet --locked --release --all-targets -- -D warnings
-	cd rust && nice cargo test --quiet --locked --release --lib --tests
+	cd rust && nice cargo fmt --check && $(CLIPPY)
+	cd rust && $(CRATE_TESTS)
 	@if command -v valgrind >/dev/null; then $(MAKE) --no-print-directory native-memcheck; \
 	    else echo "no valgrind: make native-memcheck was left out"; fi
 
 MEMCHECK := valgrind --quiet --error-exitcode=9 --leak-check=full --errors-for-leak-kinds=definite
 MEMCHECK += --show-leak-kinds=definite
+
+# Clippy first: it needs what the extension's build needs most of all, aws-lc's C, and leaves cargo's lock to that soon.
+.PHONY: native-ahead
+native-ahead:  ## compile what native runs; needs no Python
+	cd rust && $(CLIPPY)
+	cd rust && $(CRATE_TESTS) --no-run
 
 .PHONY: native-memcheck
 native-memcheck:  ## run the tests of the crate's files with `unsafe` (I/O and slab) under valgrind

@@ -40,6 +40,8 @@ if ! in_range .venv/bin/python; then
     rm -f .venv.log
 fi
 
+unset MAKEFLAGS # of a make with -j: cargo would take its jobs for all that there are
+
 echo "setup: installing costream[$EXTRA] (a minute or two the first time)"
 .venv/bin/python -m pip install --quiet --disable-pip-version-check --editable ".[$EXTRA]" || fail \
     "pip could not install costream[$EXTRA]; its reason stands above. Without a network, or behind a proxy or a" \
