@@ -4,7 +4,8 @@ A real browser, codec or cluster leaves about half of a small machine unused, bu
 
 - A *pure* test has no clock and nothing outside its process: it may take as long as it likes, so it gets what the
   others leave (SCHED_IDLE). That it is pure is checked while it runs, with and without `-n`.
-- A *patient* one talks to a store, in its process otherwise, and gives each call a minute: it gets little (nice 10).
+- A *patient* one talks to a store, or waits for a command that computes, and gives each a minute: it gets little
+  (nice 10).
 - All others are in real time.
 
 docs/decisions/0029 says why.
@@ -34,6 +35,7 @@ PURE = (
     "tests/cluster/test_lease_keeper.py",
     "tests/cluster/test_pk_interleavings.py",
     "tests/cluster/test_placement_rank.py",
+    "tests/cluster/test_records.py",
     "tests/drills/load/test_plan.py",
     "tests/drills/simulation/test_accuracy.py",
     "tests/drills/simulation/test_links.py",
@@ -81,6 +83,21 @@ PURE = (
 )
 """Files, and directories with a slash."""
 PATIENT = (
+    "tests/bench/test_bench.py",
+    "tests/bench/test_report.py",
+    "tests/costream/test_apart_webhooks.py",
+    "tests/costream/test_ca.py",
+    "tests/costream/test_cli.py",
+    "tests/costream/test_doctor.py",
+    "tests/costream/test_image_script.py",
+    "tests/costream/test_packaging.py",
+    "tests/costream/test_terminal.py",
+    "tests/costream/test_tls.py",
+    "tests/costream/test_watch.py",
+    "tests/costream/test_which_plane.py",
+    "tests/drills/simulation/test_command.py",
+    "tests/drills/test_render.py",
+    "tests/drills/test_scenarios.py",
     "tests/signaling/test_auth.py",
     "tests/signaling/test_bodies.py",
     "tests/signaling/test_egress.py",

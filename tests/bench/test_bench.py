@@ -17,21 +17,22 @@ from relay.plane import native_missing
 
 ROOT = Path(__file__).parents[2]
 RUN = [sys.executable, "-m", "bench"]
+PATIENCE_S = 300
 
 
 def test_an_unknown_bench_is_named_with_those_there_are() -> None:
-    done = subprocess.run([*RUN, "plain"], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run([*RUN, "plain"], cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
     assert done.returncode == 2
     assert "no bench 'plain'" in done.stderr
     assert "latency" in done.stderr
 
 
 @pytest.mark.interop
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(PATIENCE_S + 30)
 def test_the_plane_bench_leaves_figures() -> None:
     (RESULTS / "plane.json").unlink(missing_ok=True)
     done = subprocess.run(
-        [*RUN, "plane", "--quick"], cwd=ROOT, capture_output=True, text=True, timeout=110, check=False
+        [*RUN, "plane", "--quick"], cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE_S, check=False
     )
     assert done.returncode == 0, done.stderr
     rows = json.loads((RESULTS / "plane.json").read_text())
@@ -45,14 +46,14 @@ def test_the_plane_bench_leaves_figures() -> None:
 
 
 @pytest.mark.interop
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(PATIENCE_S + 30)
 @pytest.mark.parametrize("kind", ["reference", "native"])
 def test_every_forwarded_packet_of_the_cost_bench_is_authentic(kind: str) -> None:
     if kind == "native" and native_missing():
         pytest.skip("the native plane is not built: see rust/README.md")
     words = ["cost", kind, "--rooms", "2", "--viewers", "5", "--packets", "2000"]
     run = [sys.executable, "-m", "bench.native_plane", *words]
-    done = subprocess.run(run, cwd=ROOT, capture_output=True, text=True, timeout=110, check=False)
+    done = subprocess.run(run, cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout.splitlines()[-1])
     assert found["lost"] == 0
@@ -64,9 +65,9 @@ def test_every_forwarded_packet_of_the_cost_bench_is_authentic(kind: str) -> Non
 def test_an_interrupted_bench_leaves_no_process_behind(number: signal.Signals) -> None:
     bench = subprocess.Popen([*RUN, "dtls", "--quick"], cwd=ROOT, stderr=subprocess.PIPE, text=True)
     try:
-        children = _children_within(bench.pid, 15)
+        children = _children_within(bench.pid, PATIENCE_S)
         bench.send_signal(number)
-        _, told = bench.communicate(timeout=30)
+        _, told = bench.communicate(timeout=PATIENCE_S)
     finally:
         bench.kill()
     assert bench.returncode == 130, told

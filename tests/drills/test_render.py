@@ -162,7 +162,7 @@ def calls(tmp_path: Path) -> list[str]:
 
 def test_the_script_refuses_a_host_without_the_label_and_injects_nothing(tmp_path: Path) -> None:
     path, env = script(tmp_path, "tc", "black-hole", {"tc": ""})
-    done = subprocess.run(["bash", str(path)], env=env, capture_output=True, text=True, timeout=30, check=False)
+    done = subprocess.run(["bash", str(path)], env=env, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 2
     assert "costream.io/cluster=test; nothing was injected" in done.stderr
     assert calls(tmp_path) == []
@@ -170,7 +170,7 @@ def test_the_script_refuses_a_host_without_the_label_and_injects_nothing(tmp_pat
 
 def test_pumbas_script_refuses_a_container_without_the_label(tmp_path: Path) -> None:
     path, env = script(tmp_path, "pumba", "black-hole", {"pumba": "", "docker": "echo production"})
-    done = subprocess.run(["bash", str(path)], env=env, capture_output=True, text=True, timeout=30, check=False)
+    done = subprocess.run(["bash", str(path)], env=env, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 2
     assert "nothing was injected" in done.stderr
     assert not [call for call in calls(tmp_path) if call.startswith("pumba")]
@@ -188,7 +188,7 @@ def test_the_script_injects_in_order_and_takes_back(tmp_path: Path, interrupted:
             while not any(call.startswith("sleep") for call in calls(tmp_path)):
                 assert process.poll() is None
             os.killpg(process.pid, signal.SIGTERM)
-        code = process.wait(30)
+        code = process.wait(60)
     made = calls(tmp_path)
     assert code == (130 if interrupted else 0)
     assert made[-1] == "tc qdisc del dev eth0 root"

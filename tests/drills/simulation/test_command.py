@@ -28,7 +28,6 @@ def simulated(options: str, hash_seed: str, trace: Path) -> tuple[int, list[str]
     return done.returncode, re.findall(r"trace ([0-9a-f]{32})", done.stdout)
 
 
-@pytest.mark.timeout(240)
 def test_another_process_repeats_it_line_by_line(tmp_path: Path) -> None:
     first = simulated(FEW, "1", tmp_path / "first")
     second = simulated(FEW, "random", tmp_path / "second")
