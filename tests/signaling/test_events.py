@@ -18,6 +18,7 @@ from signaling.events import QUEUE, Listener
 from tests.signaling.api_client import Api, problem
 
 EVENTS = "/v1/rooms/demo/events"
+PATIENCE_S = 60.0  # these tests run beside others (tests/beside.py)
 
 
 @dataclass
@@ -34,7 +35,7 @@ class Served:
 
     def __init__(self, api: Api, port: int) -> None:
         self.api = api
-        self.client = httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=10)
+        self.client = httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=PATIENCE_S)
 
     @asynccontextmanager
     async def follow(self, who: str, path: str = EVENTS, last: str = "") -> AsyncIterator[AsyncIterator[Message]]:
@@ -66,7 +67,7 @@ async def parse(response: httpx.Response) -> AsyncIterator[Message]:
 
 
 async def take(messages: AsyncIterator[Message], count: int) -> list[Message]:
-    return [await asyncio.wait_for(anext(messages), 5) for _ in range(count)]
+    return [await asyncio.wait_for(anext(messages), PATIENCE_S) for _ in range(count)]
 
 
 def texts(messages: list[Message]) -> list[str]:

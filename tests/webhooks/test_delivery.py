@@ -31,7 +31,7 @@ OPEN: dict[str, Any] = {
     "allow_plain_http": True,
     "retry_min_ms": 10,
     "retry_max_s": 0.05,
-    "timeout_s": 5.0,
+    "timeout_s": 20.0,
 }
 
 
@@ -215,7 +215,7 @@ async def test_one_that_hangs_does_not_hold_up_the_others(
     slow.start()
     slow.released.clear()
     try:
-        webhooks = worlds.start(timeout_s=3.0)
+        webhooks = worlds.start(timeout_s=10.0)
         await add(webhooks, slow)
         await add(webhooks, receiver)
         await store.create("demo", {})
