@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -160,30 +161,43 @@ async def test_the_report_is_a_page_that_needs_nothing_else(small: Path) -> None
     assert [url for url in asked if not url.startswith("file:")] == []
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_drill_leaves_nothing(tmp_path: Path, number: signal.Signals) -> None:
+def until_the_fault(process: subprocess.Popen[str]) -> str:
+    """Read what a drill says until it has done something; returns that."""
+    assert process.stdout is not None
+    said = ""
+    for line in process.stdout:
+        said += line
+        if "fault: partition" in line:
+            break
+    assert "fault: partition" in said
+    return said
+
+
+def test_an_interrupted_drill_leaves_nothing(tmp_path: Path) -> None:
+    """By either signal; two drills at once."""
     need("tun")
     need_client("wrtc")
-    (tmp_path / "small.yaml").write_text(SMALL.replace("lasts: 3s", "lasts: 60s"))
-    with subprocess.Popen(
-        command("run", str(tmp_path / "small.yaml"), "--out", str(tmp_path / "runs")),
-        cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-    ) as process:  # fmt: skip
-        assert process.stdout is not None
-        said = ""
-        for line in process.stdout:
-            said += line
-            if "fault: partition" in line:
-                break
-        assert "fault: partition" in said
-        process.send_signal(number)
-        said += process.stdout.read()
-        assert process.wait(60) == 130, said
-    assert left_by(process.pid) == []
-    result = json.loads(next((tmp_path / "runs" / "small").glob("*/result.json")).read_text())
-    assert (result["failure"], result["passed"]) == ("interrupted", False)
-    lines = map(json.loads, next((tmp_path / "runs").glob("*/*/record.jsonl")).read_text().splitlines())
-    assert [line["what"] for line in lines if line["kind"] == "fault"] == ["applied", "taken back"]
+    (tmp_path / "small.yaml").write_text(SMALL.replace("lasts: 3s", "lasts: 100s"))
+    with contextlib.ExitStack() as stack:
+        drills = {}
+        for number in (signal.SIGINT, signal.SIGTERM):
+            words = command("run", str(tmp_path / "small.yaml"), "--out", str(tmp_path / number.name))
+            drills[number] = stack.enter_context(
+                subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+            )
+        said = {number: until_the_fault(process) for number, process in drills.items()}
+        for number, process in drills.items():
+            process.send_signal(number)
+        for number, process in drills.items():
+            assert process.stdout is not None
+            said[number] += process.stdout.read()
+            assert process.wait(60) == 130, said[number]
+    for number, process in drills.items():
+        assert left_by(process.pid) == []
+        result = json.loads(next((tmp_path / number.name / "small").glob("*/result.json")).read_text())
+        assert (result["failure"], result["passed"]) == ("interrupted", False)
+        lines = map(json.loads, next((tmp_path / number.name).glob("*/*/record.jsonl")).read_text().splitlines())
+        assert [line["what"] for line in lines if line["kind"] == "fault"] == ["applied", "taken back"]
 
 
 # --- refused ----------------------------------------------------------------------------------------------------------

@@ -23,9 +23,10 @@ pytest.importorskip("webrtc", reason="the load's clients need the package wrtc")
 READY_S, END_S = 60.0, 90.0
 
 
-@pytest.fixture
-def relay(tmp_path: Path) -> Iterator[str]:
-    """The address of a node that runs."""
+@pytest.fixture(scope="module")
+def relay(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a node that runs, for all loads of a file: each shows what it left there."""
+    tmp_path = tmp_path_factory.mktemp("relay")
     port, plain = free_ports()
     environment = {**os.environ, "COSTREAM_AUTH__KEYS": json.dumps(KEYS), "PYTHONPATH": str(ROOT)}
     settings = [f"http.port={port}", f"media.port={port}", f"http.plain_port={plain}", "rate.api_per_minute=100000",
@@ -117,18 +118,26 @@ def test_viewers_join_switch_leave_and_return(relay: str, tmp_path: Path) -> Non
 
 
 @pytest.mark.timeout(240)
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_load_leaves_nothing(relay: str, tmp_path: Path, number: signal.Signals) -> None:
-    process = started(relay, tmp_path, "--viewers", "1", "--seconds", "100", "--ramp", "0")
-    until(lambda: any(line.get("event") == "joined" for line in lines(tmp_path)) or process.poll() is not None, END_S)
-    assert rooms(relay) == ["load-0-1"]
-    process.send_signal(number)
-    text, _ = process.communicate(timeout=END_S)
-    assert process.returncode == 130, text
-    assert "interrupted" in text
+def test_an_interrupted_load_leaves_nothing(relay: str, tmp_path: Path) -> None:
+    """By either signal; two loads at once."""
+    loads = {}
+    for number in (signal.SIGINT, signal.SIGTERM):
+        out = tmp_path / number.name
+        out.mkdir()
+        words = ("--viewers", "1", "--seconds", "100", "--ramp", "0", "--seed", str(number.value))
+        loads[number] = out, started(relay, out, *words)
+    for out, process in loads.values():
+        until(lambda: any(line.get("event") == "joined" for line in lines(out)) or process.poll() is not None, END_S)  # noqa: B023
+    assert set(rooms(relay)) == {"load-2-1", "load-15-1"}
+    for number, (out, process) in loads.items():
+        process.send_signal(number)
+        text, _ = process.communicate(timeout=END_S)
+        assert process.returncode == 130, text
+        assert "interrupted" in text
+        assert left_behind(process) == []
+        assert lines(out)[-1]["what"] == "over"
+        assert f"load-{number.value}-1" not in rooms(relay)
     assert rooms(relay) == []
-    assert left_behind(process) == []
-    assert lines(tmp_path)[-1]["what"] == "over"
 
 
 def test_a_target_that_is_not_there_is_told(tmp_path: Path) -> None:
