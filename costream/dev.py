@@ -8,7 +8,6 @@ from urllib.parse import urlencode
 import uvloop
 from rich.console import Console
 
-from costream import demo
 from costream.serve import Running, base_url, serve
 from relay.errors import Conflict
 from relay.settings import NodeSettings
@@ -35,6 +34,8 @@ async def _while_up(up: Running, with_demo: bool) -> None:
     except ImportError:
         Console(stderr=True).print("No demo: the synthetic hosts need `pip install 'costream[demo]'`.")
         return
+    from costream import demo  # not for nodes without one: libwebrtc takes time to load, and memory
+
     base = base_url(up.settings.http)
     seats = [
         demo.Seat(f"{base}/whip/{ROOM}", token(up.settings, show.label.lower(), "guest"), index)
