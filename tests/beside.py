@@ -36,6 +36,7 @@ PURE = (
     "tests/cluster/test_pk_interleavings.py",
     "tests/cluster/test_placement_rank.py",
     "tests/cluster/test_records.py",
+    "tests/costream/test_registration.py",
     "tests/drills/load/test_plan.py",
     "tests/drills/simulation/test_accuracy.py",
     "tests/drills/simulation/test_links.py",
