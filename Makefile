@@ -70,10 +70,12 @@ native: .venv/.test  ## say whether the native plane was built and runs; test, f
 MEMCHECK := valgrind --quiet --error-exitcode=9 --leak-check=full --errors-for-leak-kinds=definite
 MEMCHECK += --show-leak-kinds=definite
 
-# Clippy first: it needs what the extension's build needs most of all, aws-lc's C, and leaves cargo's lock to that soon.
-.PHONY: native-ahead
-native-ahead:  ## compile what native runs; needs no Python
+.PHONY: native-clippy
+native-clippy:
 	cd rust && $(CLIPPY)
+
+.PHONY: native-compile
+native-compile:
 	cd rust && $(CRATE_TESTS) --no-run
 
 .PHONY: native-memcheck
