@@ -80,8 +80,7 @@ async def test_both_stages_are_seen_in_both_rooms(two: Two, blue: str) -> None:
         await asyncio.sleep(0.05)
     await until(lambda: seen(two, viewers) == BOTH)
     assert time.time() >= starts_at
-    for viewer in viewers:
-        await comes(lambda viewer=viewer: hears_two(viewer))  # type: ignore[misc]
+    await asyncio.gather(*(comes(lambda viewer=viewer: hears_two(viewer)) for viewer in viewers))  # type: ignore[misc]
     await two.desk.score("pk1", "blue", 3, "bea", None)
     room = two.nodes["a"]._rooms.get("red")
     assert room is not None
