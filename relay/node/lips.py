@@ -1,6 +1,6 @@
 """Lip sync of one room's program: who is told what by the senders' clocks, and what follows for sound and pictures.
 
-The workers are told when frames were captured, and tell how late those are when they come; `relay.mix.lips` says what
+The workers are told when frames were captured, and tell how late those are when they come; `relay.stage.lips` says what
 to do about the difference. Sound and picture of one input are only compared while one session sends both: streams of
 one session go by one clock.
 """
@@ -13,11 +13,11 @@ import structlog
 
 from relay.clock import now_us
 from relay.mix.audio.messages import InputReport
-from relay.mix.lips import Lips, Told
 from relay.node.clocks import TrackClocks
 from relay.node.program_inputs import Picture, Voice, input_name
 from relay.node.programs import Pools, longer_us
 from relay.stage.document import RoomState
+from relay.stage.lips import Lips, Told
 from relay.stage.sender_clock import Anchor
 
 log = structlog.get_logger()

@@ -9,13 +9,13 @@ from typing import Any, cast
 import pytest
 
 from relay.mix.audio.messages import InputReport
-from relay.mix.lips import MOST_US
 from relay.mix.video.program import Source
 from relay.node.clocks import TrackClocks
 from relay.node.lips import REPEAT_US, ProgramLips
 from relay.node.program_inputs import Picture, Voice
 from relay.node.programs import Pools, longer_us
 from relay.settings import MixSettings
+from relay.stage.lips import MOST_US
 from relay.stage.sender_clock import Anchor
 from tests.stage.rooms import GUEST, new_room, publish
 

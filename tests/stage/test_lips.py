@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.mix.lips import MOST_US, NEAR_US, PACE, TURN_US, WAYS, Lips, Told
+from relay.stage.lips import MOST_US, NEAR_US, PACE, TURN_US, WAYS, Lips, Told
 
 SECOND = 1_000_000
 LONGER = 3_000
