@@ -46,6 +46,8 @@ class ProgramLips:
         self._reported: set[str] = set()
         """Whose reports are believed, of sound and picture."""
         self._strange: set[str] = set()
+        self.waits: dict[str, int] = {}
+        """For how long the sound waits for its picture of those who have both, ms."""
 
     def close(self) -> None:
         """Nobody has to wait any more."""
@@ -59,6 +61,7 @@ class ProgramLips:
         for name in [name for name in self._inputs if name not in both]:
             self._let_go(name)
             del self._inputs[name]
+            self.waits.pop(name, None)
         self._sessions = {name: pair for name, pair in self._sessions.items() if name in both}
         self._strange &= both.keys()
         self._reported &= both.keys()
@@ -99,6 +102,7 @@ class ProgramLips:
         if lips.move(self._now()):
             log.debug("lips", room=self._room, identity=identity, apart_us=lips.apart, followed_us=lips.offset)
         self._pools.audio.wait_for_picture(self._room, identity, lips.sound_waits // 1000)
+        self.waits[identity] = round(report.delay_ms)
         least = self._pools.settings.video.delay_ms * 1000  # sound that is about to wait so long waits less yet
         waits = lips.picture_waits(delay, longer_us(fps))
         self._pools.video.set_delay(self._room, identity, max(least, waits))
