@@ -95,8 +95,16 @@ def test_what_breaks_the_rules_is_malformed(body: bytes) -> None:
         m.decode(body)
 
 
-@pytest.mark.parametrize("wait", [{"participant": "", "ms": 1}, {"participant": "a", "ms": -1}, {"ms": 1},
-                                  {"participant": "a", "ms": m.MAX_WAIT_MS + 1}, {"participant": "a", "ms": "1"}])  # fmt: skip
+@pytest.mark.parametrize(
+    "wait",
+    [
+        {"ms": 1},
+        {"participant": "", "ms": 1},
+        {"participant": "a", "ms": -1},
+        {"participant": "a", "ms": "1"},
+        {"participant": "a", "ms": m.MAX_WAIT_MS + 1},
+    ],
+)
 def test_a_wait_is_somebodys_and_bounded(wait: object) -> None:
     entry = json.loads(PUBLICATION.model_dump_json())
     for waits in ([wait], [{"participant": "a", "ms": 1}] * (m.MAX_WAITS + 1)):
