@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import random
 from collections.abc import Callable, Sequence
@@ -64,15 +65,21 @@ class Beep:
         return (16_000 * np.sin(2 * np.pi * 1000 * at / RATE) * (at < RATE // 10)).astype(np.int16)
 
 
-def clapping(seconds: float, picture_us: int, sound_us: int, *, better: bool = False) -> Packets:
-    """A show of claps, of which pictures and sound come so long after they were captured."""
+@functools.cache
+def coded(seconds: float, better: bool) -> list[tuple[int, Rtp]]:
+    """A show of claps."""
     show = Show(Look(gop=FPS), seed=3, better=Look(gop=FPS) if better else None)
     show.audio._tone = Beep()  # type: ignore[assignment]
     for line in (show.video, show.better):
         if line is not None:
             line._picture = Flash()  # type: ignore[assignment]
+    return list(show.packets(round(seconds * SECOND), lambda: 0))
+
+
+def clapping(seconds: float, picture_us: int, sound_us: int, *, better: bool = False) -> Packets:
+    """A show of claps, of which pictures and sound come so long after they were captured."""
     found: Packets = []
-    for moment, packet in show.packets(round(seconds * SECOND), lambda: 0):
+    for moment, packet in coded(seconds, better):
         captured = moment - 20_000 if packet.stream == AUDIO else moment
         late = sound_us if packet.stream == AUDIO else picture_us
         found.append((BEGAN + moment + late, captured, packet))
@@ -153,9 +160,7 @@ LATER = [(LATE_US, 0), (0, LATE_US), (MOST_US - 20_000, 0), (20_000, 20_000)]
 
 @pytest.mark.parametrize(("picture_us", "sound_us"), LATER)
 @pytest.mark.parametrize("by", ["capture times", "reports"])
-def test_they_are_together_from_the_first_picture_on(
-    by: str, picture_us: int, sound_us: int, tmp_path: Path
-) -> None:
+def test_they_are_together_from_the_first_picture_on(by: str, picture_us: int, sound_us: int, tmp_path: Path) -> None:
     packets = clapping(6, picture_us, sound_us)
     anchors = reported(packets) if by == "reports" else []
     units = left(packets if by == "reports" else with_capture_times(packets), at(0, "s1", anchors))
