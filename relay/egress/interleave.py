@@ -32,11 +32,7 @@ class Interleaver:
     def take(self, now: int, behind: int) -> list[Unit]:
         """The units whose time has come, `behind` µs after their moment, in the order of their times."""
         found: list[Unit] = []
-        while queues := [each for each in (self._pictures, self._sound) if each]:
-            queue = min(queues, key=lambda each: each[0].unit.time)
-            unit, latest = queue[0]
-            if now < min(unit.time + behind, latest):
-                break
-            queue.popleft()
-            found.append(unit)
+        queues = self._pictures, self._sound
+        while due := [each for each in queues if each and now >= min(each[0].unit.time + behind, each[0].latest)]:
+            found.append(min(due, key=lambda each: each[0].unit.time).popleft().unit)
         return found

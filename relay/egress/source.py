@@ -59,6 +59,9 @@ class Source:
 
     The picture may come as several streams (layers of simulcast), one at a time: `follow` names the next one, and from
     its first keyframe on it takes the place of the one before. Times go on, and sound knows nothing of it.
+
+    Picture and sound are put together by their sender's clock, where `know_sender` or the packets say what it is, else
+    by their arrival.
     """
 
     def __init__(self, streams: Sequence[Stream], keyframe_us: int = 2_000_000) -> None:
