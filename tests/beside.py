@@ -112,6 +112,7 @@ NOT_PURE = frozenset(
         "tests/plane/test_driver.py",
         "tests/plane/test_native_shards_driver.py",
         "tests/plane/test_rings.py",
+        "tests/plane/test_urgency.py",
     }
 )
 """Files in directories of PURE that open sockets, start processes or look at a clock."""

@@ -58,7 +58,7 @@ def test_the_named_drills_are_there() -> None:
     network = {"storm", "burst-loss", "black-hole", "asymmetric-partition", "flapping"}
     nodes = {"kill-relay", "kill-links", "kill-signaling", "redis-down", "rolling-upgrade"}
     resources = {"cpu-storm", "memory-pressure", "disk-full", "clock-jump"}
-    programs = {"kill-mixer", "kill-compositor", "pk-across-partition"}
+    programs = {"kill-mixer", "kill-compositor", "cpu-storm-beside-programs", "pk-across-partition"}
     assert network | nodes | resources | programs <= set(SHIPPED)
     assert {load(find(name)).dimension for name in SHIPPED} == set(DIMENSIONS)
 
