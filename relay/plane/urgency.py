@@ -1,7 +1,7 @@
 """Who goes first when the processor is short: the threads that forward, before all else of the relay but sound.
 
-What waits for a plane's thread waits in every viewer's picture, and the thread needs little: some milliseconds of a second
-that come a hundred times each. The scheduler gives it its share of the time, but not at once.
+What waits for a plane's thread is late in every viewer's picture. The thread needs little, a hundred times a second or
+more; a fair scheduler gives it that, but not at once.
 """
 
 from __future__ import annotations

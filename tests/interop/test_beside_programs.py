@@ -37,6 +37,7 @@ OVERLOADED = {
     "mix__video__width": WIDTH,
     "mix__video__height": HEIGHT,
     "mix__video__fps": FPS,
+    "mix__video__spares": 0,
     # Who shares a machine with others and gets nothing of it for long, does not hang.
     "mix__video__hang_ms": 30_000,
 }
