@@ -52,6 +52,7 @@ PURE = (
     "tests/egress/test_depacketise.py",
     "tests/egress/test_layers.py",
     "tests/egress/test_rtmp_session.py",
+    "tests/interop/test_counting.py",
     "tests/interop/test_marks.py",
     "tests/link/",
     "tests/links/test_link_messages.py",
