@@ -170,7 +170,7 @@ class NativePlane(RingOpener):
             return
         self.stats()  # who answers has its name
         got = {urge(thread, wish, FIFO_PRIORITY, NICE) for thread in plane_threads() - others}
-        log.info("threads of the native packet plane go first", got=sorted(got), wanted=self._priority)
+        log.info("priority of the native packet plane's threads", got=sorted(got), wanted=self._priority)
 
     def close(self) -> None:
         if self._closed:
