@@ -28,6 +28,7 @@ def scheduled(priority: Priority) -> set[tuple[int, int, int]]:
         plane = open_plane("native", PlaneConfig(), "127.0.0.1", 0, shards=2, priority=priority)
         plane.start()
         try:
+            plane.stats()  # who answers has its name
             assert len(plane_threads()) == 2
             assert _scheduling(0) == _scheduling(os.getpid()) == usual
             return {_scheduling(thread) for thread in plane_threads()}
