@@ -116,6 +116,11 @@ async def test_a_certificate_that_nobody_signed(names: list[str], tmp_path: Path
         assert (await send(f"https://{NAME}:{port}/")).reason == "unreachable"
 
 
+async def test_a_name_that_cannot_be_one() -> None:
+    """As in the settings, whose addresses are not looked up when they are read."""
+    assert await send(f"https://{'a' * 64}.example/") == Outcome(False, "bad-target")
+
+
 @pytest.mark.parametrize(
     ("reply", "reason"),
     [
