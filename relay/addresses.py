@@ -12,8 +12,8 @@ from relay.errors import BadRequest
 
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 _NOT_PUBLIC = tuple(map(ipaddress.ip_network, ("192.0.0.0/24", "fec0::/10")))
-"""Which `is_global` takes for public, the first before Python 3.12.4 only: protocol assignments (RFC 6890), where a cloud
-has its metadata service, and site-local addresses (RFC 3879)."""
+"""Which `is_global` takes for public, the first before Python 3.12.4 only: protocol assignments (RFC 6890), where a
+cloud has its metadata service, and site-local addresses (RFC 3879)."""
 
 
 def is_public(address: str) -> bool:
