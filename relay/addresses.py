@@ -5,8 +5,11 @@ A name may be answered differently the next time (DNS rebinding), so nothing is 
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 import socket
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 from relay.errors import BadRequest
 
@@ -14,6 +17,15 @@ _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 _NOT_PUBLIC = tuple(map(ipaddress.ip_network, ("192.0.0.0/24", "fec0::/10")))
 """Which `is_global` takes for public, the first before Python 3.12.4 only: protocol assignments (RFC 6890), where a
 cloud has its metadata service, and site-local addresses (RFC 3879)."""
+
+_LOOK_UPS = ThreadPoolExecutor(16, "look-up")
+"""Of their own: a resolver that does not answer holds a thread for as long as it tries, whoever still waits for it, and
+the event loop's are few and needed."""
+
+
+async def in_a_thread(look_up: Callable[..., list[str]], *arguments: object) -> list[str]:
+    """Do what `look_up` does without blocking the event loop. Whoever bounds the time leaves the thread behind."""
+    return await asyncio.get_running_loop().run_in_executor(_LOOK_UPS, look_up, *arguments)
 
 
 def is_public(address: str) -> bool:
