@@ -6,6 +6,7 @@ import contextlib
 import random
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import av
 import m3u8
@@ -41,7 +42,7 @@ def units(seconds: float, look: Look | None = None, *, then: Look | None = None)
     return found
 
 
-def wanted(directory: Path, **other: int) -> AddHls:
+def wanted(directory: Path, **other: Any) -> AddHls:
     return AddHls("e", str(directory), 300, 2000, 3.0, 3, **other)
 
 
@@ -266,6 +267,23 @@ def test_one_that_goes_on_after_a_crash_does_not_use_names_again(tmp_path: Path)
     assert playlist.media_sequence == 7
     assert "#EXT-X-DISCONTINUITY\n" in told[-1].text
     assert {path.name[:6] for path in tmp_path.glob("*")} == {"init2.", "part7."}
+
+
+def test_one_that_goes_on_after_a_crash_removes_what_the_one_before_left(tmp_path: Path) -> None:
+    """Its playlist names neither the segments that had left it nor the parts of older ones: a stream whose source comes
+    and goes would fill the disk."""
+    taken = units(16)
+    text, last = "", 0
+    for _ in range(2):
+        told: list[HlsAdvanced] = []
+        output = HlsOutput(wanted(tmp_path, text=text, init=last), AUDIO, True, 0, told.append)
+        for unit in taken:
+            output.take(unit)
+        text, last = told[-1].text, told[-1].inits
+    names = [path.name for path in tmp_path.glob("*.m4s")]
+    oldest = min(int(name.removeprefix("part").removeprefix("seg").split(".")[0]) for name in names)
+    assert oldest >= told[-1].sequence - 6  # twice the window
+    check(text)
 
 
 def test_sound_alone_plays_too(tmp_path: Path) -> None:
