@@ -138,6 +138,23 @@ async def test_the_end_of_the_room_ends_its_egress(node: Node, store: RedisStore
     assert ffmpeg_errors(*(tmp_path / "recordings" / "demo" / name for name in facts["files"])) == ""
 
 
+async def test_a_playlist_ends_though_its_source_left_before(node: Node, store: RedisStore, host: Peer) -> None:
+    """Nobody writes it by then. Players ask for more for as long as it does not say that there is none."""
+    started = await node.egress.start_egress(EgressRequest("demo", "hls", "alice"))
+    await state(node, started["id"], "running")
+    viewer = await Peer(node, "victor", "viewer").watch()  # so that the room stays here
+    await node.close(host.session)
+    await state(node, started["id"], "retrying")
+    before = await node.egress.playlist(started["id"], None, None)
+    assert "ENDLIST" not in before.text
+    await node.egress.stop_egress(started["id"])
+    after = await node.egress.playlist(started["id"], None, None)
+    assert after.text.endswith("\n#EXT-X-ENDLIST\n")
+    assert "PRELOAD-HINT" not in after.text
+    assert after.etag != before.etag
+    await viewer.close()
+
+
 async def test_webhooks_hear_of_files_that_end_with_the_room(
     node: Node, server: EmbeddedServer, store: RedisStore, host: Peer
 ) -> None:
