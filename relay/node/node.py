@@ -124,7 +124,8 @@ class Node:
         )
         self._rooms = HostedRooms(around)
         self._links: NodeLinks | None = None
-        self.egress = Outputs(settings, node_id, self._rooms, self._plane, lambda: next(self._handles), store)
+        handles, senders = lambda: next(self._handles), self._track_clocks.senders
+        self.egress = Outputs(settings, node_id, self._rooms, self._plane, handles, store, senders)
         self._plane.on_events = PlaneEvents(self._sessions, self._rooms, self.egress, time.monotonic)
         self.on_link_moved: Callable[[str, dict[str, Any]], None] = lambda kind, data: None
         """Told that a breaker moved, as an event's type and data."""
