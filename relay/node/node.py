@@ -85,6 +85,7 @@ class Node:
             media.socket_buffer_bytes,
             shards=media.shards,
             pin=media.pin_threads,
+            priority=media.priority,
         )
         self._ports = [port for _, port in self._plane.addresses]
         self._advertised = tuple(advertised)
