@@ -274,8 +274,14 @@ class RoomStore(Protocol):
         """
         ...
 
-    async def append(self, room: str, events: Iterable[tuple[str, dict[str, Any]]]) -> list[RoomEvent]:
-        """Append events that change no state (a speaker, an application's own)."""
+    async def append(
+        self, room: str, events: Iterable[tuple[str, dict[str, Any]]], *, late: bool = False
+    ) -> list[RoomEvent]:
+        """Append events that change no state (a speaker, an application's own). Raises NotFound.
+
+        `late`: also after the room's last event, for as long as its stream is kept. Followers have left by then;
+        webhooks have not.
+        """
         ...
 
     async def delete(self, room: str, event: tuple[str, dict[str, Any]]) -> None:

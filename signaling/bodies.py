@@ -76,11 +76,12 @@ def _quality(ranges: list[str], offered: str) -> float:
         name, *parameters = (part.strip().lower() for part in media_range.split(";"))
         rank = order.index(name) if name in order else -1
         if rank > best:
-            best, quality = rank, _weight(parameters)
+            best, quality = rank, weight(parameters)
     return quality
 
 
-def _weight(parameters: list[str]) -> float:
+def weight(parameters: list[str]) -> float:
+    """Return the weight (`q`) among a preference's parameters (RFC 9110, 12.4.2)."""
     for parameter in parameters:
         if parameter.startswith("q="):
             try:

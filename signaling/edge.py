@@ -19,7 +19,7 @@ from signaling.bodies import FRAGMENT, SDP
 from signaling.problems import on_bug
 
 METHODS = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
-REQUEST_HEADERS = "Authorization, Content-Type, If-Match, Last-Event-ID, Accept"
+REQUEST_HEADERS = "Authorization, Content-Type, If-Match, Last-Event-ID, Accept, Range"
 EXPOSED = "Location, ETag, Link, Retry-After, Accept-Patch, Accept-Post, Allow, WWW-Authenticate"
 PREFLIGHT_AGE_S = 86_400
 
@@ -63,13 +63,29 @@ class Edge:
             self._observe(scope, status, time.perf_counter() - began)
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
-        allowed = self._allowed_methods(scope["path"]) if scope["method"] == "OPTIONS" else ""
-        if not allowed:
+        method = scope["method"]
+        allowed = self._allowed_methods(scope["path"]) if method in ("OPTIONS", "HEAD") else ""
+        if method == "OPTIONS" and allowed:
+            headers = _options(scope["path"], allowed)
+            await Response(status_code=HTTPStatus.NO_CONTENT, headers=headers)(scope, receive, send)
+        elif "HEAD" in allowed:
+            await self._head(scope, receive, send)
+        else:
             await self._app(scope, receive, send)
-            return
-        await Response(status_code=HTTPStatus.NO_CONTENT, headers=_options(scope["path"], allowed))(
-            scope, receive, send
-        )
+
+    async def _head(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """HEAD is GET without the body (RFC 9110, 9.3.2)."""
+
+        async def without_body(message: Message) -> None:
+            if message["type"] != "http.response.start":
+                message = {"type": "http.response.body", "more_body": message.get("more_body", False)}
+            await send(message)
+
+        asked: Scope = {**scope, "method": "GET"}  # the server goes by its own, and sends no body for it
+        try:
+            await self._app(asked, receive, without_body)
+        finally:
+            scope["route"] = asked.get("route")
 
     def _observe(self, scope: Scope, status: int, seconds: float) -> None:
         """Record the latency; an event stream's, which lasts for hours, would drown the others."""

@@ -122,14 +122,20 @@ def _drop_default_errors(document: dict[str, Any]) -> None:
         document.get("components", {}).get("schemas", {}).pop(name, None)
 
 
+_UNLISTED = {"/hls/{ticket}/{egress}/{name}": ("get",)}
+"""Paths that the document leaves out, with their methods: players on other sites' pages ask for these."""
+
+
 def allowed_methods(app: FastAPI) -> Callable[[str], str]:
     """Return a function from a path to the methods that it allows (`""` for an unknown path), for Allow headers."""
     table: list[tuple[re.Pattern[str], str]] = []
 
     def build() -> None:
-        for template, operations in app.openapi()["paths"].items():
+        for template, operations in {**app.openapi()["paths"], **_UNLISTED}.items():
             methods = {name.upper() for name in operations} & {"GET", "POST", "PUT", "PATCH", "DELETE", "HEAD"}
             methods.add("OPTIONS")
+            if "GET" in methods and not template.endswith("/events"):  # a stream has no end whose length could be told
+                methods.add("HEAD")
             pattern = re.sub(r"\\{\w+\\}", "[^/]+", re.escape(template))
             table.append((re.compile(pattern), ", ".join(sorted(methods))))
 

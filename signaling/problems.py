@@ -367,6 +367,9 @@ async def _on_http(request: Request, error: Exception) -> JSONResponse:
             return respond(NotFound(), request)
         return respond(MethodNotAllowed(f"allowed: {methods}", headers={"Allow": methods}), request)
     if error.status_code == HTTPStatus.NOT_FOUND:
+        methods = request.app.state.allowed_methods(request.url.path)
+        if methods and request.method not in methods.split(", "):  # the pages took it, which have nothing there
+            return respond(MethodNotAllowed(f"allowed: {methods}", headers={"Allow": methods}), request)
         return respond(NotFound(), request)
     return respond(BadRequest(str(error.detail), headers=allowed), request)
 

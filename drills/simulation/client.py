@@ -59,8 +59,10 @@ class StoreClient:
                 return {**changed, "sync_id": str(events[-1].sync_id) if events else document["sync_id"]}, events
         raise Overloaded(f"room {room} is changed by too many at once", retry_after=1)
 
-    async def append(self, room: str, events: Iterable[tuple[str, dict[str, Any]]]) -> list[RoomEvent]:
-        """See `RoomStore`."""
+    async def append(
+        self, room: str, events: Iterable[tuple[str, dict[str, Any]]], *, late: bool = False
+    ) -> list[RoomEvent]:
+        """See `RoomStore`; nothing here is kept of a room that is over, so `late` changes nothing."""
         told = list(events)
         return await self._trip(lambda: self._store.append(room, self._stamp(), told))
 

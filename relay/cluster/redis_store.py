@@ -132,10 +132,11 @@ class RedisStore:
                 self._found(reply, room)
         raise Overloaded(f"room {room} is changed by too many at once", retry_after=1)
 
-    async def append(self, room: str, events: _Told) -> list[RoomEvent]:
-        """Append events that change no state. Raises NotFound."""
+    async def append(self, room: str, events: _Told, *, late: bool = False) -> list[RoomEvent]:
+        """Append events that change no state; `late`: also to what is left of a room that is over. Raises NotFound."""
         told = list(events)
-        reply = await self._script("APPEND", _keys(room, "room", "events"), *self._stamp(), *_flat(told))
+        keys = _keys(room, "events" if late else "room", "events")
+        reply = await self._script("APPEND", keys, *self._stamp(), *_flat(told))
         self._found(reply, room)
         return self._made(reply[1], told)
 

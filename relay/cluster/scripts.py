@@ -62,7 +62,8 @@ return {'ok', append(KEYS[2], tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[3], 6)}
 """
 )
 
-# KEYS: room, events. ARGV: ms, counter, keep, events…
+# KEYS: what has to exist (room; events, for what is told of a room that is over), events. ARGV: ms, counter, keep,
+# events… A stream that is about to go still goes: XADD leaves its expiry.
 APPEND = (
     _APPEND
     + """

@@ -43,6 +43,7 @@ class HlsOutput:
         playlist = new()
         try:
             parts = playlist.go_on(text)
+            playlist.note_left(path.name for path in self._directory.iterdir())
             if parts:
                 whole = b"".join((self._directory / name).read_bytes() for name in parts)
                 name, _, gone = playlist.end_segment()

@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
+from relay.egress.playlist import END_LINE
 from relay.errors import BadRequest, NotFound, Overloaded
 
 MAX_WAITERS = 20_000
@@ -46,8 +47,12 @@ class HlsStream:
         self._wake()
 
     def end(self) -> None:
-        """Nothing comes any more: nobody has to wait."""
+        """Nothing comes any more: nobody has to wait, and the playlist says so, also when the process that wrote it had
+        gone before, or did not get to it."""
         self._ended = True
+        if self._text and not self._text.endswith(END_LINE):
+            lines = self._text.splitlines(keepends=True)
+            self._text = "".join(line for line in lines if not line.startswith("#EXT-X-PRELOAD-HINT:")) + END_LINE
         self._wake()
 
     async def playlist(self, sequence: int | None = None, part: int | None = None) -> PlaylistReply:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import datetime
 import re
 from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 END_LINE = "#EXT-X-ENDLIST\n"
@@ -19,6 +20,7 @@ _MAP = re.compile(r'#EXT-X-MAP:URI="(init\d{1,6}\.mp4)"')
 _DATE = re.compile(r"#EXT-X-PROGRAM-DATE-TIME:(\S{1,40})")
 _PART = re.compile(r'#EXT-X-PART:DURATION=(\d{1,6}\.\d{5}),URI="(part\d{1,12}\.\d{1,4}\.m4s)"(,INDEPENDENT=YES)?')
 _INF = re.compile(r"#EXTINF:(\d{1,6}\.\d{5}),")
+_FILE = re.compile(r"(?:seg(\d{1,12})|part(\d{1,12})\.\d{1,4})\.m4s")
 
 
 @dataclass(slots=True)
@@ -65,6 +67,8 @@ class Playlist:
         """Breaks that have left the list (EXT-X-DISCONTINUITY-SEQUENCE)."""
         self._init = ""
         self._breaks = discontinuity
+        self._left: dict[int, set[str]] = {}
+        """Files of earlier processes that no segment here knows of, by sequence."""
         self.ended = False
 
     def go_on(self, text: str) -> list[str]:
@@ -98,6 +102,15 @@ class Playlist:
             fresh.init, fresh.duration = self._init, sum(part.duration for part in fresh.parts)
             self._open = fresh
         return [part.name for part in fresh.parts]
+
+    def note_left(self, names: Iterable[str]) -> None:
+        """These files are there. Those that `go_on` had no word of are told among the names that nobody needs any more
+        when it is their time. Call it after `go_on`."""
+        known = {each.name for each in self._segments}
+        known |= {part.name for each in (*self._segments, *([self._open] if self._open else [])) for part in each.parts}
+        for name in set(names) - known:
+            if (found := _FILE.fullmatch(name)) is not None:
+                self._left.setdefault(int(found[1] or found[2]), set()).add(name)
 
     @property
     def sequence(self) -> int:
@@ -142,6 +155,8 @@ class Playlist:
         while len(self._segments) > 2 * self._window:
             old = self._segments.popleft()
             gone += [old.name, *(part.name for part in old.parts)]
+        for sequence in [each for each in self._left if each < self._sequence - 2 * self._window]:
+            gone += sorted(self._left.pop(sequence))
         return done.name, [part.name for part in done.parts], gone
 
     def render(self) -> str:

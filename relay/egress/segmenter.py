@@ -185,7 +185,10 @@ class Segmenter:
             self._frame, self._interval = min(interval, self._interval), interval
         new_segment = unit.keyframe and unit.time - self._segment >= self._segment_us // 2
         # A part that is a little full is ended below; one that this picture is too long for, before it.
-        if new_segment or unit.time + self._frame // 2 > self._part + self._part_us:
+        # The part before may have ended where this picture was foreseen, which comes some microseconds later: a part of
+        # these alone would be of no length in a playlist. Sound from before then is the next one's.
+        tiny = not self._pictures and unit.time - self._part < SHORTEST_US
+        if not tiny and (new_segment or unit.time + self._frame // 2 > self._part + self._part_us):
             found += self._cut_up_to(unit.time)
         if new_segment:
             found += self._end_segment()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from relay.addresses import look_up
+from relay.addresses import in_a_thread, look_up
 from relay.egress.address import Target, parse_target
 
 LOOK_UP_S = 5.0
@@ -21,6 +21,6 @@ async def check_target(url: str, allow_private: bool) -> None:
     target = parse_target(url)
     try:
         async with asyncio.timeout(LOOK_UP_S):
-            await asyncio.to_thread(addresses_of, target, allow_private)
+            await in_a_thread(addresses_of, target, allow_private)
     except (OSError, TimeoutError):
         return

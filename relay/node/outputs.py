@@ -185,13 +185,13 @@ class Outputs:
 
     async def _append(self, room: str, kind: str, data: dict[str, Any]) -> None:
         try:
-            await self._store.append(room, [(kind, data)])
+            await self._store.append(room, [(kind, data)], late=True)  # files are finished after a room's end
         except StoreUnavailable:
             hosted = self._rooms.get(room)
             if hosted is not None:
                 hosted.tell_unstored([(kind, data)])
         except RequestError:
-            pass  # the room is over
+            pass  # the room is over, and nobody listens any more
 
     # --- leases -----------------------------------------------------------------------------------------------------
 

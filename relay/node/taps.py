@@ -27,12 +27,17 @@ from relay.stage.sender_clock import Anchor
 log = structlog.get_logger()
 
 REVIEW_S = 0.25
+SETTLE_S = 1.0
+"""A source of which only a part has come yet is waited for so long: who begins to play a stream of sound alone gets no
+picture later on. Shorter than `signaling.control.client.Deadlines.change`, which bounds whoever asks."""
+_STEP_S = 0.05
 _PREFERRED = ("program", "camera", "microphone", "screen")
 
 
 class RoomFeeds:
     """See `relay.egress.feed.Feeds`. A source is the id of a publication, or an identity whose picture and sound are
-    wanted; `program` is the identity of a room's program. Of simulcast the best layer is taken (`LayerChoice`)."""
+    wanted; `program` is the identity of a room's program. Of simulcast the best layer is taken (`LayerChoice`). Who
+    sends sound and then a picture, too (or the other way round) is a source that ends and is there again."""
 
     def __init__(
         self,
@@ -48,13 +53,13 @@ class RoomFeeds:
 
     async def open(self, room: str, source: str, on_end: Callable[[], None]) -> RoomFeed:
         """See `Feeds.open`."""
-        hosted = self._rooms.get(room)
-        tracks = [] if hosted is None else find(source, hosted.local_tracks())
+        await self._settled(room, source)
+        tracks = self._find(room, source)
         if not tracks:
-            raise NotFound(f"{source!r} is not sent to this node", code="publication-not-found")
+            raise NotFound(self._why_not(room, source), code="publication-not-found")
         choices = [(track, LayerChoice(track.active, self._clock())) for track in tracks]
         layers = [self._tapped(track, choice.layer) for track, choice in choices]
-        return RoomFeed(self._plane, layers, choices, self._senders, on_end, self._open)
+        return RoomFeed(self._plane, layers, choices, self._senders, on_end, self._open, (room, source))
 
     def track_gone(self, track: int) -> None:
         """A track was forgotten, and its taps with it."""
@@ -66,10 +71,41 @@ class RoomFeeds:
         self._review([feed for feed in self._open if feed.takes(track)])
 
     async def watch(self) -> None:
-        """Look for better layers until cancelled."""
+        """Look for better layers, and for pictures or sound that a source had not, until cancelled."""
         while True:
             await asyncio.sleep(REVIEW_S)
             self._review(list(self._open))
+            self._widen(list(self._open))
+
+    def _find(self, room: str, source: str) -> list[LocalTrack]:
+        hosted = self._rooms.get(room)
+        return [] if hosted is None else find(source, hosted.local_tracks())
+
+    def _why_not(self, room: str, source: str) -> str:
+        hosted = self._rooms.get(room)
+        if source == PROGRAM and hosted is not None and hosted.state.program is not None:
+            return "the program is on, but does not flow at this node yet"
+        return f"{source!r} is not sent to this node"
+
+    async def _settled(self, room: str, source: str) -> None:
+        """Wait a moment for tracks that were agreed on and have sent nothing yet, and for a program that is on."""
+        ends = self._clock() + SETTLE_S
+        while (hosted := self._rooms.get(room)) is not None and self._clock() < ends:
+            tracks = list(hosted.local_tracks())
+            found = {track.plan.kind for track in find(source, tracks)}
+            agreed = {track.plan.kind for track in tracks if source in (track.key[0], track.publication)}
+            begins = not agreed and source == PROGRAM and hosted.state.program is not None
+            if found == agreed and not begins:
+                return
+            await asyncio.sleep(_STEP_S)
+
+    def _widen(self, feeds: Iterable[RoomFeed]) -> None:
+        """End those whose source has more by now than they have taps: they are opened again, with all of it."""
+        for feed in feeds:
+            more = [track for track in self._find(*feed.source) if track.plan.kind not in feed.kinds]
+            if more and all(map(_leaves, more)):
+                log.info("egress begins anew: its source has more now", room=feed.source[0], source=feed.source[1])
+                feed.end()
 
     def _review(self, feeds: Iterable[RoomFeed]) -> None:
         for feed in feeds:
@@ -97,13 +133,21 @@ class RoomFeed(PlaneFeed):
         senders: SenderClocks,
         on_end: Callable[[], None],
         among: list[RoomFeed],
+        source: tuple[str, str],
     ) -> None:
+        """`source`: the room and what was asked for there."""
         super().__init__(plane, layers, on_end)
+        self.source = source
         self._choices = {track.handle: (track, choice) for track, choice in choices}
         self._senders, self._among = senders, among
         self._known: KnowSender | None = None
         """What was told of the sender."""
         among.append(self)
+
+    @property
+    def kinds(self) -> set[Kind]:
+        """What it has: pictures, sound, or both."""
+        return {track.plan.kind for track, _ in self._choices.values()}
 
     def watch(self, tell: Tell) -> None:
         """See `Feed.watch`. What is known of the sender is told first, before the process reads a packet."""
@@ -161,6 +205,14 @@ def find(source: str, tracks: Iterable[LocalTrack]) -> list[LocalTrack]:
     theirs.sort(key=lambda track: _PREFERRED.index(track.key[2]) if track.key[2] in _PREFERRED else len(_PREFERRED))
     by_kind = {kind: next((track for track in theirs if track.plan.kind is kind), None) for kind in Kind}
     return [track for track in by_kind.values() if track is not None]
+
+
+def _leaves(track: LocalTrack) -> bool:
+    try:
+        stream_of(track)
+    except BadRequest:
+        return False
+    return True
 
 
 def stream_of(track: LocalTrack) -> tuple[Literal["video", "audio"], Literal["h264", "vp8", "opus"]]:

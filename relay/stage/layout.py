@@ -70,7 +70,7 @@ class LayoutChange:
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """A PK's score, drawn as a bar whose parts are the sides' shares."""
+    """A PK's score, drawn as a bar whose parts are the sides' shares. Below 0 when points were taken away."""
 
     left: int
     right: int
@@ -136,8 +136,8 @@ def check_layout(layout: Layout, animate: int = 0) -> None:
 def check_overlays(overlays: Overlays) -> None:
     """Raise BadRequest for overlays that cannot be drawn."""
     if (score := overlays.score) is not None:
-        if min(score.left, score.right) < 0 or max(score.left, score.right) >= 1 << 53:
-            raise BadRequest("a score has to be from 0 to 2^53")
+        if max(abs(score.left), abs(score.right)) >= 1 << 53:
+            raise BadRequest("a score has to be between -2^53 and 2^53")
         if max(len(score.left_name), len(score.right_name)) > MAX_TEXT:
             raise BadRequest(f"a name of the score has more than {MAX_TEXT} characters")
     if overlays.timer is not None and not 0 <= overlays.timer.ends_ms < 1 << 48:

@@ -37,6 +37,9 @@ FAR_MS = 3_600_000
 MAX_FPS = 120
 LEAST_BITRATE_BPS, MOST_BITRATE_BPS = 50_000, 50_000_000
 
+KINDS: tuple[MediaKind, ...] = ("video", "audio")
+"""What a program publishes."""
+
 C = TypeVar("C", bound=LayoutChange | OverlayChange)
 
 
@@ -211,6 +214,7 @@ def program_view(state: RoomState) -> dict[str, Any]:
     """Return the `Program` schema. Raises NotFound while there is none."""
     program, published = running(state), publications_of(state)
     ids: Mapping[MediaKind, str] = {kind: each.id for kind, each in published.items()}
+    flows = all(kind in published and published[kind].state == "live" for kind in KINDS)
     return {
         "since": timestamp(program.since),
         "width": program.width or None,
@@ -227,7 +231,7 @@ def program_view(state: RoomState) -> dict[str, Any]:
         "node": program.node or None,
         "video": ids.get("video"),
         "audio": ids.get("audio"),
-        "state": "live" if published and all(each.state == "live" for each in published.values()) else "waiting",
+        "state": "live" if flows else "waiting",
     }
 
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 from relay.egress.events import EgressRequest
 from relay.egress.playback import PlaylistReply
 from relay.errors import NodeUnreachable, NotFound
-from relay.stage.document import RoomState
+from relay.stage.document import PROGRAM, RoomState
 from signaling.nodes import Node, Nodes, node_of
 
 T = TypeVar("T")
@@ -98,6 +98,10 @@ class RoomEgress:
         for publication in published:
             for node in self._everybody():
                 if node.node_id == publication.node:
+                    return node
+        if request.source == PROGRAM and state.program is not None:
+            for node in self._everybody():  # it was begun just now, and is not published yet
+                if node.node_id == state.program.node:
                     return node
         return await self._nodes.choose(request.room)
 

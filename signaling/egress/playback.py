@@ -13,6 +13,7 @@ from starlette.responses import FileResponse, Response
 from relay.egress.playback import PlaylistReply
 from relay.errors import NotFound
 from signaling import problems as p
+from signaling.bodies import weight
 from signaling.context import Context, Ctx
 from signaling.egress import tickets
 from signaling.egress.control import RoomEgress
@@ -46,7 +47,7 @@ def build(playback: RoomEgress) -> APIRouter:
         _check(context, ticket, egress)
         reply = await playback.playlist(egress, sequence, part)
         age = "max-age=1" if sequence is None else "max-age=12"
-        zips = "gzip" in request.headers.get("accept-encoding", "")
+        zips = _takes_gzip(request)
         etag = f'{reply.etag[:-1]}.gz"' if zips else reply.etag  # other bytes, another tag (RFC 9110, 8.8.1)
         headers = {"ETag": etag, "Cache-Control": age, "Vary": "Accept-Encoding"}
         if _matches(request, etag):
@@ -111,6 +112,15 @@ def _check(context: Context, ticket: str, egress: str) -> None:
             "the address has expired or is wrong: ask for a new one",
             headers={"WWW-Authenticate": 'Bearer realm="costream"'},
         )
+
+
+def _takes_gzip(request: Request) -> bool:
+    """Accept-Encoding (RFC 9110, 12.5.3)."""
+    for each in request.headers.get("accept-encoding", "").lower().split(","):
+        coding, *parameters = (part.strip() for part in each.split(";"))
+        if coding == "gzip":
+            return weight(parameters) > 0
+    return False
 
 
 def _matches(request: Request, etag: str) -> bool:

@@ -46,8 +46,8 @@ class RoomPk(BaseModel):
 
 class InviteRoom(Strict):
     room: Annotated[str, Field(pattern=ROOM_PATTERN, description="The room to invite")]
-    duration_s: Annotated[float, Field(ge=MIN_DURATION_S, le=MAX_DURATION_S, strict=False)] = 300.0
-    countdown_s: Annotated[float, Field(ge=MIN_COUNTDOWN_S, le=MAX_COUNTDOWN_S, strict=False)] = 3.0
+    duration_s: Annotated[float, Field(ge=MIN_DURATION_S, le=MAX_DURATION_S)] = 300.0
+    countdown_s: Annotated[float, Field(ge=MIN_COUNTDOWN_S, le=MAX_COUNTDOWN_S)] = 3.0
 
 
 class Score(Strict):

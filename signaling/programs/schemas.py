@@ -16,8 +16,8 @@ INPUT_PATTERN = r"^[A-Za-z0-9_.@:-]{1,64}(/[A-Za-z0-9_.@:-]{1,64}){0,2}$"
 """An identity, or `ROOM/IDENTITY` of a guest in a PK; with `/screen` his screen."""
 
 Input = Annotated[str, Field(pattern=INPUT_PATTERN)]
-Share = Annotated[float, Field(ge=0, le=1, strict=False)]
-Extent = Annotated[float, Field(gt=0, le=1, strict=False)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Extent = Annotated[float, Field(gt=0, le=1)]
 Kind = Literal["grid", "speaker", "side_by_side", "picture_in_picture", "custom"]
 
 

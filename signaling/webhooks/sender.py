@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 import httpx2
 
-from relay.addresses import look_up
+from relay.addresses import in_a_thread, look_up
 from relay.errors import BadRequest
 from relay.settings import WebhookSettings
 
@@ -92,7 +92,7 @@ class Sender:
 
     async def _look_up(self, host: str, port: int) -> list[str]:
         setting = "webhooks.allow_private_targets"
-        return await asyncio.to_thread(look_up, host, port, self._settings.allow_private_targets, setting)
+        return await in_a_thread(look_up, host, port, self._settings.allow_private_targets, setting)
 
     async def forget(self, endpoint: str) -> None:
         """Close an endpoint's connections."""

@@ -14,6 +14,7 @@ import pytest
 from costream.tls import prepare_tls
 from relay.addresses import is_public
 from relay.egress.address import parse_target, shown
+from relay.egress.targets import check_target
 from relay.errors import BadRequest
 from relay.settings import dev_settings
 from tests.egress.show import LiveFeeds
@@ -212,4 +213,12 @@ def test_addresses_of_the_internet() -> None:
         "255.255.255.255",
     ]
     private += ["::", "::1", "fe80::1%eth0", "fc00::1", "ff02::1", "2001:db8::1", "2002:7f00:1::", "64:ff9b::a00:1"]
-    assert not any(map(is_public, private))
+    private += ["192.0.0.192", "::ffff:192.0.0.192", "fec0::1"]
+    assert [each for each in private if is_public(each)] == []
+
+
+@pytest.mark.parametrize("host", ["a..example", f"{'a' * 64}.example"])
+async def test_a_name_that_cannot_be_one_is_told_at_once(host: str) -> None:
+    with pytest.raises(BadRequest) as refused:
+        await check_target(f"rtmp://{host}/live/{SECRET}", allow_private=True)
+    assert refused.value.code == "bad-target"

@@ -6,6 +6,7 @@ import contextlib
 import random
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import av
 import m3u8
@@ -19,7 +20,7 @@ from relay.egress.media import AudioConfig, AudioUnit, VideoUnit
 from relay.egress.messages import AddHls, HlsAdvanced
 from relay.egress.mp4 import whole_boxes
 from relay.egress.playlist import Playlist
-from relay.egress.segmenter import InitReady, PartReady, Segmenter, SegmentReady
+from relay.egress.segmenter import SHORTEST_US, InitReady, PartReady, Segmenter, SegmentReady
 from relay.egress.source import Source
 from relay.errors import UsageError
 from tests.egress.show import STREAMS, VIDEO, Look, Show, VideoLine
@@ -41,7 +42,7 @@ def units(seconds: float, look: Look | None = None, *, then: Look | None = None)
     return found
 
 
-def wanted(directory: Path, **other: int) -> AddHls:
+def wanted(directory: Path, **other: Any) -> AddHls:
     return AddHls("e", str(directory), 300, 2000, 3.0, 3, **other)
 
 
@@ -87,6 +88,28 @@ def test_no_part_is_longer_than_told_when_pictures_come_unevenly(gaps_ms: list[i
     assert sum(part.pictures for part in parts) == 1 + len(gaps_ms)
     assert all(before.start + before.duration <= after.start for before, after in pairwise(parts))
     assert sum(part.duration for part in parts) >= now - first.time - PART  # sound fills it
+
+
+@pytest.mark.parametrize(("fps", "gop"), [(5, 10), (7.5, 16), (15, 32), (20, 42), (30, 64)])
+def test_no_part_is_of_no_length(fps: float, gop: int) -> None:
+    """Frames last no whole number of microseconds, so keyframes come a little later than foreseen, where a part ended;
+    sound comes late."""
+    segmenter = Segmenter(AUDIO, PART, SEGMENT, LONGEST)
+    first = next(unit for unit in units(0.2) if isinstance(unit, VideoUnit))
+    position, events, pictures = first.time * 48 // 1000, [], round(30 * fps)
+    for index in range(pictures):
+        now = first.time + int(index * 1e6 / fps)
+        while (sound := AudioUnit(position, b"x")).time < now - 60_000:
+            events += segmenter.take(sound)
+            position += 1024
+        events += segmenter.take(first._replace(time=now, keyframe=index % gop == 0))
+    parts = [event for event in events if isinstance(event, PartReady)]
+    assert SHORTEST_US <= min(part.duration for part in parts) <= max(part.duration for part in parts) <= PART
+    assert all(before.start + before.duration == after.start for before, after in pairwise(parts))
+    segments = [event for event in events if isinstance(event, SegmentReady)]
+    assert len(segments) >= 13
+    begins = {segment.start for segment in segments}
+    assert all(part.independent for part in parts if part.start in begins)
 
 
 def test_a_part_is_out_with_its_last_picture() -> None:
@@ -244,6 +267,23 @@ def test_one_that_goes_on_after_a_crash_does_not_use_names_again(tmp_path: Path)
     assert playlist.media_sequence == 7
     assert "#EXT-X-DISCONTINUITY\n" in told[-1].text
     assert {path.name[:6] for path in tmp_path.glob("*")} == {"init2.", "part7."}
+
+
+def test_one_that_goes_on_after_a_crash_removes_what_the_one_before_left(tmp_path: Path) -> None:
+    """Its playlist names neither the segments that had left it nor the parts of older ones: a stream whose source comes
+    and goes would fill the disk."""
+    taken = units(16)
+    text, last = "", 0
+    for _ in range(2):
+        told: list[HlsAdvanced] = []
+        output = HlsOutput(wanted(tmp_path, text=text, init=last), AUDIO, True, 0, told.append)
+        for unit in taken:
+            output.take(unit)
+        text, last = told[-1].text, told[-1].inits
+    names = [path.name for path in tmp_path.glob("*.m4s")]
+    oldest = min(int(name.removeprefix("part").removeprefix("seg").split(".")[0]) for name in names)
+    assert oldest >= told[-1].sequence - 6  # twice the window
+    check(text)
 
 
 def test_sound_alone_plays_too(tmp_path: Path) -> None:

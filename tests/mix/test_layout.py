@@ -129,7 +129,11 @@ def test_wrong_sizes_animations_and_overlays_are_refused() -> None:
     for animate in (-1, MAX_ANIMATION + 1):
         with pytest.raises(BadRequest):
             check_layout(Layout(), animate)
-    for overlays in (Overlays(score=Score(-1, 0)), Overlays(score=Score(0, 0, "n" * 65)), Overlays(timer=Timer(-1))):
+    for overlays in (
+        Overlays(score=Score(-1 << 53, 0)),
+        Overlays(score=Score(0, 0, "n" * 65)),
+        Overlays(timer=Timer(-1)),
+    ):
         with pytest.raises(BadRequest):
             check_overlays(overlays)
 

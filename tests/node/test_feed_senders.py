@@ -61,7 +61,7 @@ class World:
         self.senders.linked(AUDIO, 0, HEARD)
         tapped = [Tapped(_stream(each), each.handle, 0) for each in self.tracks]
         choices = [(each, LayerChoice(each.active, 0.0)) for each in self.tracks]
-        self.feed = RoomFeed(self.plane, tapped, choices, self.senders, lambda: None, [])
+        self.feed = RoomFeed(self.plane, tapped, choices, self.senders, lambda: None, [], ("demo", identity))
         self.numbers = iter(range(100, 200))
         self.now = 0.0
 

@@ -12,6 +12,8 @@ import pytest
 
 from relay.cluster import EmbeddedServer, RedisStore
 from relay.cluster.leases import RedisLeases
+from relay.cluster.outbox import RedisOutbox
+from relay.cluster.redis_store import events_key
 from relay.egress.events import EgressRequest
 from relay.egress.mp4 import box
 from relay.egress.record import GROWING
@@ -134,6 +136,47 @@ async def test_the_end_of_the_room_ends_its_egress(node: Node, store: RedisStore
     await store.delete("demo", ("room.ended", {"by": "alice"}))
     facts = await state(node, started["id"], "ended")
     assert ffmpeg_errors(*(tmp_path / "recordings" / "demo" / name for name in facts["files"])) == ""
+
+
+async def test_a_playlist_ends_though_its_source_left_before(node: Node, store: RedisStore, host: Peer) -> None:
+    """Nobody writes it by then. Players ask for more for as long as it does not say that there is none."""
+    started = await node.egress.start_egress(EgressRequest("demo", "hls", "alice"))
+    await state(node, started["id"], "running")
+    viewer = await Peer(node, "victor", "viewer").watch()  # so that the room stays here
+    await node.close(host.session)
+    await state(node, started["id"], "retrying")
+    before = await node.egress.playlist(started["id"], None, None)
+    assert "ENDLIST" not in before.text
+    await node.egress.stop_egress(started["id"])
+    after = await node.egress.playlist(started["id"], None, None)
+    assert after.text.endswith("\n#EXT-X-ENDLIST\n")
+    assert "PRELOAD-HINT" not in after.text
+    assert after.etag != before.etag
+    await viewer.close()
+
+
+async def test_webhooks_hear_of_files_that_end_with_the_room(
+    node: Node, server: EmbeddedServer, store: RedisStore, host: Peer
+) -> None:
+    """As recordings usually do: who waits for `egress.file` would wait for ever."""
+    started = await node.egress.start_egress(RECORD)
+    await state(node, started["id"], "running")
+    await store.delete("demo", ("room.ended", {"by": "alice"}))
+    facts = await state(node, started["id"], "ended")
+    outbox = RedisOutbox(server.url, socket_timeout_s=5.0)
+    try:
+        wanted = [("room.ended", None), ("egress.file", facts["files"][0]), ("egress.ended", None)]
+        heard: list[tuple[str, Any]] = []
+        deadline = time.monotonic() + 15
+        while [each for each in heard if each in wanted] != wanted:
+            assert time.monotonic() < deadline, heard
+            await asyncio.sleep(0.05)
+            heard = [(event.type, event.data.get("name")) for event in (await outbox.news(1000))["demo"]]
+        with pytest.raises(NotFound):
+            await store.append("demo", [("app.x", {})])
+        assert 0 < await outbox._client.ttl(events_key("demo")) <= 60, "the stream still goes"
+    finally:
+        await outbox.close()
 
 
 async def test_shutting_down_ends_files_and_says_so(node: Node, store: RedisStore, host: Peer, tmp_path: Path) -> None:

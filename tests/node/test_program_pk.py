@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
 import pytest
 
 from relay.cluster import EmbeddedServer
 from relay.mix.layout import Box, cells
+from relay.mix.video.tiles import score_bar
 from relay.node.program_mix import pk_layout, pk_overlays
 from relay.settings import NodeSettings, dev_settings
 from relay.stage import program as programs
 from relay.stage.document import Program
-from relay.stage.layout import Layout, Score, Timer
+from relay.stage.layout import Layout, Score, Timer, check_overlays
 from relay.stage.permissions import Actor, Role
 from relay.stage.pk_room import PkTeam, PkView
 from relay.stage.room import changing
@@ -126,3 +128,17 @@ def test_what_a_pk_draws() -> None:
     assert drawn is not None
     assert (drawn.score, drawn.timer) == (Score(7, 9, "red", "blue"), Timer(9_000))
     assert pk_layout(PkView("pk1", "running", 0, 1, own, PkTeam("blue", 0, ())), program) is None
+
+
+def test_points_that_were_taken_away_are_drawn_too() -> None:
+    """The API takes points below 0; a picture that refuses them keeps showing the score and the timer of before."""
+    own, other = PkTeam("red", -5, ("rita",)), PkTeam("blue", 3, ("blue/bea",))
+    drawn = pk_overlays(PkView("pk1", "running", 5_000 << 16, 9_000 << 16, own, other), Program(0.0))
+    assert drawn is not None
+    check_overlays(drawn)
+    assert drawn.score is not None
+    bar, leads = score_bar(drawn.score, 640, 32), score_bar(replace(drawn.score, left=0), 640, 32)
+    at = leads.luma.shape[1] // 2  # the middle belongs to whoever has points
+    assert (bar.luma[4, at], bar.luma.shape) == (leads.luma[4, at], leads.luma.shape)
+    even = score_bar(replace(drawn.score, left=-7, right=-7), 640, 32)
+    assert even.luma.shape == bar.luma.shape

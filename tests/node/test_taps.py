@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Literal
 
+import av
 import pytest
 
 from relay.cluster import RedisStore
@@ -18,6 +19,7 @@ from relay.egress.layers import STEADY_S
 from relay.errors import BadRequest
 from relay.node import Node
 from relay.node.local import LocalTrack
+from relay.node.room import HostedRoom
 from relay.plane.contract import Feedback, Kind, LayerSpec, PayloadType
 from relay.settings import NodeSettings, dev_settings
 from relay.stage.document import RoomChange, RoomState
@@ -57,15 +59,22 @@ class OnAir:
     def better(self, *, comes: bool) -> None:
         (self.show.silent.discard if comes else self.show.silent.add)(HIGH)
 
-    async def start(self) -> None:
+    async def start(self, *, pictures: bool = True) -> None:
         room = await self.node._rooms.open("demo")
         profile = "42e01f/1" if self.codec == "h264" else ""
         video = self._track(Kind.VIDEO, "camera", PayloadType(VIDEO_PT, self.codec, 90_000, profile=profile), "q", "h")
         audio = self._track(Kind.AUDIO, "microphone", PayloadType(AUDIO_PT, "opus", 48_000), "")
-        for track in (video, audio):
-            room.inject(track)
-        self._places = {VIDEO: (video.handle, 0), HIGH: (video.handle, 1), AUDIO: (audio.handle, 0)}
+        room.inject(audio)
+        self._places = {AUDIO: (audio.handle, 0)}
+        self._camera = video
+        if pictures:
+            self.picture(room)
         self._task = asyncio.create_task(self._run())
+
+    def picture(self, room: HostedRoom) -> None:
+        """The camera is on from now on."""
+        room.inject(self._camera)
+        self._places |= {VIDEO: (self._camera.handle, 0), HIGH: (self._camera.handle, 1)}
 
     async def stop(self) -> None:
         if self._task is not None:
@@ -89,7 +98,8 @@ class OnAir:
         began = time.monotonic()
         while True:
             for _, packet in self.show.packets(round((time.monotonic() - began) * 1e6), clock_ms):
-                self.node._plane.inject(*self._places[packet.stream], packet.data)
+                if packet.stream in self._places:
+                    self.node._plane.inject(*self._places[packet.stream], packet.data)
             await asyncio.sleep(0.005)
 
 
@@ -130,6 +140,47 @@ async def test_a_recording_climbs_to_a_layer_that_starts_later_and_falls_back(
     told = [counter for path in paths for counter in counters(path)]
     assert told == sorted(told)
     assert (facts()["restarts"], facts()["error"]) == (0, None)
+
+
+async def test_a_camera_that_comes_after_the_microphone_is_recorded(node: Node, tmp_path: Path) -> None:
+    """So does a host's who comes back, and a program's picture: sound is there first."""
+    shown = OnAir(node, "h264")
+    await shown.start(pictures=False)
+    try:
+        await until(lambda: len(node.knows("demo")["publications"]) == 1)  # type: ignore[index]
+        started = (await node.egress.start_egress(RECORD))["id"]
+        files = tmp_path / "recordings" / "demo"
+        await until(lambda: bool(list(files.glob("*.mp4"))))
+        shown.picture(await node._rooms.open("demo"))
+        await until(lambda: len(list(files.glob("*.mp4"))) == 2)
+        await until(lambda: max(files.glob("*.mp4")).stat().st_size > 20_000)
+        ended = await node.egress.stop_egress(started)
+    finally:
+        await shown.stop()
+    heard, seen = [files / name for name in ended["files"]]
+    with av.open(str(heard)) as file:
+        assert [each.type for each in file.streams] == ["audio"]
+    assert sizes(seen) == {(320, 180)}
+    assert ffmpeg_errors(heard, seen) == ""
+
+
+async def test_a_source_that_has_just_begun_is_taken_whole(node: Node, tmp_path: Path) -> None:
+    """Both tracks are agreed on, sound comes at once, and the camera takes a moment."""
+    shown = OnAir(node, "h264")
+    await shown.start()
+    room = await node._rooms.open("demo")
+    for stream in (VIDEO, HIGH):
+        place = shown._places.pop(stream)
+        asyncio.get_running_loop().call_later(0.5, shown._places.__setitem__, stream, place)
+    try:
+        await until(lambda: bool(next(each for each in room.local_tracks() if each.key[1] == "audio").codec))
+        started = (await node.egress.start_egress(RECORD))["id"]
+        await until(lambda: any(each["bytes"] > 20_000 for each in node.egress.facts()))
+        ended = await node.egress.stop_egress(started)
+    finally:
+        await shown.stop()
+    (name,) = ended["files"]
+    assert sizes(tmp_path / "recordings" / "demo" / name) == {(320, 180)}
 
 
 @pytest.mark.parametrize("on_air", ["vp8"], indirect=True)

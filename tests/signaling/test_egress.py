@@ -114,11 +114,28 @@ async def test_what_a_player_fetches(site: Site) -> None:
     zipped = await site.play("index.m3u8", **{"Accept-Encoding": "gzip"})
     assert zipped.headers["content-encoding"] == "gzip"
     assert zipped.text.startswith("#EXTM3U")
-    plain = await site.play("index.m3u8")
+    plain = await site.play("index.m3u8", **{"Accept-Encoding": "gzip;q=0, identity"})
+    assert "content-encoding" not in plain.headers
     assert zipped.headers["etag"] != plain.headers["etag"]  # two representations
     again = {"Accept-Encoding": "gzip", "If-None-Match": zipped.headers["etag"]}
     while (reply := await site.play("index.m3u8", **again)).status_code != 304:  # it went on meanwhile
         again["If-None-Match"] = reply.headers["etag"]
+
+
+async def test_players_on_other_sites_pages_may_ask_first(site: Site) -> None:
+    """A player that adds a header of its own, or a range, has the browser send a preflight."""
+    await site.start_hls()
+    preflight = {
+        "Origin": "https://example.org",
+        "Access-Control-Request-Method": "GET",
+        "Access-Control-Request-Headers": "range",
+    }
+    for name in ("index.m3u8", "init0.mp4"):
+        asked = await site.api.call("OPTIONS", site.base + name, headers=preflight)
+        assert (asked.status_code, asked.headers["allow"]) == (204, "GET, HEAD, OPTIONS")
+        assert asked.headers["access-control-allow-origin"] == "*"
+        assert "Range" in asked.headers["access-control-allow-headers"]
+        assert problem(await site.api.call("POST", site.base + name)) == (405, "method-not-allowed")
 
 
 async def test_a_server_that_can_sends_files_from_the_kernel(site: Site) -> None:

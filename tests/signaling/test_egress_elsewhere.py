@@ -15,6 +15,7 @@ from relay.cluster.known import NodeCache
 from relay.egress.manager import EgressManager
 from relay.ports import RoomStore
 from relay.settings import ClusterSettings, EgressSettings, SignalingSettings, dev_settings
+from relay.stage import program as programs
 from relay.stage import publications
 from relay.stage.permissions import Actor, Role
 from relay.stage.room import changing
@@ -96,6 +97,18 @@ async def world(store: RoomStore, store_url: str, tmp_path: Path) -> AsyncIterat
     world = World(store, store_url, LiveFeeds(), tmp_path)
     yield world
     await world.close()
+
+
+@pytest.mark.parametrize("caller", ["apart", "first_relay"])
+async def test_the_relay_that_has_begun_to_mix_is_called_for_the_program(world: World, caller: str) -> None:
+    """Before it has published any of it: whoever switches a program on starts its egress at once."""
+    await world.start()
+    owner = Actor("olga", Role.OWNER)
+    await world.store.change("demo", changing(lambda state: programs.switch_on(state, owner, time.time())))
+    await world.store.change("demo", changing(lambda state: programs.take(state, "n2", 1)))
+    started = await (await getattr(world, caller)()).call("POST", EGRESS, "owner", json={"kind": "hls"})
+    assert started.status_code == 201, started.text
+    assert started.json()["id"].startswith("n2~eg-")
 
 
 @pytest.mark.parametrize("caller", ["apart", "first_relay"])

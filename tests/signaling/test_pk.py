@@ -106,7 +106,8 @@ async def test_wrong_invitations(rooms: Api) -> None:
     call = rooms.call
     assert problem(await call("POST", "/v1/rooms/red/pk", RED, json={"room": "red"})) == (409, "pk-same-room")
     assert problem(await call("POST", "/v1/rooms/red/pk", RED, json={"room": "nowhere"})) == (404, "room-not-found")
-    for wrong in ({"room": "blue", "duration_s": 1}, {"room": "blue", "countdown_s": 0}, {"room": "no room"}, {}):
+    times = ({"duration_s": 1}, {"duration_s": "300"}, {"countdown_s": 0}, {"countdown_s": "3"})
+    for wrong in (*({"room": "blue"} | each for each in times), {"room": "no room"}, {}):
         assert problem(await call("POST", "/v1/rooms/red/pk", RED, json=wrong)) == (422, "invalid-request")
     for _ in range(16):
         await invite(rooms)

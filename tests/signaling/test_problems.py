@@ -118,3 +118,15 @@ async def test_a_bug_is_an_incident(api: Api, fault: Exception, caplog: pytest.L
     assert len(response.json()["incident"]) == 16
     assert "hunter2" not in response.text
     assert response.headers["Access-Control-Allow-Origin"] == "*"
+
+
+async def test_whatever_can_be_read_answers_head(api: Api) -> None:
+    """Load balancers and monitors ask so (RFC 9110, 9.3.2)."""
+    for path, who in (("/healthz", None), ("/v1/rooms/demo", "owner"), ("/v1/rooms/demo/pk", "owner")):
+        read, asked = await api.call("GET", path, who), await api.call("HEAD", path, who)
+        assert (asked.status_code, asked.content) == (read.status_code, b"") == (200, b"")
+        assert asked.headers["content-length"] == read.headers["content-length"]
+    assert (await api.call("HEAD", "/v1/rooms/demo")).status_code == 401
+    assert (await api.call("HEAD", "/v1/rooms/none", "owner:o@none")).status_code == 404
+    stream = await api.call("HEAD", "/v1/rooms/demo/events", "owner")
+    assert (stream.status_code, stream.headers["allow"]) == (405, "GET, OPTIONS, POST")

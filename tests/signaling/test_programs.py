@@ -18,6 +18,10 @@ async def put(api: Api, who: str = "owner", **wanted: Any) -> dict[str, Any]:
     return found
 
 
+def rectangle(**other: Any) -> dict[str, Any]:
+    return {"kind": "custom", "rectangles": [{"identity": "a", "x": 0, "y": 0, "width": 1, "height": 1, **other}]}
+
+
 async def test_it_is_switched_on_changed_and_off(api: Api) -> None:
     assert problem(await api.call("GET", PATH, "viewer")) == (404, "program-not-found")
     made = await put(api, fps=15, layout={"kind": "speaker", "order": ["bob"]})
@@ -61,6 +65,8 @@ async def test_layouts_can_be_timed(api: Api) -> None:
         ({"layout": {"kind": "side_by_side", "left": ["a"]}}, 400),
         ({"layout": {"kind": "side_by_side", "left": ["a"], "right": ["a"]}}, 400),
         ({"layout": {"kind": "custom"}}, 400),
+        ({"layout": rectangle(x="0")}, 422),
+        ({"layout": rectangle(width=True)}, 422),
         ({"layout": {"order": ["a", "a"]}}, 422),
         ({"layout": {"order": ["a b"]}}, 422),
         ({"layout": {"order": [f"p{n}" for n in range(17)]}}, 422),

@@ -83,7 +83,7 @@ async def test_refusals(api: Api) -> None:
     for url in ("https://127.0.0.1/", "https://[::1]/", "https://localhost/", "https://10.1.2.3:8443/x"):
         refused = await api.call("POST", HOOKS, "service", json={"url": url})
         assert problem(refused) == (400, "target-not-allowed")
-    for url in ("ftp://example.com/", "https://user@example.com/", "https://example.com:99999/"):
+    for url in ("ftp://example.com/", "https://user@example.com/", "https://example.com:99999/", "https://a..b/hook"):
         assert problem(await api.call("POST", HOOKS, "service", json={"url": url})) == (400, "bad-request")
     made = await api.call("POST", HOOKS, "service", json={"url": "https://8.8.8.8/"})
     assert made.status_code == 201

@@ -119,6 +119,8 @@ def test_a_node_mixes_under_its_lease_and_the_next_resumes_what_it_published() -
     assert programs.take(state, "n1", 5) == (state, [])
     with pytest.raises(Conflict, match="later epoch"):
         programs.take(state, "n2", 4)
+    heard = published(state, kind="audio")
+    assert programs.program_view(heard)["state"] == "waiting", "its picture is still to come"
     state = published(published(state), kind="audio")
     assert programs.program_view(state)["state"] == "live"
     assert {each.identity for each in state.publications.values()} == {"program"}

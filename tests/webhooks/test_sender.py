@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import datetime
 import ssl
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -114,6 +115,30 @@ async def test_a_certificate_that_nobody_signed(names: list[str], tmp_path: Path
     served.load_cert_chain(chain, key)
     async with answering(b"HTTP/1.1 204 No Content\r\n\r\n", served) as (port, _):
         assert (await send(f"https://{NAME}:{port}/")).reason == "unreachable"
+
+
+async def test_names_that_nobody_answers_for_hold_up_names_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A look-up lasts as long as the system's resolver tries, also when nobody waits for it any more. What else this
+    process does in threads, files of HLS for one, goes on."""
+    answered = threading.Event()
+
+    def look_up(*_: object) -> list[str]:
+        answered.wait(60)
+        return ["127.0.0.1"]
+
+    monkeypatch.setattr(module, "look_up", look_up)
+    try:
+        tries = [send(f"https://{number}.example/", timeout_s=0.2) for number in range(40)]
+        assert {each.reason for each in await asyncio.gather(*tries)} == {"timeout"}
+        async with asyncio.timeout(30):
+            assert await asyncio.to_thread(lambda: "done") == "done"
+    finally:
+        answered.set()
+
+
+async def test_a_name_that_cannot_be_one() -> None:
+    """As in the settings, whose addresses are not looked up when they are read."""
+    assert await send(f"https://{'a' * 64}.example/") == Outcome(False, "bad-target")
 
 
 @pytest.mark.parametrize(

@@ -64,9 +64,9 @@ def label(name: str, cell_width: int, cell_height: int) -> Bitmap:
 
 @functools.lru_cache(maxsize=16)
 def score_bar(score: Score, width: int, height: int) -> Bitmap:
-    """A bar whose two parts are the sides' shares, with names and points."""
-    total = score.left + score.right
-    share = score.left / total if total else 0.5
+    """A bar whose two parts are the sides' shares, with names and points. Points below 0 have no share."""
+    shares = max(score.left, 0), max(score.right, 0)
+    share = shares[0] / sum(shares) if sum(shares) else 0.5
     edge = int(width * min(max(share, 0.08), 0.92))
     image = Image.new("RGB", (_even(width), _even(height)), _SIDES[1])
     draw = ImageDraw.Draw(image)
