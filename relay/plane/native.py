@@ -26,6 +26,7 @@ from relay.plane.pins import Pins
 from relay.plane.resync import Told
 from relay.plane.rings import PlaneRings, RingOpener
 from relay.plane.shared_ring import SharedRing
+from relay.plane.vigil import Vigil
 
 log = structlog.get_logger()
 
@@ -76,7 +77,7 @@ class _Engine:
 
 
 class NativePlane(RingOpener):
-    """See `relay.plane.Plane`. When a thread has failed, `healthy` is false and commands to it raise Overloaded."""
+    """See `relay.plane.Plane`. Commands wait for the threads, for as long as those lack CPU."""
 
     name = "native"
 
@@ -97,6 +98,7 @@ class NativePlane(RingOpener):
             config = replace(config, seed=secrets.randbits(64))
         self.on_events: Callable[[list[Event]], None] = _ignore
         self.on_taps: Callable[[list[tuple[int, bytes, int]]], None] = _ignore
+        self.on_failed: Callable[[str], None] = _ignore
         shards = shards or topology.default_shards(topology.read_cpus(), topology.read_limits())
         try:
             self._shards = _Shards(config, host, port, socket_buffer, shards=shards)
@@ -109,8 +111,8 @@ class NativePlane(RingOpener):
         self._pins = Pins(len(self._shards.addresses), self._shards.pin) if pin else None
         self._rings = PlaneRings(_Engine(self._shards), self._shards.submit)
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._vigil = Vigil(self._shards, lambda why: self.on_failed(why))
         self._closed = False
-        self._said = False
         self._told = Told(config.estimate_start)
         self._lost = 0
         self._forget_at = _FORGET
@@ -132,7 +134,7 @@ class NativePlane(RingOpener):
 
     @property
     def healthy(self) -> bool:
-        """No shard has failed or hangs."""
+        """No shard is lost."""
         return self._shards.healthy
 
     @property
@@ -155,6 +157,7 @@ class NativePlane(RingOpener):
         self._loop.add_reader(self._shards.tap_descriptor, self._take_taps)
         self._rings.start(self._loop)
         self._shards.start()
+        self._vigil.start(self._loop)
         if self._pins is not None:
             self._pins.start(self._loop)
 
@@ -162,6 +165,7 @@ class NativePlane(RingOpener):
         if self._closed:
             return
         self._closed = True
+        self._vigil.stop()
         if self._pins is not None:
             self._pins.stop()
         if self._loop is not None:
@@ -184,7 +188,7 @@ class NativePlane(RingOpener):
             snapshot = self._shards.stats()
         except Overloaded:
             return self._stats  # of a failed plane: what was known last
-        self._counters = snapshot.counters()
+        self._counters = {**snapshot.counters(), "late_us": sum(self._shards.late_us)}
         sessions, tracks, slots = _Part(snapshot.sessions), _Part(snapshot.tracks), _Part(snapshot.slots)
         self._stats = PlaneStats(sessions, tracks, slots, snapshot.drops(), *snapshot.totals(), *snapshot.slab())
         _add_drops(self._stats.drops, self._counters)
@@ -210,9 +214,8 @@ class NativePlane(RingOpener):
             self._forget_at = max(_FORGET, 2 * len(self._told))
         if events and not self._closed:
             self.on_events(events)
-        if not (self._closed or self._said or self.healthy):
-            self._said = True
-            log.error("native packet plane failed; this node forwards nothing any more")
+        if not self.healthy:
+            self._vigil.look()
 
     def _take_taps(self) -> None:
         tapped = self._shards.take_taps()
