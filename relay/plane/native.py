@@ -98,7 +98,6 @@ class NativePlane(RingOpener):
             config = replace(config, seed=secrets.randbits(64))
         self.on_events: Callable[[list[Event]], None] = _ignore
         self.on_taps: Callable[[list[tuple[int, bytes, int]]], None] = _ignore
-        self.on_failed: Callable[[str], None] = _ignore
         shards = shards or topology.default_shards(topology.read_cpus(), topology.read_limits())
         try:
             self._shards = _Shards(config, host, port, socket_buffer, shards=shards)
@@ -111,7 +110,7 @@ class NativePlane(RingOpener):
         self._pins = Pins(len(self._shards.addresses), self._shards.pin) if pin else None
         self._rings = PlaneRings(_Engine(self._shards), self._shards.submit)
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._vigil = Vigil(self._shards, lambda why: self.on_failed(why))
+        self._vigil = Vigil(self._shards)
         self._closed = False
         self._told = Told(config.estimate_start)
         self._lost = 0
@@ -122,6 +121,14 @@ class NativePlane(RingOpener):
     @property
     def addresses(self) -> list[Address]:
         return self._shards.addresses
+
+    @property
+    def on_failed(self) -> Callable[[str], None]:
+        return self._vigil.on_failed
+
+    @on_failed.setter
+    def on_failed(self, told: Callable[[str], None]) -> None:
+        self._vigil.on_failed = told
 
     @property
     def cpus(self) -> list[int]:

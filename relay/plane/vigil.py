@@ -34,10 +34,12 @@ class Threads(Protocol):
 
 
 class Vigil:
-    """Looks at `threads` once a second, and tells `on_failed` of the first that is lost, and why: once, in the loop."""
+    """Looks at `threads` once a second."""
 
-    def __init__(self, threads: Threads, on_failed: Callable[[str], None]) -> None:
-        self._threads, self._on_failed = threads, on_failed
+    def __init__(self, threads: Threads) -> None:
+        self.on_failed: Callable[[str], None] = lambda why: None
+        """Told of the first that is lost, and why: once, in the loop."""
+        self._threads = threads
         self._late = threads.late_us
         self._said: set[int] = set()
         self._timer: asyncio.TimerHandle | None = None
@@ -78,7 +80,7 @@ class Vigil:
                 reason=why,
             )
         if first and failures:
-            self._on_failed(f"shard {failures[0][0]}: {failures[0][1]}")
+            self.on_failed(f"shard {failures[0][0]}: {failures[0][1]}")
 
     def _look_again(self, loop: asyncio.AbstractEventLoop) -> None:
         self._timer = loop.call_later(LOOK_S, self._look_again, loop)

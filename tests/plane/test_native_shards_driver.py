@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import os
 import time
+import weakref
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -217,3 +219,17 @@ def pinned_threads() -> set[tuple[int, ...]]:
             if (task / "comm").read_text().startswith("plane-"):
                 found.add(tuple(os.sched_getaffinity(int(task.name))))
     return found
+
+
+def test_a_plane_that_was_let_go_leaves_its_memory_at_once() -> None:
+    async def story() -> weakref.ref[native.NativePlane]:
+        plane = native.NativePlane(PlaneConfig(), "127.0.0.1", 0)
+        plane.start()
+        plane.close()
+        return weakref.ref(plane)
+
+    gc.disable()  # a slab is large, and the collector sees a few small objects
+    try:
+        assert asyncio.run(story())() is None
+    finally:
+        gc.enable()

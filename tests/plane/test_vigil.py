@@ -37,7 +37,8 @@ def told(threads: Threads, watch: Vigil) -> list[Line]:
 
 def test_lack_of_cpu_is_told_as_often_as_it_grows_and_fails_nothing() -> None:
     threads, failed = Threads(), list[str]()
-    watch = Vigil(threads, failed.append)
+    watch = Vigil(threads)
+    watch.on_failed = failed.append
     assert told(threads, watch) == []
     threads.late_us = [0, 7_300_000]
     [line] = told(threads, watch)
@@ -50,7 +51,8 @@ def test_lack_of_cpu_is_told_as_often_as_it_grows_and_fails_nothing() -> None:
 
 def test_a_thread_that_is_lost_is_told_once_with_the_reason() -> None:
     threads, failed = Threads(), list[str]()
-    watch = Vigil(threads, failed.append)
+    watch = Vigil(threads)
+    watch.on_failed = failed.append
     threads.failures = [(1, "panicked at src/x.rs:1:2: why")]
     [line] = told(threads, watch)
     assert (line["log_level"], line["shard"], line["reason"]) == ("error", 1, "panicked at src/x.rs:1:2: why")
@@ -64,7 +66,7 @@ def test_a_thread_that_is_lost_is_told_once_with_the_reason() -> None:
 async def test_it_looks_by_itself_until_it_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(vigil, "LOOK_S", 0.001)
     threads = Threads()
-    watch = Vigil(threads, lambda why: None)
+    watch = Vigil(threads)
     watch.start(asyncio.get_running_loop())
     async with asyncio.timeout(20):
         while threads.looks < 3:
