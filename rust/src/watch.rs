@@ -101,7 +101,7 @@ mod tests {
     #[test]
     fn one_that_sleeps_and_one_that_turns_in_circles_hang() {
         let asleep = watched(STEP, LOST_US, |_| Some(Life { cpu_us: 7, sleeps: true }));
-        let busy = watched(STEP, LOST_US, |now| waiting(now));
+        let busy = watched(STEP, LOST_US, waiting);
         let unknown = watched(STEP, LOST_US, |_| None);
         for verdict in [asleep, busy, unknown] {
             let (dead, after) = verdict.expect("it hangs");
