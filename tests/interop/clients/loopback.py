@@ -39,6 +39,7 @@ class Received:
     user_agent: str
     pc: Any
     painted: list[Painted] = field(default_factory=list)
+    times: list[int] = field(default_factory=list)  # of each in `painted` if aiortc receives: 1/90000 s since the first
     sizes: set[tuple[int, int]] = field(default_factory=set)
     frames: int = 0
     sound: list[np.ndarray] = field(default_factory=list)
@@ -202,6 +203,7 @@ async def _take_aiortc(session: Received, track: Any) -> None:
                 session.sizes.add((frame.width, frame.height))
                 if painted := read_i420(memoryview(plane), frame.width, frame.height, plane.line_size):
                     session.painted.append(painted)
+                    session.times.append(frame.pts)
             else:
                 samples = frame.to_ndarray().reshape(-1)[:: len(frame.layout.channels)]
                 session.sound.append(samples.astype(np.int16))

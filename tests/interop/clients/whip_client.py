@@ -52,7 +52,10 @@ class WhipClient(ClientProcess):
         tone: float = 440.0,
     ) -> None:
         raw = f"format=i420 width={width} height={height} framerate={fps}/1"
-        source = f"fdsrc fd=0 do-timestamp=true blocksize={width * height * 3 // 2} ! rawvideoparse {raw}"
+        # No do-timestamp: fdsrc is no live source and reads while the pipeline still starts. A picture read after the
+        # clock was handed out and before the base time was gets the clock's own time (hours, since the machine's start)
+        # as its time in the stream, and webrtcbin holds it and all that follow until then. Counted times need no clock.
+        source = f"fdsrc fd=0 blocksize={width * height * 3 // 2} ! rawvideoparse {raw}"
         audio, video = pipelines(source=source, codec=codec, tone=tone)
         super().__init__(
             [need("whip-client"), "-u", url, "-t", token or "none", "-o", "-l", "5", "-A", audio, "-V", video],
@@ -76,10 +79,11 @@ class WhipClient(ClientProcess):
     async def _paint(self) -> None:
         pipe = self.process.stdin
         assert pipe
-        begin = time.monotonic()
+        begin = 0.0
         with contextlib.suppress(ConnectionError):
             while True:
                 pipe.write(self._picture.frame(self.counter, int(time.time() * 1000) % CLOCK_MODULUS).tobytes())
                 await pipe.drain()
+                begin = begin or time.monotonic()  # of the reading: the times that the client counts begin there, too
                 self.counter += 1
                 await asyncio.sleep(max(0.0, begin + self.counter / self._fps - time.monotonic()))
