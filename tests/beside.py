@@ -52,6 +52,7 @@ PURE = (
     "tests/egress/test_depacketise.py",
     "tests/egress/test_layers.py",
     "tests/egress/test_rtmp_session.py",
+    "tests/interop/test_counting.py",
     "tests/interop/test_marks.py",
     "tests/link/",
     "tests/links/test_link_messages.py",
@@ -112,6 +113,7 @@ NOT_PURE = frozenset(
         "tests/plane/test_driver.py",
         "tests/plane/test_native_shards_driver.py",
         "tests/plane/test_rings.py",
+        "tests/plane/test_urgency.py",
     }
 )
 """Files in directories of PURE that open sockets, start processes or look at a clock."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import resource
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ from pydantic import Field
 
 from drills.cluster import Member
 from drills.fabric import FabricError
+from drills.faults import duty
 from drills.faults.base import Cast, Fault, Preparation, Stage
 from drills.scenario.units import Jump, Share, Time
 
@@ -46,17 +48,24 @@ class CpuStorm(_OnNodes):
     fault: Literal["cpu-storm"] = Field(description="Its name.")
     share: Share = Field(default=0.6, description="How much of the time the node does not run.")
     period: Time = Field(default=0.02, description="How often that repeats.")
+    workers: bool = Field(
+        default=False,
+        description="Whether the processes that work for it, for programs and links, do not run then either.",
+    )
 
     def apply(self, stage: Stage) -> None:
-        pids = [str(pid) for _, pid in self.running(stage)]
+        pids = [str(pid) for pid in self._pids(stage)]
         words = [sys.executable, "-m", "drills.faults.duty", str(self.share), str(self.period), *pids]
         stage.helpers[id(self)] = [stage.cluster.run_here(words, name=f"cpu-storm-{self.at:g}")]
 
     def take_back(self, stage: Stage) -> None:
         for helper in stage.helpers.pop(id(self), []):
             helper.kill()
-        for member, _ in self.running(stage):
-            member.resume()
+        duty.send(self._pids(stage), signal.SIGCONT)
+
+    def _pids(self, stage: Stage) -> list[int]:
+        nodes = [pid for _, pid in self.running(stage)]
+        return nodes + [child.pid for pid in nodes if self.workers for child in _children(pid)]
 
 
 class MemoryPressure(_OnNodes):

@@ -141,11 +141,13 @@ class Load:
         self._started(name, process)
 
     def _program(self, first: str) -> dict[str, Any]:
-        """A program in which the mark of the first host can be read: his picture is all of it, pixel by pixel."""
-        hosts = self._wanted.hosts
+        """A program of the first host's picture. Unless another size is wanted, it is all of it pixel by pixel, so that
+        his mark can be read in it."""
+        wanted, hosts = self._wanted, self._wanted.hosts
+        width, height = wanted.program_size or hosts.size
         place = {"identity": first, "x": 0, "y": 0, "width": 1, "height": 1}
         return {
-            "width": hosts.size[0], "height": hosts.size[1], "fps": hosts.fps,
+            "width": width, "height": height, "fps": wanted.program_fps or hosts.fps,
             "codec": "vp8" if hosts.codec == "VP8" else "h264",
             "layout": {"kind": "custom", "rectangles": [place]}, "names": False,
         }  # fmt: skip

@@ -26,8 +26,13 @@ def _sound(told: Told, begin: float, end: float) -> Figures:
 
 
 def _program(told: Told, begin: float, end: float) -> Figures:
-    replaced = [line["data"].get("part") for line in told.of("room", begin, end) if line["type"] == "program.recovered"]
-    return {"mixers.replaced": replaced.count("audio"), "compositors.replaced": replaced.count("video")}
+    events = told.of("room", begin, end)
+    replaced = [line["data"].get("part") for line in events if line["type"] == "program.recovered"]
+    return {
+        "mixers.replaced": replaced.count("audio"),
+        "compositors.replaced": replaced.count("video"),
+        "programs.degraded": sum(line["type"] == "program.degraded" for line in events),
+    }
 
 
 def _pk(told: Told, begin: float, end: float) -> Figures:

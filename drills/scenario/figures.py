@@ -55,6 +55,9 @@ _ALL = [
         "compositors.replaced", "", "times that a room was told that its program's picture goes on with another one"
     ),
     Figure(
+        "programs.degraded", "", "times that a room was told that its program is made with fewer or smaller pictures"
+    ),
+    Figure(
         "pk.apart.max", "ms", "longest time in which one viewer of the two rooms was shown both stages, another not"
     ),
     Figure("pk.shown", "%", "looks at viewers' sessions in which both stages were shown", "more"),

@@ -108,6 +108,12 @@ class LoadPart(Part):
         default=False,
         description="Whether the rooms have a program, of the first host's picture and everybody's sound.",
     )
+    program_size: tuple[int, int] | None = Field(
+        default=None, description="Width and height of the programs; left out: those of the hosts' pictures."
+    )
+    program_fps: int | None = Field(
+        default=None, ge=5, le=120, description="Their pictures a second; left out: as many as the hosts'."
+    )
     pk: bool = Field(
         default=False,
         description="Whether the two rooms are in a PK: one from before the watch, another once all is taken back.",
@@ -116,11 +122,15 @@ class LoadPart(Part):
 
     @model_validator(mode="after")
     def _can_be_watched(self) -> Self:
-        width, height = self.hosts.size
+        width, height = self.program_size or self.hosts.size
         if self.viewers.play == "program" and not self.program:
             raise ValueError("viewers.play: program needs program: true")
         if self.program and (width % STEP or height % 2):
-            raise ValueError(f"program: true needs hosts.size with a width by {STEP} and an even height")
+            raise ValueError(f"a program needs program_size or hosts.size with a width by {STEP} and an even height")
+        if (self.program_size or self.program_fps) and not self.program:
+            raise ValueError("program_size and program_fps need program: true")
+        if self.program_size and self.viewers.play == "program":
+            raise ValueError("program_size needs viewers.play: stage; at another size the host's mark may not be read")
         if self.pk and self.rooms != 2:
             raise ValueError(f"pk: true needs rooms: 2, not {self.rooms}")
         if self.pk and self.viewers.play == "program":

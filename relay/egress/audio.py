@@ -28,6 +28,8 @@ class AudioLine:
 
     def __init__(self) -> None:
         self.bad = self.silent = self.skipped = 0
+        self.placed: int | None = None
+        """At which moment the packet that came last begins in the line; None when it is not in it."""
         self._decoder = av.CodecContext.create("libopus", "r")
         self._decoder.sample_rate = AUDIO_RATE
         self._decoder.layout = "stereo"
@@ -61,6 +63,7 @@ class AudioLine:
         """Take an Opus packet (RFC 7587) of that moment."""
         self.start(time)
         assert self._next is not None
+        self.placed = None
         try:
             decoded = self._decoder.decode(av.Packet(payload)) if payload else []
         except av.FFmpegError:
@@ -73,6 +76,7 @@ class AudioLine:
             self.skipped += 1
             return []
         found = self._silence(position - self._next) if position > self._next + TOLERANCE else []
+        self.placed = self.time
         for frame in decoded:
             for each in self._resampler.resample(frame):
                 self._write(each)

@@ -6,7 +6,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
+from relay.egress.messages import Follow, KnowSender
 from relay.egress.source import Stream
+
+Tell = Callable[[Follow | KnowSender], None]
 
 
 class Feed(Protocol):
@@ -26,9 +29,9 @@ class Feed(Protocol):
         """The process has `fds`: close our copies. Repeatable."""
         ...
 
-    def watch(self, follow: Callable[[Stream], None]) -> None:
-        """The process reads `streams` now. `follow` is told of another stream of the same picture, already in the ring,
-        that it had better go on with; `switched` answers."""
+    def watch(self, tell: Tell) -> None:
+        """The process reads `streams` now. It is told of another stream of the same picture, already in the ring, that
+        it had better go on with (`switched` answers), and of what is known of who sends them."""
         ...
 
     def switched(self, stream: int) -> None:

@@ -7,6 +7,7 @@ from typing import Literal
 
 from relay.egress.source import Stream
 from relay.process.control import Message
+from relay.stage.sender_clock import Anchor
 
 # --- relay to process -------------------------------------------------------------------------------------------------
 
@@ -71,12 +72,12 @@ class Remove(Message):
 
 
 @dataclass(frozen=True, slots=True)
-class Anchor(Message):
-    """The RTP timestamp of a stream at a moment (monotonic µs)."""
+class KnowSender(Message):
+    """Which session sends both picture and sound ("": no single one does), and when a frame of each stream, by number,
+    was captured by its sender reports, where they say so. It holds until it is said anew."""
 
-    stream: int
-    timestamp: int
-    moment: int
+    session: str
+    captured: tuple[tuple[int, Anchor], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,8 +87,8 @@ class Follow(Message):
     stream: Stream
 
 
-ToProcess = Begin | AddHls | AddRecording | AddPush | Remove | Anchor | Follow
-TO_PROCESS = (Begin, AddHls, AddRecording, AddPush, Remove, Anchor, Follow)
+ToProcess = Begin | AddHls | AddRecording | AddPush | Remove | KnowSender | Follow
+TO_PROCESS = (Begin, AddHls, AddRecording, AddPush, Remove, KnowSender, Follow)
 
 # --- process to relay -------------------------------------------------------------------------------------------------
 

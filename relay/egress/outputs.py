@@ -29,7 +29,7 @@ class Output(Protocol):
     def take(self, unit: Unit) -> None: ...
 
     def tick(self, now: int) -> None:
-        """Called every few tens of ms with the monotonic time in µs."""
+        """Called every few tens of ms with the moment up to which units have come, if they come at all."""
         ...
 
     def close(self) -> None:

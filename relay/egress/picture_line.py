@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from relay.egress.h264 import Depacketiser
 from relay.egress.media import VIDEO_RATE, VideoCodec, VideoUnit
 from relay.egress.reorder import Ordered, Reorder
@@ -10,6 +12,14 @@ from relay.egress.vp8 import Vp8Depacketiser
 from relay.plane.reference.rtp import Packet
 
 KEYFRAME_RETRY_US = 500_000
+
+
+class Shown(NamedTuple):
+    """A picture where its arrival puts it, and which it is of its stream."""
+
+    unit: VideoUnit
+    ssrc: int
+    timestamp: int
 
 
 class PictureLine:
@@ -32,13 +42,13 @@ class PictureLine:
         """Pictures and packets that were of no use."""
         return self._reader.damaged + self._reader.bad
 
-    def push(self, packet: Packet) -> list[VideoUnit]:
+    def push(self, packet: Packet) -> list[Shown]:
         """Take a packet in any order."""
-        return [unit for each in self._order.push(packet) for unit in self._take(each)]
+        return [shown for each in self._order.push(packet) for shown in self._take(each)]
 
-    def expire(self, now: int) -> list[VideoUnit]:
+    def expire(self, now: int) -> list[Shown]:
         """Give up what is missing for too long."""
-        return [unit for each in self._order.expire(now) for unit in self._take(each)]
+        return [shown for each in self._order.expire(now) for shown in self._take(each)]
 
     def wants_keyframe(self, now: int, *, soon: bool) -> bool:
         """Whether its publisher has to be asked for a keyframe now, because none can be done without or the next one
@@ -48,16 +58,17 @@ class PictureLine:
         self._asked = now
         return True
 
-    def _take(self, ordered: Ordered) -> list[VideoUnit]:
+    def _take(self, ordered: Ordered) -> list[Shown]:
         packet = ordered.packet
         if self._reader.waits and packet.payload:  # the first picture's moment comes from more than its own packets
             self.clock.time(packet.timestamp, packet.arrival)
-        found: list[VideoUnit] = []
+        found: list[Shown] = []
         for picture in self._reader.push(ordered):
             parameters = self._reader.parameters
             assert parameters is not None
             if picture.keyframe:
                 self.keyframe_at = picture.arrival
             time = self.clock.time(picture.timestamp, picture.arrival)
-            found.append(VideoUnit(time, picture.keyframe, parameters, picture.data))
+            unit = VideoUnit(time, picture.keyframe, parameters, picture.data)
+            found.append(Shown(unit, packet.ssrc, picture.timestamp))
         return found

@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
+from relay.egress.feed import Tell
+from relay.egress.messages import Follow
 from relay.egress.source import Stream
 from relay.plane.contract import AddTap, Command, RemoveTap, RequestKeyframe
 from relay.plane.rings import Gone, OnGone, TapRing
@@ -40,7 +42,7 @@ class PlaneFeed:
         """What the process takes, by track."""
         self._wanted = dict(self._taken)
         """What it was told to take."""
-        self._follow: Callable[[Stream], None] | None = None
+        self._tell: Tell | None = None
         self._closed = False
         self._ring = plane.open_tap_ring(on_gone=self._gone)
         try:
@@ -60,14 +62,14 @@ class PlaneFeed:
     def passed(self) -> None:
         self._ring.passed()
 
-    def watch(self, follow: Callable[[Stream], None]) -> None:
+    def watch(self, tell: Tell) -> None:
         """See `Feed.watch`."""
-        self._follow = follow
+        self._tell = tell
 
     def go_on_with(self, track: int, layer: int, next_number: Callable[[], int]) -> None:
         """Tap another layer of a track, too, and have the process go on with it; the one before goes when it has.
         Nothing happens before the process is there. Raises as the constructor does."""
-        if self._closed or self._follow is None:
+        if self._closed or self._tell is None:
             return
         there = [each for each in self._layers.values() if (each.track, each.layer) == (track, layer)]
         if there:
@@ -79,7 +81,7 @@ class PlaneFeed:
             self._layers[stream.number] = wanted
         self._wanted[track] = wanted
         self._prune(track)
-        self._follow(wanted.stream)
+        self._tell(Follow(wanted.stream))
 
     def wanted_layer(self, track: int) -> int:
         """The layer of a track that the process takes, or was told to go on with."""
@@ -108,7 +110,8 @@ class PlaneFeed:
         self._ring.close()
 
     def _tap(self, layer: Tapped) -> AddTap:
-        return AddTap(layer.stream.number, layer.track, layer.layer, self._ring.number)
+        # Canonical, so that capture times are found.
+        return AddTap(layer.stream.number, layer.track, layer.layer, self._ring.number, canonical=True)
 
     def _prune(self, track: int) -> None:
         """Of a track, tap only what is taken or wanted."""

@@ -22,12 +22,12 @@ from relay.egress.messages import (
     AddHls,
     AddPush,
     AddRecording,
-    Anchor,
     Begin,
     Counted,
     Follow,
     FromProcess,
     KeyframeWanted,
+    KnowSender,
     Remove,
     Stated,
     Switched,
@@ -92,16 +92,17 @@ class Process:
         return count
 
     def _tick(self, now: int) -> None:
-        source = self._source
+        source, behind = self._source, 0
         if source is not None:
             self._give(source.tick(now))
             self._say(*(KeyframeWanted(stream) for stream in source.keyframes_wanted(now)))
             if source.video is not None and source.counts.changes != self._changes:
                 self._changes = source.counts.changes
                 self._say(Switched(source.video.number))
+            behind = source.behind
         for output in list(self._outputs.values()):
             try:
-                output.tick(now)
+                output.tick(now - behind)
             except OSError as error:
                 self._fail(output, error)
         if now - self._counted >= COUNT_S * 1e6:
@@ -120,9 +121,9 @@ class Process:
         match message:
             case Begin():
                 self._source = Source(message.streams, 1000 * message.keyframe_ms)
-            case Anchor():
+            case KnowSender():
                 if self._source is not None:
-                    self._source.anchor(message.stream, message.timestamp, message.moment)
+                    self._source.know_sender(message.session, message.captured)
             case Follow():
                 if self._source is not None:
                     self._source.follow(message.stream)

@@ -8,12 +8,16 @@ from dataclasses import dataclass
 from typing import Literal
 
 from relay.egress.audio import AudioLine
+from relay.egress.interleave import Interleaver
+from relay.egress.lip_sync import START_US, LipSync
 from relay.egress.media import AUDIO_RATE, AudioConfig, Unit, VideoCodec, VideoUnit
-from relay.egress.picture_line import PictureLine
+from relay.egress.picture_line import PictureLine, Shown
 from relay.egress.reorder import Ordered, Reorder
 from relay.egress.timing import RtpClock
 from relay.errors import UsageError
 from relay.plane.reference import rtp
+from relay.stage.lips import MOST_US
+from relay.stage.sender_clock import Anchor
 
 SILENCE_US = 350_000
 """Sound that is so late counts as absent, and silence is put in its place."""
@@ -55,6 +59,9 @@ class Source:
 
     The picture may come as several streams (layers of simulcast), one at a time: `follow` names the next one, and from
     its first keyframe on it takes the place of the one before. Times go on, and sound knows nothing of it.
+
+    Picture and sound are put together by their sender's clock, where `know_sender` or the packets say what it is, else
+    by their arrival.
     """
 
     def __init__(self, streams: Sequence[Stream], keyframe_us: int = 2_000_000) -> None:
@@ -73,6 +80,11 @@ class Source:
         self._keyframe_us = keyframe_us
         self._wanted = False
         self._last_video: int | None = None
+        self._first: deque[VideoUnit] = deque()
+        """The first pictures, while they wait for their sound."""
+        self._first_by = 0
+        """When they go without it."""
+        self._waiting = Interleaver()
         for stream in streams:
             if stream.kind == "video":
                 self._video = _video(stream)
@@ -80,6 +92,7 @@ class Source:
                 raise UsageError(f"sound of a source is Opus, not {stream.codec}")
             else:
                 self._sound = stream
+        self._lips = LipSync(*(None if each is None else each.number for each in (self.video, self._sound)))
 
     @property
     def audio_config(self) -> AudioConfig:
@@ -101,6 +114,11 @@ class Source:
         """The stream that pictures come from."""
         return None if self._video is None else self._video.stream
 
+    @property
+    def behind(self) -> int:
+        """How much later than its moment a unit comes, µs."""
+        return self._lips.behind
+
     def follow(self, stream: Stream) -> None:
         """Go on with another stream of the same picture, at its next keyframe; or stay with the one that is taken.
 
@@ -110,17 +128,14 @@ class Source:
             raise UsageError("a source goes on with a picture of the same codec")
         if self._next is not None and self._next.stream.number != stream.number:
             self._retire(self._next)
+            self._lips.forget(self._next.stream.number)
             self._next = None
         if self._next is None and stream.number != self._video.stream.number:
             self._next = _video(stream)
 
-    def anchor(self, stream: int, timestamp: int, moment: int) -> None:
-        """Which moment (monotonic µs) a timestamp is, where known; unknown streams are passed over."""
-        for each in self._videos():
-            if each.stream.number == stream:
-                each.line.clock.anchor(timestamp, moment)
-        if self._sound is not None and self._sound.number == stream:
-            self._clock.anchor(timestamp, moment)
+    def know_sender(self, session: str, captured: Sequence[tuple[int, Anchor]]) -> None:
+        """See `KnowSender`; unknown streams are passed over."""
+        self._lips.told(session, captured)
 
     def receive(self, number: int, arrival: int, data: bytes) -> list[Unit]:
         """Take a plaintext RTP packet."""
@@ -133,19 +148,21 @@ class Source:
         if stream.payload_type not in (-1, packet.payload_type):
             return []
         self.counts.packets += 1
+        self._lips.look(number, packet)
         if video is not None:
-            return self._pictures(video, video.line.push(packet))
-        return [unit for each in self._order.push(packet) for unit in self._hear(each)]
+            return self._leave(self._pictures(video, video.line.push(packet), arrival), arrival)
+        return self._leave([unit for each in self._order.push(packet) for unit in self._hear(each)], arrival)
 
     def tick(self, now: int) -> list[Unit]:
         """Give up what is missing for too long; put silence where sound does not come."""
         found: list[Unit] = []
+        self._lips.move(now)
         for each in self._videos():
-            found += self._pictures(each, each.line.expire(now))
+            found += self._pictures(each, each.line.expire(now), now)
         for ordered in self._order.expire(now):
             found += self._hear(ordered)
         found += self._audio.fill(now - SILENCE_US)
-        return found
+        return self._leave(found, now)
 
     def want_keyframe(self) -> None:
         """An output that just began needs one."""
@@ -178,19 +195,51 @@ class Source:
         if not packet.payload:  # padding alone
             return []
         time = self._clock.time(packet.timestamp, packet.arrival)
-        return list(self._audio.push(time, packet.payload))
+        if self._lips.possible:  # pictures that come later may be earlier: silence for them
+            self._audio.start(time - MOST_US)
+        found = self._audio.push(time, packet.payload)
+        if self._audio.placed is not None:
+            self._lips.sound_placed(packet.ssrc, packet.timestamp, self._audio.placed)
+        return list(found)
 
-    def _pictures(self, video: _Video, units: list[VideoUnit]) -> list[Unit]:
-        if units and video is self._next:
+    def _pictures(self, video: _Video, shown: list[Shown], now: int) -> list[Unit]:
+        if shown and video is self._next:
             assert self._video is not None
             self._retire(self._video)
             self._video, self._next = video, None
             self.counts.changes += 1
-        return [self._picture(unit) for unit in units]
+        found: list[Unit] = []
+        for unit, ssrc, timestamp in shown:
+            self._lips.picture_placed(video.stream.number, ssrc, timestamp, unit.time)
+            if self._last_video is not None:
+                found.append(self._picture(unit))
+                continue
+            self._first_by = self._first_by if self._first else now + START_US
+            self._first.append(unit)
+        return found
+
+    def _begin(self, now: int) -> list[Unit]:
+        """The first pictures, together with their sound as far as that is known."""
+        if not self._first or (self._lips.possible and not self._lips.known and now < self._first_by):
+            return []
+        self._lips.settle()
+        found: list[Unit] = [self._picture(unit) for unit in self._first]
+        self._first.clear()
+        return found
+
+    def _leave(self, units: list[Unit], now: int) -> list[Unit]:
+        """What is due of these and of those that wait."""
+        units += self._begin(now)
+        if not self._lips.offset and not self._waiting:
+            return units
+        for unit in units:
+            self._waiting.put(unit, now)
+        return self._waiting.take(now, self.behind)
 
     def _picture(self, unit: VideoUnit) -> VideoUnit:
         """In its place: neither a base that moved nor another stream, whose pictures came later, turns time back."""
-        time = unit.time if self._last_video is None else max(unit.time, self._last_video + 1_000)
+        time = unit.time - self._lips.offset
+        time = time if self._last_video is None else max(time, self._last_video + 1_000)
         self._last_video = time
         self.counts.pictures += 1
         if unit.keyframe:

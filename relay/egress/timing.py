@@ -1,8 +1,8 @@
 """RTP timestamps of several streams on one time axis: the monotonic clock of this machine, in microseconds. Sans-IO.
 
-Where nobody says which moment a timestamp means (`anchor`, from sender reports or sync ids), the packets that came
-through fastest tell: their arrival less their timestamp is the axis' offset. A base once taken is kept within
-`TOLERANCE_US`, so that pictures are evenly spaced however unevenly they came.
+The packets that came through fastest tell which moment a timestamp is: their arrival less their timestamp is the axis'
+offset. A base once taken is kept within `TOLERANCE_US`, so that pictures are evenly spaced however unevenly they came.
+What the sender's clock says of two streams is another matter (`lip_sync`).
 """
 
 from __future__ import annotations
@@ -28,7 +28,6 @@ class RtpClock:
         self._last: int | None = None
         self._unwrapped = 0
         self._base: int | None = None
-        self._anchored = False
         self._window_ends = 0
         self._lowest = [1 << 62, 1 << 62]
 
@@ -40,25 +39,10 @@ class RtpClock:
             self._base = offset
             self._window_ends = arrival + WINDOW_US
         elif abs(offset - self._base) > STRANGE_US:
-            self._anchored = False
             self._lowest = [offset, offset]
             self._move(offset)
-        if not self._anchored:
-            self._learn(offset, arrival)
+        self._learn(offset, arrival)
         return self._base + media
-
-    def anchor(self, timestamp: int, moment: int) -> None:
-        """Somebody knows which moment a timestamp is."""
-        if self._last is None:
-            self._media(timestamp)
-            base = moment
-        else:
-            base = moment - (self._unwrapped + timestamp_delta(timestamp, self._last)) * 1_000_000 // self._rate
-        self._anchored = True
-        if self._base is None:
-            self._base = base
-        elif base != self._base:
-            self._move(base)
 
     def _media(self, timestamp: int) -> int:
         if self._last is not None:

@@ -19,11 +19,11 @@ from relay.egress.messages import (
     Follow,
     FromProcess,
     KeyframeWanted,
+    KnowSender,
     Remove,
     Stated,
     Switched,
 )
-from relay.egress.source import Stream
 from relay.errors import BadRequest, CostreamError
 from relay.process.child import Child, Restarts
 from relay.process.control import Wire
@@ -148,7 +148,7 @@ class EgressWorker:
             self._child.send(Begin(feed.streams, self._keyframe_ms))
             for output in list(self._outputs):
                 self._tell(output)
-            feed.watch(self._follow)
+            feed.watch(self._pass_on)
             while self._outputs and not self._why:
                 self._changed.clear()
                 await self._changed.wait()
@@ -200,9 +200,9 @@ class EgressWorker:
                 self._forget(message.id)
         self._heard(message)
 
-    def _follow(self, stream: Stream) -> None:
+    def _pass_on(self, message: Follow | KnowSender) -> None:
         if self._child is not None and not self._child.ended:
-            self._child.send(Follow(stream))
+            self._child.send(message)
 
     def _forget(self, output: str) -> None:
         self._outputs.pop(output, None)

@@ -22,6 +22,8 @@ LENGTH_BYTES = 4
 MAX_PUBLICATIONS = 4096
 MAX_LAYERS = 16
 MAX_EVENTS = 256
+MAX_WAITS = 64
+MAX_WAIT_MS = 2000
 
 
 class Malformed(PeerError):
@@ -67,8 +69,16 @@ class Layer(_Base):
     captured: tuple[Bits32, Bits32, Annotated[int, Field(ge=-(1 << 62), lt=1 << 62)]] | None = None
 
 
+class SoundWait(_Base):
+    """In a program, a participant's sound waits for his picture for `ms` after it came."""
+
+    participant: Name
+    ms: Annotated[int, Field(ge=0, le=MAX_WAIT_MS)]
+
+
 class Publication(_Base):
-    """One publication that a node is the origin of. `epoch` is its lease's fencing token: the higher one holds."""
+    """One publication that a node is the origin of. `epoch` is its lease's fencing token: the higher one holds. `waits`
+    are of a program's sound, for who mixes the same voices elsewhere beside its picture."""
 
     id: Name
     epoch: Counter
@@ -78,6 +88,7 @@ class Publication(_Base):
     source: Annotated[str, Field(max_length=64)] = ""
     codecs: Annotated[tuple[Codec, ...], Field(min_length=1, max_length=64)]
     layers: Annotated[tuple[Layer, ...], Field(min_length=1, max_length=MAX_LAYERS)]
+    waits: Annotated[tuple[SoundWait, ...], Field(max_length=MAX_WAITS)] = ()
 
     @property
     def clock_hz(self) -> int:

@@ -6,7 +6,7 @@ would have computed, and needs only its sequence number.
 
 An input's frames are due `delay` after the earliest arrival that they could have had, which is the lower envelope of
 arrival over media time. How long after capture that is, is known where the sender's clock is (`InputTimeline.lag`):
-`relay.mix.lips` chooses `delay` by it, so that sound and picture of one moment are due together.
+`relay.stage.lips` chooses `delay` by it, so that sound and picture of one moment are due together.
 """
 
 from __future__ import annotations

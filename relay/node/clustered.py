@@ -96,6 +96,10 @@ class ClusteredRoom:
         """Take another node's catalog."""
         self._remote.offered(node, catalog, self._monotonic())
 
+    def sound_waits(self) -> Mapping[str, int]:
+        """See `RemotePublications.sound_waits`."""
+        return self._remote.sound_waits
+
     def handle_of(self, node: str, publication: str) -> int | None:
         """Return the track into which a node's packets of a publication go."""
         return self._remote.handle_of(node, publication)
@@ -111,7 +115,7 @@ class ClusteredRoom:
         the offers did."""
         self._remote.rates(tracks)
         for track in local:
-            changed |= track.note_rates([layer.bitrate for layer in tracks.get(track.handle, ())])
+            changed |= track.note_rates([layer.bitrate for layer in tracks.get(track.handle, ())]) | track.note_waits()
         if changed:
             self.offer()
 

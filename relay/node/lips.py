@@ -1,6 +1,6 @@
 """Lip sync of one room's program: who is told what by the senders' clocks, and what follows for sound and pictures.
 
-The workers are told when frames were captured, and tell how late those are when they come; `relay.mix.lips` says what
+The workers are told when frames were captured, and tell how late those are when they come; `relay.stage.lips` says what
 to do about the difference. Sound and picture of one input are only compared while one session sends both: streams of
 one session go by one clock.
 """
@@ -13,11 +13,11 @@ import structlog
 
 from relay.clock import now_us
 from relay.mix.audio.messages import InputReport
-from relay.mix.lips import Lips, Told
 from relay.node.clocks import TrackClocks
 from relay.node.program_inputs import Picture, Voice, input_name
 from relay.node.programs import Pools, longer_us
 from relay.stage.document import RoomState
+from relay.stage.lips import Lips, Told
 from relay.stage.sender_clock import Anchor
 
 log = structlog.get_logger()
@@ -46,6 +46,8 @@ class ProgramLips:
         self._reported: set[str] = set()
         """Whose reports are believed, of sound and picture."""
         self._strange: set[str] = set()
+        self.waits: dict[str, int] = {}
+        """For how long the sound waits for its picture of those who have both, ms."""
 
     def close(self) -> None:
         """Nobody has to wait any more."""
@@ -59,6 +61,7 @@ class ProgramLips:
         for name in [name for name in self._inputs if name not in both]:
             self._let_go(name)
             del self._inputs[name]
+            self.waits.pop(name, None)
         self._sessions = {name: pair for name, pair in self._sessions.items() if name in both}
         self._strange &= both.keys()
         self._reported &= both.keys()
@@ -99,6 +102,7 @@ class ProgramLips:
         if lips.move(self._now()):
             log.debug("lips", room=self._room, identity=identity, apart_us=lips.apart, followed_us=lips.offset)
         self._pools.audio.wait_for_picture(self._room, identity, lips.sound_waits // 1000)
+        self.waits[identity] = round(report.delay_ms)
         least = self._pools.settings.video.delay_ms * 1000  # sound that is about to wait so long waits less yet
         waits = lips.picture_waits(delay, longer_us(fps))
         self._pools.video.set_delay(self._room, identity, max(least, waits))

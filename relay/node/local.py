@@ -12,6 +12,9 @@ from relay.plane.contract import AddSlot, AddTrack, MoveTrack
 from relay.stage.document import RoomChange, RoomState
 from relay.stage.sender_clock import Anchor
 
+WAIT_STEP_MS = 5
+"""Below what people notice of lip sync (20 ms); each step is a small message to other nodes."""
+
 TrackKey = tuple[str, str, str]
 """Identity, kind and source: a publisher who comes back with the same ones resumes the same publication."""
 
@@ -37,6 +40,10 @@ class LocalTrack:
     """Bits per second of each layer, as other nodes were told."""
     captured: dict[int, Anchor] = field(default_factory=dict)
     """When a frame of each layer was captured by the sender's clock, as other nodes were told."""
+    waits: dict[str, int] = field(default_factory=dict)
+    """Of a program's sound: for how long each input waits for its picture, ms."""
+    told_waits: dict[str, int] = field(default_factory=dict)
+    """As other nodes were told."""
     register: Callable[[LocalTrack], Callable[[RoomState], RoomChange]] | None = None
     """For a track that this process injects and no session sends: makes the change that tells the room of it."""
 
@@ -56,6 +63,14 @@ class LocalTrack:
         if all(3 * new <= 4 * old and 3 * old <= 4 * new for old, new in zip(told, rates, strict=False)):
             return False
         self.rates = list(rates)
+        return True
+
+    def note_waits(self) -> bool:
+        """Returns whether `waits` are others than were told; a few milliseconds are of no matter."""
+        told, now = self.told_waits, self.waits
+        if told.keys() == now.keys() and all(abs(ms - told[name]) < WAIT_STEP_MS for name, ms in now.items()):
+            return False
+        self.told_waits = dict(now)
         return True
 
     def offer(self, room: str) -> messages.Publication:
@@ -80,6 +95,10 @@ class LocalTrack:
                     rid=layer.rid, active=index in self.active, bps=rates[index], captured=self.captured.get(index)
                 )
                 for index, layer in enumerate(self.plan.layers)
+            ),
+            waits=tuple(
+                messages.SoundWait(participant=name, ms=min(ms, messages.MAX_WAIT_MS))
+                for name, ms in list(self.told_waits.items())[: messages.MAX_WAITS]
             ),
         )
 

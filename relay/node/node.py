@@ -85,6 +85,7 @@ class Node:
             media.socket_buffer_bytes,
             shards=media.shards,
             pin=media.pin_threads,
+            priority=media.priority,
         )
         self._ports = [port for _, port in self._plane.addresses]
         self._advertised = tuple(advertised)
@@ -124,7 +125,8 @@ class Node:
         )
         self._rooms = HostedRooms(around)
         self._links: NodeLinks | None = None
-        self.egress = Outputs(settings, node_id, self._rooms, self._plane, lambda: next(self._handles), store)
+        handles, senders = lambda: next(self._handles), self._track_clocks.senders
+        self.egress = Outputs(settings, node_id, self._rooms, self._plane, handles, store, senders)
         self._plane.on_events = PlaneEvents(self._sessions, self._rooms, self.egress, time.monotonic)
         self._plane.on_failed = self._on_plane_failed
         self.failure = ""

@@ -22,6 +22,7 @@ from relay.egress.playback import PlaylistReply
 from relay.ending import end
 from relay.errors import Conflict, CostreamError, LeaseHeld, RequestError, StoreUnavailable
 from relay.node.rooms import HostedRooms
+from relay.node.senders import SenderClocks
 from relay.node.taps import RoomFeeds
 from relay.plane import Plane
 from relay.ports import LeaseStore, RoomStore
@@ -46,9 +47,10 @@ class Outputs:
         plane: Plane,
         next_handle: Callable[[], int],
         store: RoomStore,
+        senders: SenderClocks,
     ) -> None:
         self._settings, self._node_id, self._store, self._rooms = settings, node_id, store, rooms
-        self._feeds = RoomFeeds(rooms, plane, next_handle)
+        self._feeds = RoomFeeds(rooms, plane, next_handle, senders)
         self._directory = settings.node.state_dir
         self._manager = EgressManager(settings.egress, self._directory, self._feeds, self._on_event, node_id)
         self._untold: asyncio.Queue[tuple[str, str, dict[str, Any]]] = asyncio.Queue(UNTOLD)

@@ -142,6 +142,8 @@ class ProgramMix:
         now = now_us()
         if self._video is not None and (anchor := self._pools.video.anchor(self._room, now)) is not None:
             self._anchor(self._video, 90_000, *anchor)
+        if self._audio is not None:
+            self._audio.waits = self.lips.waits
 
     def request_keyframe(self, track: int) -> None:
         """A viewer of the program needs one."""

@@ -14,7 +14,7 @@ import structlog
 from relay.errors import Overloaded
 from relay.metrics import Metrics
 from relay.mix.audio import messages as sound
-from relay.mix.audio.opus import LOOK_AHEAD_US, SENDERS_LOOK_AHEAD_US
+from relay.mix.audio.opus import LOOK_AHEAD_US
 from relay.mix.audio.pool import AudioPool
 from relay.mix.executor import Executor, LocalProcesses
 from relay.mix.limiter import DELAY
@@ -23,6 +23,7 @@ from relay.mix.video import events as picture
 from relay.mix.video.pool import VideoPool
 from relay.plane import Plane
 from relay.settings import MixAudioSettings, MixSettings, MixVideoSettings
+from relay.stage.lips import SENDERS_LOOK_AHEAD_US
 from relay.workers.executor import RayActors
 
 log = structlog.get_logger()

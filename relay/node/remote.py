@@ -53,6 +53,7 @@ class RemoteTrack:
     form: tuple[object, ...] = ()
     active: tuple[bool, ...] = ()
     wanted: tuple[int, ...] = ()
+    waits: Mapping[str, int] = field(default_factory=dict)
     needed: dict[int, float] = field(default_factory=dict)
     """When each layer was last needed."""
 
@@ -97,6 +98,12 @@ class RemotePublications:
 
     def __iter__(self) -> Iterator[RemoteTrack]:
         return iter(self._tracks.values())
+
+    @property
+    def sound_waits(self) -> Mapping[str, int]:
+        """For how long each one's sound waits for his picture in the program that another node mixes, ms; empty while
+        none does."""
+        return next((track.waits for track in self._tracks.values() if track.waits), {})
 
     def update(self, state: RoomState, now: float, *, watched: bool) -> None:
         """Take the newest document. Without anybody who needs media (`watched`) no link is kept for this room."""
@@ -217,6 +224,7 @@ class RemotePublications:
             captured = entry.layers[layer].captured
             self._on_captured(track.handle, layer, None if captured is None else Anchor(*captured))
         track.active = active
+        track.waits = {each.participant: each.ms for each in entry.waits}
         self._live.on_layer_rates({track.handle: [layer.bps for layer in entry.layers]})
 
     def _drop(self, track: RemoteTrack, now: float, *, keep: bool) -> None:

@@ -74,7 +74,8 @@ class HostedRoom:
         self._program: RoomProgram | None = None
         self._sound: RoomSound | None = None
         if around.pools is not None:
-            self._sound = RoomSound(self, around.pools, self._submit, around.monotonic, tell_track)
+            waits = dict if self._shared is None else self._shared.sound_waits
+            self._sound = RoomSound(self, around.pools, self._submit, around.monotonic, tell_track, waits)
             tell = self._presence.append
             self._program = RoomProgram(
                 self, ident, around.pools, self._sound, clocks, self._wall, self._monotonic, self.change, tell, cluster

@@ -56,7 +56,10 @@ class RoomSound:
         submit: Submit,
         monotonic: Callable[[], float],
         on_track: Callable[[int, bool], None],
+        elsewhere: Callable[[], Mapping[str, int]],
     ) -> None:
+        """`elsewhere`: for how long each one's sound waits for his picture in the program that another node mixes."""
+        self._elsewhere = elsewhere
         self._host, self._pools, self._submit, self._monotonic = host, pools, submit, monotonic
         self._on_track = on_track
         self.on_event: Callable[[messages.Event], None] = lambda event: None
@@ -107,6 +110,7 @@ class RoomSound:
         if self._open:
             self._wait()
             self._update_voices()
+            self._wait_for_each()
 
     def open(self, mix: str, track: int, exclude: tuple[str, ...] = ()) -> None:
         """Send a mix without some inputs to an injected track. Raises Overloaded. Only once the pool is there."""
@@ -193,10 +197,24 @@ class RoomSound:
 
     def _wait(self) -> None:
         """Sound that goes with a program's picture waits as that does; sound beside people's own pictures does not."""
-        with_program = self._open - {mix_name(without) for without in self._asked} or self._host.live.sounds_programs()
+        with_program = self._mixes_program or self._host.live.sounds_programs()
         self._pools.audio.wait_for_pictures(
             self._host.id, picture_wait_ms(self._pools.settings.video) if with_program else 0
         )
+
+    @property
+    def _mixes_program(self) -> bool:
+        return bool(self._open - {mix_name(without) for without in self._asked})
+
+    def _wait_for_each(self) -> None:
+        """Beside a program of another node, everybody's sound waits as long as there. (A program of this node has its
+        own word on that: `ProgramLips`.)"""
+        if self._mixes_program:
+            return
+        known = self._elsewhere() if self._host.live.sounds_programs() else {}
+        least = picture_wait_ms(self._pools.settings.video)
+        for name in self._voices:
+            self._pools.audio.wait_for_picture(self._host.id, name, max(0, known.get(name, 0) - least))
 
     def _end_if_unused(self) -> None:
         if self._open:

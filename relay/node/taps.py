@@ -10,14 +10,19 @@ from typing import Literal
 import structlog
 
 from relay.egress.codecs import INSTEAD
+from relay.egress.feed import Tell
 from relay.egress.layers import LayerChoice
+from relay.egress.messages import KnowSender
 from relay.egress.plane_feed import PlaneFeed, Tapped
 from relay.egress.source import Stream
 from relay.errors import BadRequest, CostreamError, NotFound
 from relay.node.local import LocalTrack
 from relay.node.rooms import HostedRooms
+from relay.node.senders import MOVED_US, SenderClocks
 from relay.plane import Plane
 from relay.plane.contract import Kind
+from relay.stage.document import PROGRAM
+from relay.stage.sender_clock import Anchor
 
 log = structlog.get_logger()
 
@@ -34,9 +39,11 @@ class RoomFeeds:
         rooms: HostedRooms,
         plane: Plane,
         next_handle: Callable[[], int],
+        senders: SenderClocks,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._rooms, self._plane, self._next_handle, self._clock = rooms, plane, next_handle, clock
+        self._senders = senders
         self._open: list[RoomFeed] = []
 
     async def open(self, room: str, source: str, on_end: Callable[[], None]) -> RoomFeed:
@@ -47,7 +54,7 @@ class RoomFeeds:
             raise NotFound(f"{source!r} is not sent to this node", code="publication-not-found")
         choices = [(track, LayerChoice(track.active, self._clock())) for track in tracks]
         layers = [self._tapped(track, choice.layer) for track, choice in choices]
-        return RoomFeed(self._plane, layers, choices, on_end, self._open)
+        return RoomFeed(self._plane, layers, choices, self._senders, on_end, self._open)
 
     def track_gone(self, track: int) -> None:
         """A track was forgotten, and its taps with it."""
@@ -87,13 +94,21 @@ class RoomFeed(PlaneFeed):
         plane: Plane,
         layers: Sequence[Tapped],
         choices: Iterable[tuple[LocalTrack, LayerChoice]],
+        senders: SenderClocks,
         on_end: Callable[[], None],
         among: list[RoomFeed],
     ) -> None:
         super().__init__(plane, layers, on_end)
         self._choices = {track.handle: (track, choice) for track, choice in choices}
-        self._among = among
+        self._senders, self._among = senders, among
+        self._known: KnowSender | None = None
+        """What was told of the sender."""
         among.append(self)
+
+    def watch(self, tell: Tell) -> None:
+        """See `Feed.watch`. What is known of the sender is told first, before the process reads a packet."""
+        super().watch(tell)
+        self._tell_sender()
 
     def takes(self, track: int) -> bool:
         """Whether it taps a track."""
@@ -105,6 +120,30 @@ class RoomFeed(PlaneFeed):
             layer = choice.choose(track.active, now)
             if layer != self.wanted_layer(track.handle):
                 self.go_on_with(track.handle, layer, next_handle)
+        self._tell_sender()
+
+    def _tell_sender(self) -> None:
+        if self._tell is None:
+            return
+        tracks = [track for track, _ in self._choices.values()]
+        sessions = {track.session for track in tracks if track.key[0] != PROGRAM}  # its sound and picture match as is
+        session = sessions.pop() if len(tracks) > 1 and len(sessions) == 1 else ""
+        anchors = [(each, self._senders.anchor(each.track, each.layer)) for each in self._layers.values() if session]
+        known = tuple((each.stream.number, anchor) for each, anchor in anchors if anchor is not None)
+        if self._known is None or self._known.session != session or not self._is_near(known):
+            self._known = KnowSender(session, known)
+            self._tell(self._known)
+
+    def _is_near(self, known: Sequence[tuple[int, Anchor]]) -> bool:
+        """Whether what was told of the streams holds."""
+        told = dict(self._known.captured) if self._known is not None else {}
+        return told.keys() == dict(known).keys() and all(
+            anchor.is_near(told[number], self._clock_hz(number), MOVED_US) for number, anchor in known
+        )
+
+    def _clock_hz(self, stream: int) -> int:
+        track, _ = self._choices[self._layers[stream].track]
+        return track.plan.payload_types[0].clock_hz
 
     def close(self) -> None:
         super().close()

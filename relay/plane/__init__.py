@@ -11,6 +11,7 @@ from relay.errors import SettingsError
 from relay.plane.contract import Address, Command, Event, PlaneConfig, PlaneStats
 from relay.plane.rings import InjectRing, OnGone, TapRing
 from relay.plane.shared_ring import SLOT_SIZE, SLOTS
+from relay.plane.urgency import Priority
 
 log = structlog.get_logger()
 
@@ -116,6 +117,7 @@ def open_plane(
     *,
     shards: int = 1,
     pin: bool = False,
+    priority: Priority = "none",
 ) -> Plane:
     """Open a plane on UDP ports: `port`, port + 1, … for its shards (0: any). `host` is a numeric address; `::` takes
     IPv4 and IPv6 where both exist.
@@ -124,8 +126,8 @@ def open_plane(
     replaced by a random one, and a `wall_offset_us` of 0 by the clock's. Raises SettingsError when a port cannot be
     bound, or when `native` is asked for and not there. `socket_buffer` is in bytes, each way.
 
-    `shards` are threads (0: one per usable core but one), each with a socket; `pin` keeps each on a CPU of its own. The
-    reference has one shard, in the loop's thread, and is not pinned.
+    `shards` are threads (0: one per usable core but one), each with a socket; `pin` keeps each on a CPU of its own, and
+    `priority` says whether they run before the rest. The reference has one shard, in the loop's thread, and neither.
     """
     if kind not in ("auto", "native", "reference"):
         raise SettingsError(f"plane must be auto, native or reference, not {kind!r}")
@@ -134,7 +136,7 @@ def open_plane(
         if not missing:
             from relay.plane.native import NativePlane
 
-            plane = NativePlane(config, host, port, socket_buffer, shards=shards, pin=pin)
+            plane = NativePlane(config, host, port, socket_buffer, shards=shards, pin=pin, priority=priority)
             _log_slab(config, plane.slab_memory)
             log.info("native packet plane opened", ways=plane.ways, shards=len(plane.addresses), cpus=plane.cpus)
             return plane

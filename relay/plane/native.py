@@ -26,6 +26,7 @@ from relay.plane.pins import Pins
 from relay.plane.resync import Told
 from relay.plane.rings import PlaneRings, RingOpener
 from relay.plane.shared_ring import SharedRing
+from relay.plane.urgency import FIFO_PRIORITY, NICE, Priority, fitting, plane_threads, urge
 from relay.plane.vigil import Vigil
 
 log = structlog.get_logger()
@@ -90,6 +91,7 @@ class NativePlane(RingOpener):
         *,
         shards: int = 1,
         pin: bool = False,
+        priority: Priority = "none",
     ) -> None:
         """Bind the ports. SettingsError when binding fails, UsageError for a wrong `config`. See `open_plane`."""
         if not config.wall_offset_us:
@@ -108,6 +110,7 @@ class NativePlane(RingOpener):
             )
             raise SettingsError(f"{ports} on {host} cannot be opened: {reason}") from error
         self._pins = Pins(len(self._shards.addresses), self._shards.pin) if pin else None
+        self._priority = priority
         self._rings = PlaneRings(_Engine(self._shards), self._shards.submit)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._vigil = Vigil(self._shards)
@@ -163,10 +166,21 @@ class NativePlane(RingOpener):
         self._loop.add_reader(self._shards.event_descriptor, self._take_events)
         self._loop.add_reader(self._shards.tap_descriptor, self._take_taps)
         self._rings.start(self._loop)
+        others = plane_threads()
         self._shards.start()
+        self._urge(others)
         self._vigil.start(self._loop)
         if self._pins is not None:
             self._pins.start(self._loop)
+
+    def _urge(self, others: set[int]) -> None:
+        """Let our threads go first; `others` are those of other planes in this process."""
+        wish = fitting(self._priority, len(self._shards.addresses), topology.read_limits())
+        if wish == "none":
+            return
+        self.stats()  # who answers has its name
+        got = {urge(thread, wish, FIFO_PRIORITY, NICE) for thread in plane_threads() - others}
+        log.info("priority of the native packet plane's threads", got=sorted(got), wanted=self._priority)
 
     def close(self) -> None:
         if self._closed:

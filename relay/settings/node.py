@@ -67,6 +67,7 @@ class MediaSettings(Section):
     plane: Literal["auto", "native", "reference"] = "auto"
     shards: Annotated[int, Field(ge=0, le=64)] = 1
     pin_threads: bool = False
+    priority: Literal["auto", "fifo", "nice", "none"] = "auto"
     socket_buffer_bytes: Bytes = 4_194_304
     slab_packets: Annotated[int, Field(ge=256, le=4_194_304)] = 720_896
     slab_memory: Literal["plain", "locked", "huge"] = "plain"

@@ -193,6 +193,23 @@ def test_processes_of_a_program_are_killed_and_replaced(mixing: Stage, name: str
     assert stage.cluster["relay-a"].state == "running"
 
 
+def test_cpu_is_taken_from_a_node_with_all_that_work_for_it(mixing: Stage) -> None:
+    stage, relay = mixing, mixing.cluster["relay-a"].process
+    assert relay is not None
+    eventually(lambda: len(workers(stage, "relay-a", "relay.mix.video")) == 2, 30)
+    all_of = [psutil.Process(relay.pid), *workers(stage, "relay-a", "relay.mix.video")]
+    all_of += workers(stage, "relay-a", "relay.mix.audio")
+    fault = make(fault="cpu-storm", members=["relay-a"], share="70%", period="50ms", workers=True)
+    fault.apply(stage)
+    for each in all_of:
+        eventually(lambda each=each: each.status() == psutil.STATUS_STOPPED)
+    fault.take_back(stage)
+    for _ in range(20):
+        assert psutil.STATUS_STOPPED not in [each.status() for each in all_of]
+        time.sleep(0.01)
+    assert [each.is_running() for each in all_of] == [True] * len(all_of)
+
+
 def test_the_process_of_a_relays_links_is_killed_and_replaced(stage: Stage) -> None:
     relay = stage.cluster["relay-a"].process
     eventually(lambda: len(workers(stage, "relay-a", "relay.links")) == 1, 30)

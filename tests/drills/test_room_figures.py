@@ -85,6 +85,9 @@ def test_processes_that_were_replaced_and_sound_that_was_made_up() -> None:
         event(2.0, RED, "program.interrupted", part="audio", reason="killed"),
         event(2.1, RED, "program.recovered", part="audio", gap_ms=None),
         event(3.1, RED, "program.recovered", part="video", gap_ms=80),
+        event(4.0, RED, "program.degraded", fps=15.0, width=640, height=360),
+        event(4.5, BLUE, "program.degraded", fps=15.0, width=640, height=360),
+        event(5.0, RED, "program.restored"),
         event(9.5, RED, "program.recovered", part="video", gap_ms=80),
     ]
     stats = [
@@ -93,4 +96,5 @@ def test_processes_that_were_replaced_and_sound_that_was_made_up() -> None:
     ]
     found = room_figures(told(record, stats), 1.0, 9.0)
     assert (found["mixers.replaced"], found["compositors.replaced"]) == (1, 1)
+    assert found["programs.degraded"] == 2
     assert found["audio.concealed.max"] == 70

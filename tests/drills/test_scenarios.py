@@ -58,7 +58,7 @@ def test_the_named_drills_are_there() -> None:
     network = {"storm", "burst-loss", "black-hole", "asymmetric-partition", "flapping"}
     nodes = {"kill-relay", "kill-links", "kill-signaling", "redis-down", "rolling-upgrade"}
     resources = {"cpu-storm", "memory-pressure", "disk-full", "clock-jump"}
-    programs = {"kill-mixer", "kill-compositor", "pk-across-partition"}
+    programs = {"kill-mixer", "kill-compositor", "cpu-storm-beside-programs", "pk-across-partition"}
     assert network | nodes | resources | programs <= set(SHIPPED)
     assert {load(find(name)).dimension for name in SHIPPED} == set(DIMENSIONS)
 
@@ -121,7 +121,16 @@ def test_mistakes_are_named(old: str, new: str, said: str) -> None:
         ("rooms: 2, pk: true, pk_lasts: 5s", "f.yaml:4: load.pk_lasts: Input should be greater than or equal to 10"),
         (
             "program: true, hosts: {size: [330, 180]}",
-            "f.yaml:4: load: program: true needs hosts.size with a width by 32",
+            "f.yaml:4: load: a program needs program_size or hosts.size with a width by 32",
+        ),
+        (
+            "program: true, program_size: [640, 361]",
+            "f.yaml:4: load: a program needs program_size or hosts.size with a",
+        ),
+        ("program_fps: 60", "f.yaml:4: load: program_size and program_fps need program: true"),
+        (
+            "program: true, program_size: [640, 360], viewers: {play: program}",
+            "f.yaml:4: load: program_size needs viewers.play: stage",
         ),
         (
             "chromium: {cuont: 1}",

@@ -21,6 +21,8 @@ from aiortc.codecs.vpx import Vp8Encoder
 
 from costream.painting import TestPicture
 from costream.tones import Tone
+from relay.egress.feed import Tell
+from relay.egress.messages import Follow
 from relay.egress.source import Stream
 from relay.plane.shared_ring import RingWriter, SharedRing
 
@@ -222,7 +224,7 @@ class LiveFeed:
         self.streams = feeds.show.look.streams
         self.tapped = {stream.number for stream in self.streams}
         self.switches: list[int] = []
-        self._follow: Callable[[Stream], None] = lambda stream: None
+        self._tell: Tell = lambda message: None
         self._feeds = feeds
         self._ring = SharedRing.create()
         self.writer: RingWriter | None = self._ring.writer()
@@ -234,13 +236,13 @@ class LiveFeed:
     def passed(self) -> None:
         self._ring.passed()
 
-    def watch(self, follow: Callable[[Stream], None]) -> None:
-        self._follow = follow
+    def watch(self, tell: Tell) -> None:
+        self._tell = tell
 
     def go_on_with(self, stream: Stream) -> None:
         """As `PlaneFeed.go_on_with`."""
         self.tapped.add(stream.number)
-        self._follow(stream)
+        self._tell(Follow(stream))
 
     def switched(self, stream: int) -> None:
         self.switches.append(stream)

@@ -260,14 +260,7 @@ def test_a_base_that_is_wrong_is_mended_once_and_a_new_source_at_once() -> None:
     assert clock.time(77, later + STRANGE_US) == later + STRANGE_US
 
 
-def test_anchors_are_believed_and_not_learnt_over() -> None:
-    clock = RtpClock(48_000)
-    clock.time(1000, 50_000)
-    clock.anchor(1000, 20_000)
-    assert clock.time(1000 + 48_000, 1_090_000) == 1_020_000
-    fresh = RtpClock(48_000)
-    fresh.anchor(0, 5)
-    assert fresh.time(480, 99_999) == 10_005
+def test_a_clock_has_a_rate() -> None:
     with pytest.raises(UsageError):
         RtpClock(0)
 

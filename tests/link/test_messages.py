@@ -19,6 +19,7 @@ PUBLICATION = m.Publication(
     kind="video",
     codecs=(m.Codec(number=96, codec="vp8", clock_hz=90_000),),
     layers=(m.Layer(rid="q", anchor=(1, 2)), m.Layer(rid="f", active=False)),
+    waits=(m.SoundWait(participant="ann", ms=120),),
 )
 ALL: list[m.Message] = [
     m.Hello(node="a", link="x" * 16, capabilities=("parity",)),
@@ -92,6 +93,24 @@ def test_another_version_is_refused_by_name() -> None:
 def test_what_breaks_the_rules_is_malformed(body: bytes) -> None:
     with pytest.raises(m.Malformed):
         m.decode(body)
+
+
+@pytest.mark.parametrize(
+    "wait",
+    [
+        {"ms": 1},
+        {"participant": "", "ms": 1},
+        {"participant": "a", "ms": -1},
+        {"participant": "a", "ms": "1"},
+        {"participant": "a", "ms": m.MAX_WAIT_MS + 1},
+    ],
+)
+def test_a_wait_is_somebodys_and_bounded(wait: object) -> None:
+    entry = json.loads(PUBLICATION.model_dump_json())
+    for waits in ([wait], [{"participant": "a", "ms": 1}] * (m.MAX_WAITS + 1)):
+        body = {"type": "catalog", "version": 1, "publications": [{**entry, "waits": waits}]}
+        with pytest.raises(m.Malformed, match="waits"):
+            m.decode(json.dumps(body).encode())
 
 
 def test_lengths_are_bounded_both_ways() -> None:

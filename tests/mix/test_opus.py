@@ -8,7 +8,8 @@ import av
 import numpy as np
 import pytest
 
-from relay.mix.audio.opus import LOOK_AHEAD_US, SENDERS_LOOK_AHEAD_US, Decoder, Encoder
+from relay.mix.audio.opus import LOOK_AHEAD_US, Decoder, Encoder
+from relay.stage.lips import SENDERS_LOOK_AHEAD_US
 
 RATE, FRAME = 48_000, 960
 

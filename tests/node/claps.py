@@ -20,9 +20,18 @@ FPS = 30
 ALONE = Layout("custom", rectangles=(Rectangle("alice", 0, 0, 1, 1),))
 
 
-async def apart(origin: Node, edge: Node, store: RedisStore, late_s: float = 0.0, settle_s: float = 0.0) -> list[float]:
+async def apart(
+    origin: Node,
+    edge: Node,
+    store: RedisStore,
+    late_s: float = 0.0,
+    settle_s: float = 0.0,
+    *,
+    one_sound: bool = False,
+) -> list[float]:
     """How long after its beep each flash comes out of the program, ms, at a viewer of `edge`, when the pictures of a
-    host at `origin` leave `late_s` late; measured `settle_s` after the first ones came out."""
+    host at `origin` leave `late_s` late; measured `settle_s` after the first ones came out. With `one_sound` the viewer
+    hears a mix of his own node."""
     lines = {90_000: Line(), 48_000: Line()}
     alice, viewer = Peer(origin, "alice", "owner"), Peer(edge, "vera", "viewer")
 
@@ -36,7 +45,7 @@ async def apart(origin: Node, edge: Node, store: RedisStore, late_s: float = 0.0
         await alice.publish_tracks(*Clapper(FPS).tracks)
         alice.delay_pictures(late_s)
         await store.change("demo", changing(lambda state: programs.switch_on(state, OWNER, time.time(), layout=ALONE)))
-        await viewer.watch()
+        await viewer.watch(one_sound=one_sound)
         follower = asyncio.create_task(follow())
         seen = viewer.watched
         await until(lambda: len(flashes(seen.pictures)) >= 3, 60)

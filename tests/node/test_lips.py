@@ -5,11 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from relay.mix.audio.opus import SENDERS_LOOK_AHEAD_US, Decoder, Encoder
+from relay.mix.audio.opus import Decoder, Encoder
 from relay.mix.limiter import FRAME, Limiter
 from relay.mix.opus_packet import RATE
 from relay.node.programs import picture_wait_ms
 from relay.settings import MixVideoSettings
+from relay.stage.lips import SENDERS_LOOK_AHEAD_US
 
 
 @pytest.mark.parametrize("fps", [15, 30, 60])

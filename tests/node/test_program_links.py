@@ -145,6 +145,14 @@ def _plays(node: Node, peer: Peer) -> str | None:
     return node.session(peer.session)["slots"][0]["publication"]  # type: ignore[no-any-return]
 
 
+async def test_one_sound_of_another_node_waits_for_the_programs_pictures(pair: list[Node], store: RedisStore) -> None:
+    """The listener's node mixes it, and the one that mixes the program knows how long a host's sound has to wait."""
+    a, b = pair
+    together = await apart(a, b, store, late_s=0.12, settle_s=14.0, one_sound=True)
+    assert [node.mixing.ready for node in pair] == [True, False]
+    assert abs(median(together)) <= 20 + 500 / FPS
+
+
 async def test_lips_match_for_a_host_of_another_node_who_sends_no_capture_times(
     pair: list[Node], store: RedisStore
 ) -> None:

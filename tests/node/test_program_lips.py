@@ -8,14 +8,20 @@ from typing import Any, cast
 
 import pytest
 
+from relay.edge.plan import TrackPlan
+from relay.link.messages import MAX_WAIT_MS, SoundWait
 from relay.mix.audio.messages import InputReport
-from relay.mix.lips import MOST_US
 from relay.mix.video.program import Source
 from relay.node.clocks import TrackClocks
 from relay.node.lips import REPEAT_US, ProgramLips
+from relay.node.local import LocalTrack
 from relay.node.program_inputs import Picture, Voice
 from relay.node.programs import Pools, longer_us
+from relay.node.sound import AUDIO_TYPE
+from relay.plane.contract import Feedback, Kind, LayerSpec
 from relay.settings import MixSettings
+from relay.stage.document import PROGRAM
+from relay.stage.lips import MOST_US
 from relay.stage.sender_clock import Anchor
 from tests.stage.rooms import GUEST, new_room, publish
 
@@ -74,6 +80,12 @@ class World:
             self.update()
             heard = InputReport(ANN, 50.0, True, delay_ms, 2.0, 100, 0, 0, 0, None, lag)
             self.lips.sound_told(heard, FPS)
+
+
+def track() -> LocalTrack:
+    """The program's sound."""
+    plan = TrackPlan("", Kind.AUDIO, (AUDIO_TYPE,), (LayerSpec(),), Feedback(), PROGRAM, "")
+    return LocalTrack((PROGRAM, "audio", PROGRAM), 9, "p", "program~n1", plan, "opus")
 
 
 def test_workers_hear_of_a_line_at_once_again_now_and_then_and_when_it_is_of_another_layer() -> None:
@@ -184,6 +196,25 @@ def test_what_cannot_be_of_one_moment_is_counted_once_and_left_to_arrival() -> N
     world.lips.picture_lags(ANN, "report", -MOST_US)
     world.hear(2, 10_000)
     assert world.troubles == ["apart", "apart"]
+
+
+def test_other_nodes_are_told_how_long_sound_waits_and_no_small_change() -> None:
+    world, sound = World(), track()
+    world.update()
+    assert sound.offer("demo").waits == ()
+    world.hear(1, None, 96.4)
+    sound.waits = world.lips.waits
+    assert (sound.note_waits(), sound.note_waits()) == (True, False)
+    assert sound.offer("demo").waits == (SoundWait(participant=ANN, ms=96),)
+    world.hear(1, None, 100.0)
+    assert not sound.note_waits()
+    world.hear(1, None, 10_000.0)
+    assert sound.note_waits()
+    assert sound.offer("demo").waits == (SoundWait(participant=ANN, ms=MAX_WAIT_MS),)
+    world.pictures.clear()
+    world.update()
+    assert sound.note_waits()
+    assert sound.offer("demo").waits == ()
 
 
 def test_nobody_waits_any_more_when_the_program_ends() -> None:

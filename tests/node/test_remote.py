@@ -122,6 +122,21 @@ def test_what_the_origin_knows_of_capture_times_comes_with_its_catalog() -> None
     assert world.captured[handle, 2] is None
 
 
+def test_how_long_sound_waits_in_another_node_s_program_comes_with_its_catalog() -> None:
+    world = playing()
+    assert world.remote.sound_waits == {}
+    entry = world.links.catalogs["there"][CAMERA]
+    waits = (messages.SoundWait(participant="gus", ms=180), messages.SoundWait(participant="greta", ms=60))
+    offered = messages.Catalog(version=1, publications=(entry.model_copy(update={"waits": waits}),))
+    told = messages.decode(messages.encode(offered, 65_536)[messages.LENGTH_BYTES :])
+    assert isinstance(told, messages.Catalog)
+    world.remote.offered("there", {CAMERA: told.publications[0]}, world.now)
+    assert world.remote.sound_waits == {"gus": 180, "greta": 60}
+    world.state = replace(world.state, publications={})
+    world.update()
+    assert world.remote.sound_waits == {}
+
+
 def test_what_a_slot_shows_is_subscribed_to() -> None:
     world = World()
     world.update()

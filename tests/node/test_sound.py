@@ -63,6 +63,11 @@ class IdlePools:
         return self.audio._rooms["demo"].wait_ms
 
     @property
+    def more(self) -> dict[str, int]:
+        """Milliseconds that each one's sound was told to wait longer than that."""
+        return {name: one.more_ms for name, one in self.audio._rooms["demo"].inputs.items()}
+
+    @property
     def mixes(self) -> dict[str, tuple[str, ...]]:
         """What is open, and whom it leaves out."""
         found = self.audio._rooms.get("demo")
@@ -83,7 +88,10 @@ class World:
         for track, host in enumerate((GUEST, OTHER), 1):
             self.stage, _ = publish(self.stage, host, kind="audio", source="microphone")
             self.live.publication_local(f"{host.identity}-audio", track, Kind.AUDIO, (), OPUS, 0.0)
-        self.sound = RoomSound(self, cast(Pools, self.pools), self.submit, lambda: 0.0, self.on_track)
+        self.elsewhere: dict[str, int] = {}
+        self.sound = RoomSound(
+            self, cast(Pools, self.pools), self.submit, lambda: 0.0, self.on_track, lambda: self.elsewhere
+        )
         self.update(self.stage)
 
     def submit(self, *commands: Command) -> None:
@@ -172,6 +180,28 @@ def test_sound_waits_as_pictures_do_while_it_goes_with_a_programs(make: Callable
     assert world.pools.wait == wait
     world.leave(8)
     assert world.pools.wait == 0
+
+
+def test_beside_a_program_of_another_node_everybody_waits_as_long_as_there(make: Callable[..., World]) -> None:
+    world = make()
+    wait = picture_wait_ms(world.pools.settings.video)
+    world.elsewhere = {"gus": wait + 120, "greta": wait - 10, "somebody": 500}
+    world.listen(GUEST, 7)
+    assert world.pools.more == {"gus": 0, "greta": 0}  # beside people's own pictures
+    world.listen(VIEWER, 8, program=True)
+    assert world.pools.more == {"gus": 120, "greta": 0}
+    world.elsewhere = {"gus": wait + 40}
+    world.heard()
+    assert world.pools.more == {"gus": 40, "greta": 0}
+    world.sound.open("program", 90)  # it is mixed here now, by who knows how long each one has to wait
+    world.pools.audio.wait_for_picture("demo", "gus", 70)
+    world.heard()
+    assert world.pools.more == {"gus": 70, "greta": 0}
+    world.sound.close_mix("program")
+    world.heard()
+    assert world.pools.more == {"gus": 40, "greta": 0}
+    world.leave(8)
+    assert world.pools.more == {"gus": 0, "greta": 0}
 
 
 def test_slots_are_bound_elsewhere_before_a_mix_goes(make: Callable[..., World]) -> None:

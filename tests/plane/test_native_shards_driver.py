@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import gc
 import os
 import time
 import weakref
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -34,6 +32,7 @@ from relay.plane.contract import (
     SlotSwitched,
 )
 from relay.plane.reference import rtp
+from relay.plane.urgency import plane_threads
 from tests.plane.sockets import OPUS, PATIENCE, Host, audio
 from tests.plane.test_driver import INJECTED, run
 
@@ -213,12 +212,7 @@ def test_threads_stay_on_their_cpus() -> None:
 
 def pinned_threads() -> set[tuple[int, ...]]:
     """The CPUs of each thread of a plane."""
-    found = set()
-    for task in Path("/proc/self/task").iterdir():
-        with contextlib.suppress(OSError):  # it ended meanwhile
-            if (task / "comm").read_text().startswith("plane-"):
-                found.add(tuple(os.sched_getaffinity(int(task.name))))
-    return found
+    return {tuple(os.sched_getaffinity(thread)) for thread in plane_threads()}
 
 
 def test_a_plane_that_was_let_go_leaves_its_memory_at_once() -> None:

@@ -14,13 +14,13 @@ import numpy as np
 
 from relay.errors import PeerError
 from relay.mix.audio.opus import Block, Decoder
-from relay.mix.capture import captured_ntp
 from relay.mix.jitter import FRAME, JitterBuffer
 from relay.mix.jitter_steps import Conceal, JitterSettings, Play, Quiet, Recover, Skip, Step
-from relay.mix.lips import Told
 from relay.mix.voices import Ramp, cross_fade, energy
 from relay.plane.reference.rtcp import wall_us_from_ntp
 from relay.plane.reference.rtp import parse
+from relay.stage.capture import captured_ntp
+from relay.stage.lips import Told
 from relay.stage.sender_clock import Anchor
 
 QUEUE = 256  # packets between two ticks; 20 ms have one to eight

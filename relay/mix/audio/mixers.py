@@ -21,7 +21,8 @@ from relay.errors import UsageError
 from relay.mix.audio.hang import Patience, Suspicion
 from relay.mix.audio.messages import FromProcess, MixerReplaced, RoomRecovered, TicksReported
 from relay.mix.audio.room import Output, Room
-from relay.mix.audio.urgency import Got, Priority, make_urgent
+from relay.mix.audio.urgency import make_urgent
+from relay.plane.urgency import Got, Priority
 
 TICK_US = 20_000
 CATCH_UP = 3

@@ -25,8 +25,6 @@ MAX_PACKET = 1275  # bytes of a frame of 20 ms (RFC 6716 3.2.1)
 
 LOOK_AHEAD_US = 2_500
 """So much later than its packet's timestamp says sound comes out of a decoder, when `Encoder` made the packet."""
-SENDERS_LOOK_AHEAD_US = 6_500
-"""The same of an encoder as hosts have it: browsers' and others' are libopus, and not in low-delay mode."""
 
 # From opus_defines.h
 _LOW_DELAY = 2051  # OPUS_APPLICATION_RESTRICTED_LOWDELAY

@@ -8,13 +8,9 @@ one (`relay.process.child`).
 from __future__ import annotations
 
 import contextlib
-import os
 import resource
-import threading
-from typing import Literal
 
-Priority = Literal["auto", "fifo", "nice", "none"]
-Got = Literal["fifo", "nice", "none"]
+from relay.plane.urgency import Got, Priority, urge
 
 FIFO_PRIORITY = 10
 NICE = -10
@@ -29,10 +25,4 @@ def make_urgent(wish: Priority) -> Got:
             _, most = resource.getrlimit(resource.RLIMIT_RTTIME)
             limit = SPIN_US if most == resource.RLIM_INFINITY else min(SPIN_US, most)
             resource.setrlimit(resource.RLIMIT_RTTIME, (limit, most))
-            os.sched_setscheduler(0, os.SCHED_FIFO | os.SCHED_RESET_ON_FORK, os.sched_param(FIFO_PRIORITY))
-            return "fifo"
-    if wish in {"auto", "nice"}:
-        with contextlib.suppress(OSError):
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)
-            return "nice"
-    return "none"
+    return urge(0, wish, FIFO_PRIORITY, NICE)

@@ -9,10 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from relay.mix.capture import captured_ntp
 from relay.plane.reference import rtp
 from relay.plane.reference.descriptors import inspect_h264, inspect_vp8
 from relay.plane.vp8_payload import vp8_frame
+from relay.stage.capture import captured_ntp
 
 VideoCodec = Literal["vp8", "h264"]
 

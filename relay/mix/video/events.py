@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from relay.mix.lips import Told
 from relay.mix.video.messages import InputFault
+from relay.stage.lips import Told
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +73,7 @@ class InputRefused:
 
 @dataclass(frozen=True, slots=True)
 class InputLagged:
-    """How long after capture a participant's picture arrives, by his own clock: see `relay.mix.lips`."""
+    """How long after capture a participant's picture arrives, by his own clock: see `relay.stage.lips`."""
 
     stage: str
     identity: str

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from relay.mix.lips import Told
 from relay.mix.timeline import DueQueue, InputTimeline
 from relay.mix.video.assembly import AccessUnit, Assembler
 from relay.mix.video.composer import Content
@@ -13,6 +12,7 @@ from relay.mix.video.decoder import BadStream, Decoder
 from relay.mix.video.messages import FrameShown, InputSpec, InputTrouble, KeyframeNeeded, LagMeasured
 from relay.plane.reference.rtcp import wall_us_from_ntp
 from relay.process.control import Message
+from relay.stage.lips import Told
 from relay.stage.sender_clock import Anchor
 
 ASK_US = 500_000

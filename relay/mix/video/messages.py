@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from relay.mix.lips import Told
 from relay.mix.video.assembly import VideoCodec
 from relay.process.control import Message
 from relay.stage.layout import LayoutChange, OverlayChange
+from relay.stage.lips import Told
 
 # --- relay → worker -------------------------------------------------------------------------------------------------
 

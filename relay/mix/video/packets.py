@@ -5,9 +5,9 @@ Each frame carries its wall time as abs-capture-time, so that a viewer can align
 
 from __future__ import annotations
 
-from relay.mix.capture import CAPTURE_TIME_ID
 from relay.mix.video.assembly import VideoCodec
 from relay.plane.reference import rtp
+from relay.stage.capture import CAPTURE_TIME_ID
 
 MAX_PAYLOAD = 1180
 """Bytes: with header, extensions, SRTP and UDP over IPv6 below 1280, the least that every path carries."""

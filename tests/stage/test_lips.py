@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.mix.lips import MOST_US, NEAR_US, PACE, TURN_US, WAYS, Lips, Told
+from relay.stage.lips import MOST_US, NEAR_US, PACE, TURN_US, WAYS, Lips, Told
 
 SECOND = 1_000_000
 LONGER = 3_000
@@ -119,3 +119,30 @@ def test_nothing_moves_it_faster_or_further_than_may_be(told: list[tuple[Told, b
         assert abs(lips.offset - before) <= min(max(0, now - newest), TURN_US) // PACE
         assert abs(lips.offset) <= MOST_US
         newest = now
+
+
+def test_before_anybody_sees_them_the_whole_difference_is_taken_at_once() -> None:
+    lips = Lips()
+    lips.settle()
+    assert lips.offset == 0, "not known"
+    lips.picture("report", 120_000)
+    lips.sound("report", 0)
+    lips.settle()
+    assert lips.offset == 120_000
+    lips.picture("report", MOST_US + 1)
+    lips.settle()
+    assert lips.offset == 120_000, "of no one moment"
+
+
+def test_a_picture_that_is_placed_elsewhere_leaves_what_is_still_to_be_followed() -> None:
+    lips = Lips()
+    lips.picture("report", 120_000)
+    lips.sound("report", 0)
+    follow(lips, 2)
+    left = 120_000 - lips.offset
+    lips.shift(50_000)
+    lips.picture("report", 170_000)
+    assert lips.apart is not None
+    assert lips.apart - lips.offset == left
+    lips.shift(-2 * MOST_US)
+    assert lips.offset == -MOST_US

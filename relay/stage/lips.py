@@ -26,6 +26,9 @@ NEAR_US = 3000
 """Differences within this are of no matter."""
 MOST_US = 500_000
 """Sound and picture that are further apart are not of one moment, or not worth so long a wait."""
+SENDERS_LOOK_AHEAD_US = 6_500
+"""So much later than its packet's timestamp says a host's sound comes out of an Opus decoder: browsers' and others'
+encoders are libopus, and not in low-delay mode."""
 
 
 class Lips:
@@ -78,6 +81,17 @@ class Lips:
         most, before = passed // PACE, self.offset
         self.offset += max(-most, min(most, apart - self.offset))
         return self.offset != before
+
+    def settle(self) -> None:
+        """Nobody has seen and heard them together yet: take the whole difference at once, if it is known."""
+        apart = self.apart
+        if apart is not None and abs(apart) <= MOST_US:
+            self.offset = apart
+
+    def shift(self, by: int) -> None:
+        """The picture is placed `by` later from now on, in the lags that will be told as in what `offset` is taken
+        from: nobody is to see that."""
+        self.offset = max(-MOST_US, min(MOST_US, self.offset + by))
 
     @property
     def sound_waits(self) -> int:
