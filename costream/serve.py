@@ -28,7 +28,7 @@ from relay.cluster.known import NodeCache
 from relay.cluster.leases import RedisLeases
 from relay.cluster.outbox import RedisOutbox
 from relay.cluster.placement import load_of, rank
-from relay.errors import SettingsError
+from relay.errors import NodeFailed, SettingsError
 from relay.link.quic import identity_of
 from relay.log import configure_logging
 from relay.metrics import Metrics
@@ -44,6 +44,8 @@ from signaling.webhooks.service import Webhooks
 log = structlog.get_logger()
 
 BUSIEST = 0.95  # no CPU figure makes a node full: that is for limits, and a busy node still serves those who return
+FAILED_DRAIN_S = 5.0
+"""Without a plane nothing plays here: who can go elsewhere does so at once, the others wait for the restart."""
 EXIT_SLACK_S = 5.0  # after the drain: closing sockets and the store is a matter of milliseconds
 
 
@@ -69,7 +71,8 @@ class Running:
 
 
 def run_relay(settings: NodeSettings) -> None:
-    """Run a node until it is told to stop. Raises SettingsError when a port is taken or a file unreadable."""
+    """Run a node until it is told to stop. Raises SettingsError when a port is taken or a file unreadable, and
+    NodeFailed as `serve` does."""
     uvloop.run(serve(settings))
 
 
@@ -82,16 +85,22 @@ def run_signaling(settings: SignalingSettings) -> None:
 
 
 async def serve(settings: NodeSettings, while_up: Callable[[Running], Awaitable[None]] | None = None) -> None:
-    """Run a node; `while_up` is awaited once it answers. SIGTERM and SIGINT drain it, a second one ends it at once."""
+    """Run a node; `while_up` is awaited once it answers. SIGTERM and SIGINT drain it, a second one ends it at once.
+
+    When its packet plane is lost it drains as well, and raises NodeFailed at the end.
+    """
     async with stopping() as stop, running(settings) as up:
-        extra = asyncio.ensure_future(while_up(up)) if while_up is not None else None
+        ends = [asyncio.ensure_future(stop.wait()), asyncio.ensure_future(up.node.failed.wait())]
+        beside = [*ends, *([asyncio.ensure_future(while_up(up))] if while_up is not None else [])]
         try:
-            await stop.wait()
+            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            if extra is not None:
-                extra.cancel()
-                await asyncio.gather(extra, return_exceptions=True)
+            for each in beside:
+                each.cancel()
+            await asyncio.gather(*beside, return_exceptions=True)
         await drain(up)
+    if up.node.failed.is_set():
+        raise NodeFailed(f"the packet plane failed, so this node ended, to be started again: {up.node.failure}")
 
 
 @contextlib.asynccontextmanager
@@ -328,12 +337,13 @@ def raise_file_limit() -> None:
 
 
 async def drain(up: Running) -> None:
-    """Refuse newcomers, tell clients, give sessions `node.drain_timeout_s` to go elsewhere."""
+    """Refuse newcomers, tell clients, give sessions `node.drain_timeout_s` to go elsewhere, or less without a plane."""
     up.app.state.context.drain.begin()
     up.node.refuse_newcomers()
     if up.registration is not None:
         up.registration.renew()
-    await up.node.drain(up.settings.node.drain_timeout_s)
+    timeout = up.settings.node.drain_timeout_s
+    await up.node.drain(min(timeout, FAILED_DRAIN_S) if up.node.failed.is_set() else timeout)
     up.app.state.context.drain.end()
 
 

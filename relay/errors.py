@@ -46,6 +46,10 @@ class DeadlineExceeded(Overloaded):
     """Whoever asked waits no longer, so the work was not begun."""
 
 
+class NodeFailed(CostreamError):
+    """A part of this process is lost that only a new process can replace: whatever started it should do so again."""
+
+
 class CorruptDocument(CostreamError):
     """The store holds a room that cannot be read: not JSON, or fields missing or of the wrong type. Names the field."""
 

@@ -362,6 +362,8 @@ def _facts(plane: PlaneFacts) -> Iterator[Metric]:
     counters = plane.counters()
     if not counters:
         return
+    late = "By how much rounds of the native plane's threads began too late, for lack of CPU."
+    yield CounterMetricFamily(f"{PREFIX}_plane_late_seconds", late, value=_count(counters, "late_us") / 1e6)
     for name, text, counted in _PER_DIRECTION:
         calls = CounterMetricFamily(f"{PREFIX}_{name}", text, labels=["direction"])
         for direction in ("in", "out"):

@@ -28,7 +28,7 @@ class Failed:
     cpus = (0, 2)
 
     def counters(self) -> dict[str, object]:
-        return {"events_lost": 3, "out_overflowed": 5, "messages_out": 7, "out_errors": {1: 2}}
+        return {"events_lost": 3, "out_overflowed": 5, "messages_out": 7, "out_errors": {1: 2}, "late_us": 2_500_000}
 
 
 def scrape(metrics: Metrics) -> dict[str, float]:
@@ -128,6 +128,7 @@ def test_a_failed_plane_and_full_rings_show() -> None:
     assert samples["costream_plane_lost_total{what=events}"] == 3
     assert samples["costream_plane_lost_total{what=datagrams}"] == 5
     assert samples["costream_plane_messages_total{direction=out}"] == 7
+    assert samples["costream_plane_late_seconds_total"] == 2.5
 
 
 def test_pushed_metrics_are_rendered() -> None:

@@ -128,6 +128,11 @@ class Node:
         handles, senders = lambda: next(self._handles), self._track_clocks.senders
         self.egress = Outputs(settings, node_id, self._rooms, self._plane, handles, store, senders)
         self._plane.on_events = PlaneEvents(self._sessions, self._rooms, self.egress, time.monotonic)
+        self._plane.on_failed = self._on_plane_failed
+        self.failure = ""
+        """Why the packet plane is lost, once it is."""
+        self.failed = asyncio.Event()
+        """The plane is lost: tell who is here to go elsewhere, end the process, have it started again."""
         self.on_link_moved: Callable[[str, dict[str, Any]], None] = lambda kind, data: None
         """Told that a breaker moved, as an event's type and data."""
         self._tasks: list[asyncio.Task[None]] = []
@@ -274,7 +279,7 @@ class Node:
         """Raise Overloaded when a new session would be refused now. A publisher who returns is let in."""
         if not self._plane.healthy:
             self._metrics.refusals.labels("plane").inc()
-            raise Overloaded("this node's packet plane has failed; it takes no sessions until it is restarted")
+            raise Overloaded("this node's packet plane has failed; it takes no sessions and is about to be restarted")
         if not publishing and self._links is not None and self._links.is_stranded(room):
             self._metrics.refusals.labels("stranded").inc()
             raise Overloaded("this node is cut off from where the room is; another one is not")
@@ -379,6 +384,11 @@ class Node:
         return [layer.height for layer in self._meter.stats.tracks.get(track, ())]
 
     # --- the plane and the sessions tell ------------------------------------------------------------------------------
+
+    def _on_plane_failed(self, why: str) -> None:
+        self.failure = why
+        self.refuse_newcomers()
+        self.failed.set()
 
     def _on_link(self, event: LinkEvent) -> None:
         if isinstance(event, LinkMoved):

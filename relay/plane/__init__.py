@@ -27,6 +27,8 @@ class Plane(Protocol):
     on_events: Callable[[list[Event]], None]
     on_taps: Callable[[list[tuple[int, bytes, int]]], None]
     """(tap, plaintext RTP, arrival in monotonic microseconds) of each tapped packet."""
+    on_failed: Callable[[str], None]
+    """Told once, and why, when the plane is lost or a part of it: the node has to be started again."""
 
     @property
     def name(self) -> str:
@@ -40,7 +42,7 @@ class Plane(Protocol):
 
     @property
     def healthy(self) -> bool:
-        """False once the plane has failed or hangs: it forwards nothing any more, and the node should say so."""
+        """False once the plane is lost, or a part of it, and until the end. Lack of CPU does not make it so."""
         ...
 
     @property
@@ -72,7 +74,10 @@ class Plane(Protocol):
         ...
 
     def submit(self, *commands: Command) -> None:
-        """Carry out commands in order. Raises UsageError for a wrong one; those before it are done."""
+        """Carry out commands in order. Raises UsageError for a wrong one; those before it are done.
+
+        What is for a part that is lost is passed over: who cleans up can, and newcomers are kept out by `healthy`.
+        """
         ...
 
     def inject(self, track: int, layer: int, packet: bytes) -> None:

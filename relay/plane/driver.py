@@ -49,6 +49,7 @@ class ReferencePlane(RingOpener):
             config = replace(config, seed=secrets.randbits(64))
         self.on_events: Callable[[list[Event]], None] = _ignore
         self.on_taps: Callable[[list[tuple[int, bytes, int]]], None] = _ignore
+        self.on_failed: Callable[[str], None] = _ignore
         self._forwarder = Forwarder(config)
         self._socket = _bind(host, port, socket_buffer)
         self._mapped = self._socket.family == socket.AF_INET6

@@ -27,6 +27,7 @@ from relay.plane.resync import Told
 from relay.plane.rings import PlaneRings, RingOpener
 from relay.plane.shared_ring import SharedRing
 from relay.plane.urgency import FIFO_PRIORITY, NICE, Priority, fitting, plane_threads, urge
+from relay.plane.vigil import Vigil
 
 log = structlog.get_logger()
 
@@ -77,7 +78,7 @@ class _Engine:
 
 
 class NativePlane(RingOpener):
-    """See `relay.plane.Plane`. When a thread has failed, `healthy` is false and commands to it raise Overloaded."""
+    """See `relay.plane.Plane`. Commands wait for the threads, for as long as those lack CPU."""
 
     name = "native"
 
@@ -112,8 +113,8 @@ class NativePlane(RingOpener):
         self._priority = priority
         self._rings = PlaneRings(_Engine(self._shards), self._shards.submit)
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._vigil = Vigil(self._shards)
         self._closed = False
-        self._said = False
         self._told = Told(config.estimate_start)
         self._lost = 0
         self._forget_at = _FORGET
@@ -123,6 +124,14 @@ class NativePlane(RingOpener):
     @property
     def addresses(self) -> list[Address]:
         return self._shards.addresses
+
+    @property
+    def on_failed(self) -> Callable[[str], None]:
+        return self._vigil.on_failed
+
+    @on_failed.setter
+    def on_failed(self, told: Callable[[str], None]) -> None:
+        self._vigil.on_failed = told
 
     @property
     def cpus(self) -> list[int]:
@@ -135,7 +144,7 @@ class NativePlane(RingOpener):
 
     @property
     def healthy(self) -> bool:
-        """No shard has failed or hangs."""
+        """No shard is lost."""
         return self._shards.healthy
 
     @property
@@ -160,6 +169,7 @@ class NativePlane(RingOpener):
         others = plane_threads()
         self._shards.start()
         self._urge(others)
+        self._vigil.start(self._loop)
         if self._pins is not None:
             self._pins.start(self._loop)
 
@@ -176,6 +186,7 @@ class NativePlane(RingOpener):
         if self._closed:
             return
         self._closed = True
+        self._vigil.stop()
         if self._pins is not None:
             self._pins.stop()
         if self._loop is not None:
@@ -198,7 +209,7 @@ class NativePlane(RingOpener):
             snapshot = self._shards.stats()
         except Overloaded:
             return self._stats  # of a failed plane: what was known last
-        self._counters = snapshot.counters()
+        self._counters = {**snapshot.counters(), "late_us": sum(self._shards.late_us)}
         sessions, tracks, slots = _Part(snapshot.sessions), _Part(snapshot.tracks), _Part(snapshot.slots)
         self._stats = PlaneStats(sessions, tracks, slots, snapshot.drops(), *snapshot.totals(), *snapshot.slab())
         _add_drops(self._stats.drops, self._counters)
@@ -224,9 +235,8 @@ class NativePlane(RingOpener):
             self._forget_at = max(_FORGET, 2 * len(self._told))
         if events and not self._closed:
             self.on_events(events)
-        if not (self._closed or self._said or self.healthy):
-            self._said = True
-            log.error("native packet plane failed; this node forwards nothing any more")
+        if not self.healthy:
+            self._vigil.look()
 
     def _take_taps(self) -> None:
         tapped = self._shards.take_taps()

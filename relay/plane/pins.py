@@ -50,8 +50,8 @@ class Pins:
         self._pin()
 
     def _look_again(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._timer = loop.call_later(LOOK_S, self._look_again, loop)  # first: one look that fails must not be the last
         self.look()
-        self._timer = loop.call_later(LOOK_S, self._look_again, loop)
 
     def _pin(self) -> None:
         for shard, cpu in enumerate(self.cpus):

@@ -68,7 +68,7 @@ class RingHandle:
         return self._closed
 
     def counts(self) -> RingCounts:
-        """Up to now, or to the end of a closed ring. Raises Overloaded when the plane has failed."""
+        """Up to now, to the end of a closed ring, or to when it was looked at last before its shard was lost."""
         if not self._closed:
             found = self._rings.engine.ring_counts(self.number)
             if found is not None:

@@ -4,27 +4,27 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::thread::CpuSet;
 
 use crate::error::UsageError;
 use crate::io::clock::now_us;
+use crate::io::life::life_of;
 use crate::machine::Machine;
 use crate::ring_set::RingSet;
-use crate::shard::{self, Beside, IoCounts, Options, Order, Shard, Shared};
+use crate::shard::{self, Beside, INJECTS, IoCounts, Options, Order, Shard, Shared};
+use crate::watch::{Dead, Watch};
 
 #[cfg(test)]
 mod tests;
 
-/// How long an answer may take: a round is some milliseconds, so who waits this long has lost the shard.
-const PATIENCE: Duration = Duration::from_secs(2);
-/// How often one who waits looks whether the shard has failed.
+/// How often one who waits looks whether the shard is alive.
 const LOOK: Duration = Duration::from_millis(50);
-/// Microseconds without a round after which a shard counts as hung. A round is never more than a second away.
-const HUNG_US: i64 = 5_000_000;
+/// How often one who closes a shard looks before he leaves a thread that lacks CPU behind: for ten seconds.
+const LAST_LOOKS: u32 = 200;
 
 /// Why an order was not carried out.
 #[derive(Debug, PartialEq, Eq)]
@@ -33,7 +33,7 @@ pub enum Refused {
     Usage(usize, UsageError),
     /// Too many orders wait.
     Full,
-    /// The shard panicked or hangs.
+    /// The shard is lost: it panicked or hung.
     Failed,
 }
 
@@ -56,6 +56,7 @@ enum Place<M: Machine> {
 
 pub struct Handle<M: Machine> {
     place: Mutex<Place<M>>,
+    watch: Mutex<Watch>,
     shared: Arc<Shared<M>>,
     address: SocketAddr,
     index: usize,
@@ -67,7 +68,8 @@ impl<M: Machine> Handle<M> {
         let index = beside.lanes.index();
         let shard = Box::new(Shard::open(machine, host, port, options, beside)?);
         let (shared, address) = (shard.shared(), shard.address()?);
-        Ok(Self { place: Mutex::new(Place::Parked(shard)), shared, address, index })
+        let (place, watch) = (Mutex::new(Place::Parked(shard)), Mutex::new(Watch::default()));
+        Ok(Self { place, watch, shared, address, index })
     }
 
     pub fn address(&self) -> SocketAddr {
@@ -91,15 +93,18 @@ impl<M: Machine> Handle<M> {
         self.shared.beat.store(now_us(), Ordering::Relaxed);
         let (ended, end) = sync_channel(1);
         let body = move || {
-            let shard = shard.run().ok();
+            let shard = shard.run();
             let _ = ended.send(()); // nobody waits unless the plane is being closed
             shard.map(Box::new)
         };
-        *place = Place::Running(thread::Builder::new().name(format!("plane-{}", self.index)).spawn(body)?, end);
+        let thread = thread::Builder::new().name(format!("plane-{}", self.index)).spawn(body);
+        let thread = thread.inspect_err(|error| self.shared.fail(format!("no thread could be started: {error}")))?;
+        *place = Place::Running(thread, end);
         Ok(())
     }
 
-    /// Stop, send what waits, free the socket. Takes at most PATIENCE; a thread that hangs is left behind. Repeatable.
+    /// Stop, send what waits, free the socket. A thread that hangs, or lacks CPU for ten seconds, is left behind.
+    /// Repeatable.
     pub fn close(&self) {
         self.stop();
         let mut place = self.place();
@@ -124,14 +129,20 @@ impl<M: Machine> Handle<M> {
     }
 
     fn join(&self, thread: Thread<M>, end: &Receiver<()>) -> Option<Box<Shard<M>>> {
-        if end.recv_timeout(PATIENCE) == Err(RecvTimeoutError::Timeout) {
-            self.shared.failed.store(true, Ordering::SeqCst);
-            return None;
+        for _ in 0..LAST_LOOKS {
+            if end.recv_timeout(LOOK) != Err(RecvTimeoutError::Timeout) {
+                return thread.join().ok().flatten();
+            }
+            if !self.look() {
+                return None;
+            }
         }
-        thread.join().ok().flatten()
+        self.shared.fail("it did not end when it was told to".into());
+        None
     }
 
-    /// Carry out commands in order, and wait until they are done.
+    /// Carry out commands in order, and wait until they are done, however long the thread lacks CPU: who gives up knows
+    /// no more what was done.
     pub fn submit(&self, commands: Vec<M::Command>) -> Result<(), Refused> {
         let done = match &mut *self.place() {
             Place::Running(..) => self.ask(|reply| Order::Submit(commands, reply))?,
@@ -156,7 +167,8 @@ impl<M: Machine> Handle<M> {
     pub fn inject(&self, track: u32, layer: i64, packet: Vec<u8>) -> Result<(), Refused> {
         match &mut *self.place() {
             Place::Running(..) => {
-                self.shared.orders.push(Order::Inject { track, layer, packet }).map_err(|_| Refused::Full)
+                let order = Order::Inject { track, layer, packet };
+                self.shared.orders.push_below(INJECTS, order).map_err(|_| Refused::Full)
             }
             Place::Parked(shard) => {
                 shard.inject(track, layer, &packet);
@@ -209,16 +221,32 @@ impl<M: Machine> Handle<M> {
         }
     }
 
-    /// Neither failed nor hung.
+    /// Not lost. Look once a second, so that a thread that hangs is found out.
     pub fn is_healthy(&self) -> bool {
-        if self.shared.failed.load(Ordering::SeqCst) {
-            return false;
+        match self.place.try_lock() {
+            Ok(place) if matches!(*place, Place::Running(..)) => self.look(),
+            // Who has the place and waits for an answer looks himself.
+            Ok(_) | Err(TryLockError::WouldBlock) => self.shared.failure().is_none(),
+            Err(TryLockError::Poisoned(_)) => {
+                drop(self.place());
+                false
+            }
         }
-        match &*self.place() {
-            Place::Running(..) => now_us() - self.shared.beat.load(Ordering::Relaxed) < HUNG_US,
-            Place::Parked(_) | Place::Closed(..) => true,
-            Place::Lost => false,
-        }
+    }
+
+    /// Whether the thread lives; one that hangs is given up.
+    fn look(&self) -> bool {
+        let (shared, now) = (&self.shared, now_us());
+        let beat = shared.beat.load(Ordering::Relaxed);
+        let life = || shared.thread().and_then(life_of);
+        let dead = self.watch.lock().unwrap_or_else(PoisonError::into_inner).look(beat, now, life);
+        let why = match dead {
+            None => return shared.failure().is_none(),
+            Some(Dead::Hung(us)) => format!("it hangs: no round for {} ms in which it could have gone on", us / 1000),
+            Some(Dead::Lost(us)) => format!("it got no CPU for {} ms, while other threads did", us / 1000),
+        };
+        shared.fail(why);
+        false
     }
 
     fn place(&self) -> MutexGuard<'_, Place<M>> {
@@ -226,6 +254,7 @@ impl<M: Machine> Handle<M> {
             // A machine panicked in the hands of its caller: what it knows is not to be trusted any more.
             let mut place = poisoned.into_inner();
             *place = Place::Lost;
+            self.shared.fail("it panicked while it had no thread".into());
             place
         })
     }
@@ -237,7 +266,7 @@ impl<M: Machine> Handle<M> {
 
     fn order<T>(&self, order: impl FnOnce(SyncSender<T>) -> Order<M>) -> Result<Receiver<T>, Refused> {
         let (reply, answer) = sync_channel(1);
-        if self.shared.failed.load(Ordering::SeqCst) {
+        if self.shared.failure().is_some() {
             return Err(Refused::Failed);
         }
         self.shared.orders.push(order(reply)).map_err(|_| Refused::Full)?;
@@ -250,16 +279,11 @@ impl<M: Machine> Handle<M> {
             Wish::Is(answer) => return Ok(answer),
             Wish::Waits(answer) => answer,
         };
-        let until = Instant::now() + PATIENCE;
         loop {
             match answer.recv_timeout(LOOK) {
                 Ok(answer) => return Ok(answer),
-                Err(RecvTimeoutError::Disconnected) => return Err(Refused::Failed),
-                Err(RecvTimeoutError::Timeout) => {
-                    if self.shared.failed.load(Ordering::SeqCst) || Instant::now() > until {
-                        return Err(Refused::Failed);
-                    }
-                }
+                Err(RecvTimeoutError::Timeout) if self.look() => {}
+                Err(_) => return Err(Refused::Failed),
             }
         }
     }

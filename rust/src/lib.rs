@@ -15,6 +15,7 @@ pub mod lanes;
 pub mod machine;
 pub mod nack;
 pub mod out;
+pub mod panics;
 pub mod plane;
 pub mod rate;
 pub mod rewrite;
@@ -29,6 +30,7 @@ pub mod shard;
 pub mod srtp;
 pub mod stun;
 pub mod transport_cc;
+pub mod watch;
 
 #[cfg(feature = "python")]
 mod python;

@@ -94,9 +94,20 @@ impl Plane {
         self.slabs.iter().map(|slab| slab.memory).min().unwrap_or(Got::Plain)
     }
 
-    /// No shard has failed or hangs.
+    /// No shard is lost. Look once a second, so that a thread that hangs is found out.
     pub fn is_healthy(&self) -> bool {
-        self.shards.iter().all(Handle::is_healthy)
+        self.shards.iter().filter(|shard| !shard.is_healthy()).count() == 0
+    }
+
+    /// The shards that are lost, and why.
+    pub fn failures(&self) -> Vec<(usize, &str)> {
+        let failures = self.shards.iter().map(|shard| shard.shared().failure());
+        failures.enumerate().filter_map(|(index, why)| Some((index, why?))).collect()
+    }
+
+    /// By how much each shard's rounds began too late, altogether and in microseconds: its thread lacked CPU.
+    pub fn late_us(&self) -> Vec<u64> {
+        self.shards.iter().map(|shard| shard.shared().late_us.load(Ordering::Relaxed)).collect()
     }
 
     /// Repeatable.
@@ -104,13 +115,14 @@ impl Plane {
         self.shards.iter().try_for_each(Handle::start)
     }
 
-    /// Stop all threads and wait for them, two seconds for each that hangs. Repeatable.
+    /// Stop all threads and wait for them, ten seconds for each that hangs or lacks CPU. Repeatable.
     pub fn close(&self) {
         self.shards.iter().for_each(Handle::stop);
         self.shards.iter().for_each(Handle::close);
     }
 
-    /// Carry out commands in order, and wait until they are done. The first wrong one ends it.
+    /// Carry out commands in order, and wait until they are done. The first wrong one ends it. What is for a shard that is
+    /// lost is passed over: the others can still be told what follows, and nothing there is left to be wrong.
     pub fn submit(&self, commands: Vec<Command>) -> Result<(), Refused> {
         let mut router = self.router();
         let (steps, wrong) = router.plan(commands);
@@ -136,10 +148,13 @@ impl Plane {
                 indices.push(step.index);
                 commands.push(step.command);
             }
-            self.shards[shard].submit(commands).map_err(|why| {
-                let place = if let Refused::Usage(place, _) = &why { *place } else { 0 };
-                (indices[place], why)
-            })?;
+            match self.shards[shard].submit(commands) {
+                Ok(()) | Err(Refused::Failed) => {}
+                Err(why) => {
+                    let place = if let Refused::Usage(place, _) = &why { *place } else { 0 };
+                    return Err((indices[place], why));
+                }
+            }
         }
         Ok(())
     }

@@ -41,6 +41,15 @@ impl<T> Ring<T> {
         }
     }
 
+    /// Put and wake, unless `limit` items wait already: the places above are for others.
+    pub fn push_below(&self, limit: usize, item: T) -> Result<(), T> {
+        if self.queue.len() < limit {
+            return self.push(item);
+        }
+        self.overflowed.fetch_add(1, Ordering::Relaxed);
+        Err(item)
+    }
+
     /// Put and wake.
     pub fn push(&self, item: T) -> Result<(), T> {
         let done = self.put(item);
@@ -117,6 +126,8 @@ mod tests {
         assert_eq!(ring.take(), Some(1));
         assert_eq!(ring.push(4), Ok(()));
         assert!(!ring.is_empty());
+        assert_eq!(ring.take(), Some(2));
+        assert_eq!((ring.push_below(1, 5), ring.push_below(2, 5), ring.overflowed()), (Err(5), Ok(()), 2));
     }
 
     #[test]

@@ -4,7 +4,6 @@
 //! of it together. A packet that comes alone is forwarded at once; while one batch is forwarded the next one gathers in
 //! the kernel, so batches grow with the load, and no output is held longer than HOLD_US.
 
-use std::any::Any;
 use std::io;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -19,13 +18,15 @@ use crate::io::probe::Abilities;
 use crate::io::{KernelWire, Receiver, Sender, count_error, set_joined, socket};
 use crate::lanes::{Lanes, NOTES, each};
 use crate::machine::Machine;
+use crate::panics;
 use crate::ring_set::RingSet;
+use crate::watch::LATE_US;
 
 mod counts;
 mod orders;
 
 pub use counts::IoCounts;
-pub use orders::{Beside, Copied, EVENTS, ORDERS, Order, Shared, Submitted, TAPS};
+pub use orders::{Beside, Copied, EVENTS, INJECTS, ORDERS, Order, Shared, Submitted, TAPS};
 
 /// Output is sent after this long, although more of the batch is to come.
 const HOLD_US: i64 = 1_000;
@@ -95,8 +96,10 @@ impl<M: Machine> Shard<M> {
     }
 
     /// The thread's body: run until told to stop, then hand the shard back. A panic loses the shard and says so.
-    pub fn run(mut self) -> Result<Self, Box<dyn Any + Send>> {
+    pub fn run(mut self) -> Option<Self> {
         let shared = self.shared.clone();
+        shared.mine();
+        panics::listen();
         let done = catch_unwind(AssertUnwindSafe(move || {
             while !self.shared.stop.load(Ordering::SeqCst) {
                 self.round();
@@ -107,12 +110,9 @@ impl<M: Machine> Shard<M> {
             self
         }));
         if done.is_err() {
-            shared.failed.store(true, Ordering::SeqCst);
-            // Whoever waits for an answer must not wait for ever.
-            while shared.orders.take().is_some() {}
-            shared.events.tell();
+            shared.fail(panics::latest());
         }
-        done
+        done.ok()
     }
 
     /// Give up the socket.
@@ -236,7 +236,7 @@ impl<M: Machine> Shard<M> {
 
     fn round(&mut self) {
         self.counts.rounds += 1;
-        self.shared.beat.store(now_us(), Ordering::Relaxed);
+        self.beat();
         // After a full batch there is more to read: the kernel need not be asked.
         let (readable, writable, told) = if self.more { (true, self.sender.is_blocked(), false) } else { self.wait() };
         self.take_notes(); // before orders: who orders may rely on what was noted before
@@ -252,6 +252,15 @@ impl<M: Machine> Shard<M> {
         }
         self.take_injected();
         self.settle();
+    }
+
+    /// Say that a round begins, and count what it is late by.
+    fn beat(&self) {
+        let now = now_us();
+        let passed = now - self.shared.beat.swap(now, Ordering::Relaxed);
+        if passed >= LATE_US {
+            self.shared.late_us.fetch_add((passed - BEAT_US).cast_unsigned(), Ordering::Relaxed);
+        }
     }
 
     fn take_injected(&mut self) {

@@ -13,9 +13,14 @@ import httpx2
 import pytest
 
 from bench.processes import free_port
-from costream.serve import running
+from costream.dev import token
+from costream.serve import Running, serve
+from relay.errors import NodeFailed
 from relay.plane import native_missing
 from relay.settings import dev_settings
+from relay.stage.permissions import Actor, Role
+from relay.stage.room import create
+from tests.node.peers import Peer
 
 START_S = 60.0
 
@@ -60,31 +65,64 @@ def _ready(url: str, node: subprocess.Popen[bytes], log: Path) -> dict[str, obje
         time.sleep(0.05)
 
 
-async def test_a_node_that_lost_a_shard_is_not_ready(tmp_path: Path) -> None:
+async def test_a_node_that_lost_a_shard_is_not_ready_tells_its_clients_and_ends(tmp_path: Path) -> None:
     if native_missing():
         pytest.skip("the native plane is not built: see rust/README.md")
-    from relay.plane import _native
-    from relay.plane.native import NativePlane
-
     http = free_port()
+    url = f"http://127.0.0.1:{http}"
     wanted = {
         "media.plane": "native",
         "media.port": 0,
         "media.shards": 2,
         "node.state_dir": str(tmp_path),
+        "node.drain_timeout_s": 60.0,
         "http.port": 0,
         "http.plain_port": http,
     }
-    async with running(dev_settings(environ={}, overrides=wanted)) as up, httpx2.AsyncClient(trust_env=False) as client:
-        assert len(up.node.plane_ports) == 2
-        plane = up.node._plane
-        assert isinstance(plane, NativePlane)
-        url = f"http://127.0.0.1:{http}/readyz"
-        assert (await client.get(url)).status_code == 200
+    settings = dev_settings(environ={}, overrides=wanted)
+    begun: asyncio.Future[Running] = asyncio.get_running_loop().create_future()
+
+    async def is_up(up: Running) -> None:
+        begun.set_result(up)
+
+    async with asyncio.timeout(START_S):
+        serving = asyncio.create_task(serve(settings, while_up=is_up))
+        up = await begun
+        try:
+            ready = await _seen_by_a_viewer(up, url)
+        finally:
+            up.node.failed.set()  # whatever the viewer saw
+            [ended] = await asyncio.gather(serving, return_exceptions=True)
+    assert (ready["plane"], ready["draining"]) == (False, True)
+    assert isinstance(ended, NodeFailed)
+    assert "as a test wished" in str(ended)
+
+
+async def _seen_by_a_viewer(up: Running, url: str) -> dict[str, object]:
+    """What the node says of itself once it has told its viewer to go, who then goes."""
+    from relay.plane import _native
+    from relay.plane.native import NativePlane
+
+    plane = up.node._plane
+    assert isinstance(plane, NativePlane)
+    state, _ = create(Actor("test", Role.SERVICE), "demo", time.time(), max_seats=4)
+    await up.store.create("demo", state.to_json())
+    peer = await Peer(up.node, "victor", "viewer").watch()
+    headers = {"Authorization": f"Bearer {token(up.settings, 'victor', 'viewer', 'demo')}"}
+    async with (
+        httpx2.AsyncClient(trust_env=False, timeout=START_S, headers=headers) as client,
+        client.stream("GET", f"{url}/v1/rooms/demo/events") as events,
+    ):
+        assert events.status_code == 200, await events.aread()
+        while (await client.get(f"{url}/readyz")).status_code != 200:
+            await asyncio.sleep(0.05)  # a busy machine's store may be late
         _native.testing.break_shard(plane._shards, 1)
-        async with asyncio.timeout(START_S):
-            while (await client.get(url)).status_code == 200:
-                await asyncio.sleep(0.01)
-        answer = await client.get(url)
+        async for line in events.aiter_lines():
+            if line.startswith("event: node.draining"):
+                break
+        answer = await client.get(f"{url}/readyz")
         assert answer.status_code == 503
-        assert answer.json()["plane"] is False
+        await up.node.close(peer.session)
+    await peer.close()
+    ready: dict[str, object] = answer.json()
+    return ready

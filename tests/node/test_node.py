@@ -11,6 +11,7 @@ from contextlib import suppress
 
 import pytest
 from redis import Redis
+from structlog.testing import capture_logs
 
 from relay.cluster import EmbeddedServer, RedisStore
 from relay.errors import (
@@ -26,13 +27,15 @@ from relay.errors import (
 from relay.link.hooks import LinkMoved, PathChanged
 from relay.metrics import Metrics
 from relay.node import Node
+from relay.node.node import ROOM_TICK_S
+from relay.plane import native_missing
 from relay.ports import Offer, SlotChange
 from relay.settings import dev_settings
 from relay.stage import room as rooms
 from relay.stage.document import RoomState
 from relay.stage.permissions import Actor, Role
 from relay.stage.room import changing
-from tests.node.peers import Peer, until
+from tests.node.peers import PATIENCE_S, Peer, until
 
 OWNER = Actor("alice", Role.OWNER)
 
@@ -243,6 +246,43 @@ async def test_a_failed_plane_shows_and_takes_nobody(
     assert not node.status()["healthy"]
     with pytest.raises(Overloaded, match="plane has failed"):
         node.admit("demo", "alice", True)
+
+
+async def test_a_node_that_lost_its_plane_lets_go_in_order(store: RedisStore) -> None:
+    if native_missing():
+        pytest.skip("the native plane is not built: see rust/README.md")
+    from relay.plane import _native
+    from relay.plane.native import NativePlane
+
+    overrides: dict[str, object] = {"media.port": 0, "media.plane": "native"}
+    settings = dev_settings(environ={}, overrides=overrides)
+    node = Node(settings, store, Metrics(), node_id="n1", version="test", advertised=["127.0.0.1"])
+    await node.start()
+    host = await Peer(node, "alice", "owner").publish()
+    await live_publication(node, store, "alice")
+    viewer = await Peer(node, "victor", "viewer").watch()
+    await until(lambda: node.session(viewer.session)["state"] == "watching")
+    with capture_logs() as lines:
+        assert isinstance(node._plane, NativePlane)
+        _native.testing.break_shard(node._plane._shards, 0)
+        async with asyncio.timeout(PATIENCE_S):
+            await node.failed.wait()
+        assert "as a test wished" in node.failure
+        assert (node.status()["healthy"], node.status()["draining"]) == (False, True)
+        with pytest.raises(Overloaded, match="about to be restarted"):
+            await node.watch(Offer("demo", "vera", "viewer", host.pc.localDescription.sdp))
+        await node.close(viewer.session)
+        assert [each["identity"] for each in node.sessions()] == ["alice"]
+        await asyncio.sleep(2 * ROOM_TICK_S)  # rooms go on, and give commands to nobody
+        await node.drain(0.1)
+        await node.shut_down()
+    assert not node.sessions()
+    state = await document(store)
+    assert [each.state for each in state.publications.values()] == ["paused"], "the seat is kept"
+    [error] = [line for line in lines if line["log_level"] == "error"]
+    assert error["shard"] == 0
+    for peer in (host, viewer):
+        await peer.close()
 
 
 async def test_an_offer_that_names_no_codec_of_the_room(store: RedisStore, node: Node) -> None:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import time
+import weakref
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
-from relay.errors import UsageError
+from relay.errors import Overloaded, UsageError
 from relay.plane import open_plane
 from relay.plane.contract import (
     AddSlot,
@@ -119,16 +122,53 @@ def test_a_panic_in_one_shard_fails_the_plane_and_closing_takes_bounded_time() -
             assert isinstance(plane, native.NativePlane)
             await host.client(0)
             await host.client(1)
+            failed: asyncio.Queue[str] = asyncio.Queue()
+            plane.on_failed = failed.put_nowait
+            ring = plane.open_inject_ring()
             assert plane.healthy
             plane.stats()
-            _native.testing.break_shard(plane._shards, 1)
-            async with asyncio.timeout(PATIENCE):
-                while plane.healthy:
-                    await asyncio.sleep(0.01)
+            with capture_logs() as lines:
+                _native.testing.break_shard(plane._shards, 1)
+                async with asyncio.timeout(PATIENCE):
+                    why = await failed.get()
+            assert "as a test wished" in why
+            assert "shard.rs" in why, "where it was"
+            assert not plane.healthy
+            [line] = [line for line in lines if line["log_level"] == "error"]
+            assert (line["shard"], f"shard 1: {line['reason']}") == (1, why)
             assert set(plane.stats().sessions) == {0, 1}  # what was known last
+            # Who cleans up is not hindered, and what is told to the other shard is done.
+            plane.submit(CloseSession(1), CloseSession(0))
+            assert plane._shards.sessions() == [0, 0]
+            with pytest.raises(UsageError):
+                plane.submit(CloseSession(0))
+            ring.close()
             before = time.monotonic()
             plane.close()
             assert time.monotonic() - before < PATIENCE
+            assert failed.empty()
+
+    asyncio.run(story())
+
+
+def test_rings_of_a_lost_shard_are_closed_without_a_word() -> None:
+    async def story() -> None:
+        async with Spread() as host:
+            plane = host.plane
+            assert isinstance(plane, native.NativePlane)
+            taps, injects = plane.open_tap_ring(), plane.open_inject_ring()
+            for shard in (0, 1):
+                _native.testing.break_shard(plane._shards, shard)
+            async with asyncio.timeout(PATIENCE):
+                while len(plane._shards.failures) < 2:
+                    await asyncio.sleep(0.01)
+            injects.bind(1, 1, 0)
+            assert (taps.counts(), injects.counts()) == ((0, 0), (0, 0))
+            with pytest.raises(Overloaded, match="has failed"):
+                plane.open_tap_ring()
+            for ring in (taps, injects):
+                ring.close()
+                assert ring.closed
 
     asyncio.run(story())
 
@@ -173,3 +213,17 @@ def test_threads_stay_on_their_cpus() -> None:
 def pinned_threads() -> set[tuple[int, ...]]:
     """The CPUs of each thread of a plane."""
     return {tuple(os.sched_getaffinity(thread)) for thread in plane_threads()}
+
+
+def test_a_plane_that_was_let_go_leaves_its_memory_at_once() -> None:
+    async def story() -> weakref.ref[native.NativePlane]:
+        plane = native.NativePlane(PlaneConfig(), "127.0.0.1", 0)
+        plane.start()
+        plane.close()
+        return weakref.ref(plane)
+
+    gc.disable()  # a slab is large, and the collector sees a few small objects
+    try:
+        assert asyncio.run(story())() is None
+    finally:
+        gc.enable()

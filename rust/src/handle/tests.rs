@@ -2,6 +2,7 @@
 
 use std::net::{Ipv4Addr, UdpSocket};
 use std::sync::Arc;
+use std::time::Instant;
 
 use super::*;
 use crate::io::probe::Abilities;
@@ -9,8 +10,11 @@ use crate::io::socket::SOCKET_BUFFER;
 use crate::machine::Tapped;
 use crate::out::OutBatch;
 use crate::rings::Ring;
+use crate::watch::{HUNG_US, LATE_US};
 
 const WAIT: Duration = Duration::from_secs(10); // only a hang takes so long
+/// Longer than it takes to find out that a thread hangs.
+const HANG: Duration = Duration::from_micros(2 * (HUNG_US + LATE_US) as u64);
 
 /// Sends back what it gets, `copies` times; tells of each datagram and each command.
 #[derive(Default)]
@@ -196,24 +200,59 @@ fn a_panic_fails_the_shard_and_nobody_waits_for_ever() {
         assert_eq!(one.join().expect("no panic here"), Err(Refused::Failed));
     }
     assert!(!handle.is_healthy());
+    let why = handle.shared().failure().expect("a reason");
+    assert!(why.contains("as you wish") && why.contains("handle/tests.rs"), "{why}");
     assert!(handle.stats().is_err());
     handle.close();
     assert_eq!(handle.submit(vec![Told::Tell("hello?")]), Err(Refused::Failed));
     assert!(!handle.is_healthy());
 }
 
+/// A round that takes longer than any, and yet ends, as where the thread has to wait for a CPU.
 #[test]
-fn closing_a_shard_that_hangs_takes_bounded_time() {
+fn who_waits_for_a_shard_that_is_late_gets_his_answer() {
+    let handle = open(1);
+    handle.start().expect("a thread");
+    let late = Duration::from_micros(LATE_US.unsigned_abs() + 500_000);
+    assert_eq!(handle.submit(vec![Told::Sleep(late), Told::Tell("at last")]), Ok(()));
+    assert_eq!(event(&handle), "at last");
+    handle.stats().expect("counts, of the round after");
+    assert!(handle.is_healthy());
+    assert!(handle.shared().late_us.load(Ordering::Relaxed) > 0);
+}
+
+#[test]
+fn a_shard_that_hangs_is_given_up_and_ends_when_it_comes_back() {
     let handle = Arc::new(open(1));
     handle.start().expect("a thread");
     let asking = thread::spawn({
         let handle = handle.clone();
-        move || handle.submit(vec![Told::Sleep(3 * PATIENCE)])
+        move || handle.submit(vec![Told::Sleep(HANG), Told::Tell("too late")])
     });
+    assert!(handle.is_healthy());
     assert_eq!(asking.join().expect("no panic here"), Err(Refused::Failed));
+    assert!(handle.shared().failure().is_some_and(|why| why.contains("hangs")));
+    assert!(!handle.is_healthy());
+    assert!(handle.stats().is_err());
+    let thread = handle.shared().thread().expect("it runs");
+    let until = Instant::now() + HANG;
+    while life_of(thread).is_some() {
+        assert!(Instant::now() < until, "the thread goes on");
+        thread::sleep(Duration::from_millis(20));
+    }
+    handle.close();
+    assert!(!handle.is_healthy());
+}
+
+#[test]
+fn closing_a_shard_that_hangs_takes_bounded_time() {
+    let handle = open(1);
+    handle.start().expect("a thread");
+    let (reply, _answer) = sync_channel(1);
+    handle.shared().orders.push(Order::Submit(vec![Told::Sleep(2 * HANG)], reply)).ok().expect("room");
     let before = Instant::now();
     handle.close();
-    assert!(before.elapsed() < 2 * PATIENCE);
+    assert!(before.elapsed() < 2 * HANG);
     assert!(!handle.is_healthy());
 }
 
@@ -229,6 +268,7 @@ fn what_does_not_fit_is_refused_and_counted() {
         refused += usize::from(handle.inject(1, 0, Vec::new()) == Err(Refused::Full));
     }
     assert!(refused > 0);
+    handle.shared().orders.put(Order::Pin(CpuSet::new())).ok().expect("a place that no packet may take");
     asleep.1.recv_timeout(WAIT).expect("it wakes up").expect("it did as told");
     // What was injected was tapped; nobody reads the taps, which are told after the orders.
     let lost = (1 + 2 * shard::ORDERS - refused).saturating_sub(shard::TAPS) as u64;

@@ -4,6 +4,7 @@
 #![allow(unsafe_code)] // one setsockopt
 
 pub mod clock;
+pub mod life;
 mod name;
 pub mod pages;
 mod plan;

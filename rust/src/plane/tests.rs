@@ -84,9 +84,16 @@ fn one_that_panics_fails_all_and_the_others_are_joined() {
         assert!(Instant::now() < until, "nobody noticed");
         std::thread::sleep(Duration::from_millis(1));
     }
-    assert_eq!(plane.submit(vec![open(1, 1)]), Err(Refused::Failed));
+    let failures = plane.failures();
+    assert_eq!(failures.len(), 1);
+    assert!(failures[0].0 == 1 && failures[0].1.contains("as a test wished"), "{failures:?}");
     assert!(plane.stats().is_err());
-    assert_eq!(plane.submit(vec![open(2, 2)]), Ok(()));
+    let close = |session| Command::CloseSession { session };
+    assert_eq!(plane.submit(vec![open(0, 0), open(1, 1), open(2, 2), close(0), close(1)]), Ok(()));
+    assert_eq!(plane.sessions(), [0, 0, 1]);
+    let left = plane.shards[2].stats().expect("it lives").0.sessions.len();
+    assert_eq!(left, 1);
+    assert!(matches!(plane.submit(vec![open(3, 1), open(2, 2)]), Err(Refused::Usage(1, _))));
     let before = Instant::now();
     plane.close();
     assert!(before.elapsed() < WAIT);

@@ -44,6 +44,11 @@ fn refused(py: Python<'_>, why: Refused) -> PyErr {
     }
 }
 
+/// The rings of a shard that is lost are closed.
+fn of_living<T>(answer: Result<Option<T>, Refused>) -> Result<Option<T>, Refused> {
+    if matches!(answer, Err(Refused::Failed)) { Ok(None) } else { answer }
+}
+
 #[pymethods]
 impl NativePlane {
     /// Bind `shards` ports from `port` on, or any when that is 0. OSError when that fails, with the port in its `filename`;
@@ -98,22 +103,35 @@ impl NativePlane {
         self.plane.taps().descriptor()
     }
 
-    /// Neither failed nor hung.
+    /// No shard is lost. Look once a second, so that a thread that hangs is found out.
     #[getter]
     fn healthy(&self, py: Python<'_>) -> bool {
         py.detach(|| self.plane.is_healthy())
+    }
+
+    /// The shards that are lost, and why.
+    #[getter]
+    fn failures(&self) -> Vec<(usize, &str)> {
+        self.plane.failures()
+    }
+
+    /// By how much each shard's rounds began too late, altogether and in microseconds.
+    #[getter]
+    fn late_us(&self) -> Vec<u64> {
+        self.plane.late_us()
     }
 
     fn start(&self, py: Python<'_>) -> PyResult<()> {
         Ok(py.detach(|| self.plane.start())?)
     }
 
-    /// Takes at most two seconds for each thread that hangs.
+    /// Takes at most ten seconds for each thread that hangs or lacks CPU.
     fn close(&self, py: Python<'_>) {
         py.detach(|| self.plane.close());
     }
 
     /// Carry out commands in order, and wait until they are done: UsageError for a wrong one, those before it are done.
+    /// What is for a shard that is lost is passed over.
     #[pyo3(signature = (*commands))]
     fn submit(&self, py: Python<'_>, commands: &Bound<'_, PyTuple>) -> PyResult<()> {
         let (mut ready, mut wrong) = (Vec::with_capacity(commands.len()), None);
@@ -134,7 +152,7 @@ impl NativePlane {
     fn inject(&self, py: Python<'_>, track: u32, layer: i64, packet: &[u8]) -> PyResult<()> {
         let packet = packet.to_vec();
         match py.detach(|| self.plane.inject(track, layer, packet)) {
-            Err(Refused::Full) | Ok(()) => Ok(()), // the ring counts what it refuses
+            Ok(()) | Err(Refused::Full | Refused::Failed) => Ok(()), // the ring counts what it refuses
             Err(why) => Err(refused(py, why)),
         }
     }
@@ -200,13 +218,13 @@ impl NativePlane {
     /// Packets of a stream of an inject ring are those of `layer`, a track and its layer; of nothing with None.
     fn bind_ring(&self, py: Python<'_>, ring: u32, stream: u32, layer: Option<(u32, i64)>) -> PyResult<()> {
         let bound = py.detach(|| self.plane.rings(None, move |rings| rings.bind(ring, stream, layer)));
-        bound.map(|_| ()).map_err(|why| refused(py, why))
+        of_living(bound).map(|_| ()).map_err(|why| refused(py, why))
     }
 
     fn close_ring(&self, py: Python<'_>, ring: u32) -> PyResult<()> {
         for of in [None, Some(ring)] {
             let closed = py.detach(|| self.plane.rings(of, move |rings| rings.remove(ring)));
-            closed.map_err(|why| refused(py, why))?;
+            of_living(closed).map_err(|why| refused(py, why))?;
         }
         Ok(())
     }
@@ -215,7 +233,7 @@ impl NativePlane {
     fn ring_counts(&self, py: Python<'_>, ring: u32) -> PyResult<Option<(u64, u64, bool)>> {
         for of in [Some(ring), None] {
             let counts = py.detach(|| self.plane.rings(of, move |rings| rings.counts(ring)));
-            if let Some(counts) = counts.map_err(|why| refused(py, why))?.flatten() {
+            if let Some(counts) = of_living(counts).map_err(|why| refused(py, why))?.flatten() {
                 return Ok(Some((counts.packets, counts.dropped, counts.corrupt)));
             }
         }

@@ -1,11 +1,11 @@
 //! What other threads share with a shard's: orders go in, events and tapped packets come out.
 
 use std::io;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicI64, AtomicU64, Ordering};
 use std::sync::mpsc::SyncSender;
+use std::sync::{Arc, OnceLock};
 
-use rustix::thread::CpuSet;
+use rustix::thread::{CpuSet, Pid};
 
 use super::IoCounts;
 use crate::error::UsageError;
@@ -16,6 +16,8 @@ use crate::ring_set::RingSet;
 use crate::rings::Ring;
 
 pub const ORDERS: usize = 4096;
+/// Of those, injected packets may have so many: they are lost when the shard does not keep up, commands are not.
+pub const INJECTS: usize = ORDERS - 256;
 pub const EVENTS: usize = 16_384;
 /// 4 s of one 1,000 packets/s layer.
 pub const TAPS: usize = 4096;
@@ -67,9 +69,12 @@ pub struct Shared<M: Machine> {
     pub events: Arc<Ring<M::Event>>,
     pub taps: Arc<Ring<Copied>>,
     pub stop: AtomicBool,
-    pub failed: AtomicBool,
     /// When the latest round began.
     pub beat: AtomicI64,
+    /// By how much rounds began too late, altogether and in microseconds.
+    pub late_us: AtomicU64,
+    failure: OnceLock<String>,
+    thread: AtomicI32,
 }
 
 impl<M: Machine> Shared<M> {
@@ -79,8 +84,34 @@ impl<M: Machine> Shared<M> {
             events: beside.events.clone(),
             taps: beside.taps.clone(),
             stop: AtomicBool::new(false),
-            failed: AtomicBool::new(false),
             beat: AtomicI64::new(now_us()),
+            late_us: AtomicU64::new(0),
+            failure: OnceLock::new(),
+            thread: AtomicI32::new(0),
         })
+    }
+
+    /// The shard is lost, for good; the first reason stays. A thread that comes back to life ends.
+    pub fn fail(&self, why: String) {
+        let _ = self.failure.set(why);
+        self.stop.store(true, Ordering::SeqCst);
+        // Whoever waits for an answer must not wait for ever.
+        while self.orders.take().is_some() {}
+        self.events.tell();
+    }
+
+    /// Why the shard is lost, if it is.
+    pub fn failure(&self) -> Option<&str> {
+        self.failure.get().map(String::as_str)
+    }
+
+    /// The calling thread is the shard's.
+    pub fn mine(&self) {
+        self.thread.store(rustix::thread::gettid().as_raw_nonzero().get(), Ordering::Relaxed);
+    }
+
+    /// The shard's thread, once it runs.
+    pub fn thread(&self) -> Option<Pid> {
+        Pid::from_raw(self.thread.load(Ordering::Relaxed))
     }
 }
