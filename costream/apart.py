@@ -10,7 +10,6 @@ import structlog
 from fastapi import FastAPI
 
 from costream.serve import (
-    http,
     open_directory,
     opened_store,
     prepare_process,
@@ -19,6 +18,7 @@ from costream.serve import (
     telling_others,
     version,
 )
+from costream.web_server import http
 from relay.errors import SettingsError
 from relay.settings import EMBEDDED_STORE, SignalingSettings
 from signaling.app import create_app

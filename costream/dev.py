@@ -8,7 +8,8 @@ from urllib.parse import urlencode
 import uvloop
 from rich.console import Console
 
-from costream.serve import Running, base_url, serve
+from costream.serve import Running, serve
+from costream.web_server import base_url
 from relay.errors import Conflict
 from relay.settings import NodeSettings
 from relay.stage.permissions import Actor, Role
