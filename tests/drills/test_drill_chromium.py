@@ -16,7 +16,7 @@ from costream.painting import CLOCK_MODULUS
 from drills import ownership
 from drills.fabric.base import ROOT
 from tests.drills.fabrics import need
-from tests.drills.test_drill_run import CHROMIUM, command, left_by
+from tests.drills.test_drill_run import CHROMIUM, command, left_by, until_the_fault
 from tests.interop.clients.requirements import need as need_client
 
 pytestmark = [pytest.mark.interop, pytest.mark.timeout(480)]
@@ -84,13 +84,7 @@ def test_what_chromium_showed_is_recorded_and_judged(tmp_path: Path) -> None:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_drill_leaves_no_browser(tmp_path: Path, number: signal.Signals) -> None:
     with started(tmp_path, CHROMIUM.replace("lasts: 3s", "lasts: 60s")) as process:
-        assert process.stdout is not None
-        said = ""
-        for line in process.stdout:
-            said += line
-            if "fault: partition" in line:
-                break
-        assert "fault: partition" in said
+        said = until_the_fault(process)
         assert of_browser(process.pid), "the browser was there"
         process.send_signal(number)
         said += process.stdout.read()
