@@ -12,9 +12,8 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from relay.egress.media import AUDIO_RATE, VIDEO_RATE
-from relay.plane.reference.rtcp import wall_us_from_ntp
 from relay.plane.reference.rtp import Packet, timestamp_delta
-from relay.stage.capture import captured_ntp
+from relay.stage.capture import capture_anchor
 from relay.stage.lips import MOST_US, SENDERS_LOOK_AHEAD_US, WAYS, Lips, Told
 from relay.stage.sender_clock import Anchor
 
@@ -75,8 +74,8 @@ class LipSync:
 
     def look(self, number: int, packet: Packet) -> None:
         """Take a packet's capture time, if it has one."""
-        if (ntp := captured_ntp(packet)) is not None:
-            self._anchors[number, "capture"] = Anchor(packet.ssrc, packet.timestamp, wall_us_from_ntp(ntp))
+        if (anchor := capture_anchor(packet)) is not None:
+            self._anchors[number, "capture"] = anchor
             self._note(number)
 
     def sound_placed(self, ssrc: int, timestamp: int, moment: int) -> None:

@@ -17,9 +17,8 @@ from relay.mix.audio.opus import Block, Decoder
 from relay.mix.jitter import FRAME, JitterBuffer
 from relay.mix.jitter_steps import Conceal, JitterSettings, Play, Quiet, Recover, Skip, Step
 from relay.mix.voices import Ramp, cross_fade, energy
-from relay.plane.reference.rtcp import wall_us_from_ntp
 from relay.plane.reference.rtp import parse
-from relay.stage.capture import captured_ntp
+from relay.stage.capture import capture_anchor
 from relay.stage.lips import Told
 from relay.stage.sender_clock import Anchor
 
@@ -127,8 +126,8 @@ class Input:
             self.last_packet = now
             if not packet.payload:
                 continue  # padding only
-            if (ntp := captured_ntp(packet)) is not None:
-                self._anchors["capture"] = Anchor(packet.ssrc, packet.timestamp, wall_us_from_ntp(ntp))
+            if (anchor := capture_anchor(packet)) is not None:
+                self._anchors["capture"] = anchor
             self.jitter.put(packet.ssrc, packet.seq, packet.timestamp, packet.payload, packet.arrival)
 
     def wait_at_least(self, least_us: int, more_us: int) -> None:
